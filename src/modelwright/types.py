@@ -1,0 +1,225 @@
+"""The nouns every room shares: parts, turns, examples, batches, and the columns between them.
+
+A row of a data set becomes an ``Example`` (a task says how), an example becomes ``Encoded``
+arrays (a codec says how), many encoded examples are ``Columns`` on disk, some columns become a
+``Batch`` (an objective says how), and a batch becomes a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Array = NDArray[Any]
+Row = Mapping[str, Any]  # one record of a data set, as its source gave it
+
+
+@dataclass(frozen=True)
+class Text:
+    """A piece of text."""
+
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Pixels (height, width) or (height, width, channels), uint8 or float."""
+
+    pixels: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """A sequence of feature vectors (time, features), float; time varies between examples."""
+
+    frames: Array
+
+
+@dataclass(frozen=True)
+class Label:
+    """One of a closed set of names."""
+
+    name: str
+
+
+Part = Text | Image | Frames | Label
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one party says: ``role`` is "document", "system", "user" or "assistant".
+
+    ``learn`` marks a turn whose content the model shall produce; other turns are given.
+    """
+
+    role: str
+    parts: tuple[Part, ...]
+    learn: bool = False
+
+    @property
+    def text(self) -> str:
+        """All text parts joined."""
+        return "".join(p.text for p in self.parts if isinstance(p, Text))
+
+    @property
+    def label(self) -> str:
+        """The name of the only label part."""
+        (name,) = (p.name for p in self.parts if isinstance(p, Label))
+        return name
+
+
+def text_turn(role: str, text: str, *, learn: bool = False) -> Turn:
+    """A turn of a single piece of text."""
+    return Turn(role, (Text(text),), learn)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Turns, some given and some to be learned, with a weight ``score`` (1 = ordinary)."""
+
+    turns: tuple[Turn, ...]
+    score: float = 1.0
+
+    @property
+    def given(self) -> tuple[Turn, ...]:
+        """The turns before the first one to be learned: what a model is asked."""
+        for i, turn in enumerate(self.turns):
+            if turn.learn:
+                return self.turns[:i]
+        return self.turns
+
+    @property
+    def answer(self) -> Turn:
+        """The last turn to be learned: the reference answer."""
+        for turn in reversed(self.turns):
+            if turn.learn:
+                return turn
+        raise ValueError("the example has no turn to learn")
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths in one flat array: row i is values[offsets[i]:offsets[i+1]].
+
+    ``values`` has shape (total, ...), ``offsets`` has shape (rows + 1,), int64, from 0.
+    """
+
+    values: Array
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> Array:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of every row, shape (rows,)."""
+        return np.diff(self.offsets)
+
+    @staticmethod
+    def of(rows: Sequence[Array]) -> Ragged:
+        """Join a non-empty sequence of arrays along their first axis."""
+        lengths = np.array([len(r) for r in rows], dtype=np.int64)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return Ragged(np.concatenate(rows), offsets)
+
+
+Encoded = Mapping[str, Array]  # one example as arrays; scalars have shape ()
+Column = Array | Ragged  # one field of many examples
+Columns = Mapping[str, Column]  # many examples, every column with the same number of rows
+
+
+def stack(encoded: Sequence[Encoded], ragged: Sequence[str]) -> Columns:
+    """Join encoded examples into columns; the fields named in ``ragged`` may vary in length."""
+    columns: dict[str, Column] = {}
+    for name in encoded[0]:
+        values = [np.asarray(e[name]) for e in encoded]
+        columns[name] = Ragged.of(values) if name in ragged else np.stack(values)
+    return columns
+
+
+def take(columns: Columns, rows: Array) -> Columns:
+    """The chosen rows of every column, copied into memory."""
+    chosen: dict[str, Column] = {}
+    for name, column in columns.items():
+        if isinstance(column, Ragged):
+            chosen[name] = Ragged.of([np.asarray(column[int(r)]) for r in rows])
+        else:
+            chosen[name] = np.asarray(column[rows])
+    return chosen
+
+
+def rows_in(columns: Columns) -> int:
+    """How many examples the columns hold."""
+    return len(next(iter(columns.values())))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass needs.
+
+    ``inputs`` are the keywords of the model's ``forward``. The objective's loss is a SUM over
+    ``count`` items (tokens, images, sequences); the loop divides by the count of the whole
+    step, so that accumulation and parallel training change nothing. ``bytes`` is the number of
+    UTF-8 bytes the targets spell (0 where the targets are not text), for bits per byte.
+    """
+
+    inputs: dict[str, Any]
+    targets: dict[str, Tensor]
+    count: int
+    bytes: int = 0
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        move = lambda d: {k: v.to(device) if isinstance(v, Tensor) else v for k, v in d.items()}  # noqa: E731
+        return Batch(move(self.inputs), move(self.targets), self.count, self.bytes, self.extras)
+
+
+class Codec(Protocol):
+    """Turns to arrays and tensors, and back. Fitted on the train split, saved with the model.
+
+    The same object prepares training data, exports and serves, so these cannot differ.
+    """
+
+    ragged: tuple[str, ...]  # fields of ``encode`` that vary in length
+
+    def encode(self, example: Example) -> Encoded:
+        """One example as arrays, to be stored."""
+        ...
+
+    def tensors(self, columns: Columns) -> dict[str, Tensor]:
+        """Stored columns as the tensors of a batch: padded, normalised."""
+        ...
+
+    def save(self) -> dict[str, bytes]:
+        """The codec as files: name -> content."""
+        ...
+
+
+class Objective(Protocol):
+    """How a model learns: what a batch is and what it costs."""
+
+    def collate(self, columns: Columns, generator: torch.Generator) -> Batch:
+        """Make a batch of stored examples."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss SUMMED over the ``batch.count`` items, a scalar."""
+        ...
+
+
+class Policy(Protocol):
+    """Anything that answers: a served engine, or the model in training."""
+
+    def answer(self, given: Sequence[Sequence[Turn]]) -> list[Turn]:
+        """One answer for each conversation."""
+        ...
