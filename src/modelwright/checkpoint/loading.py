@@ -1,0 +1,268 @@
+"""Reading a checkpoint: everything is checked, in one pass, before anything is believed.
+
+Each tensor is read once, into the memory that the caller gets, and hashed there. Nothing is
+read again after its check, so what was verified is what reaches the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from modelwright.checkpoint.layout import (
+    COMPLETE,
+    DTYPES,
+    MANIFEST,
+    MANIFEST_LIMIT,
+    GroupRecord,
+    Manifest,
+    TensorRecord,
+    folders,
+    seal,
+    sha256,
+    shard_name,
+    step_of,
+    steps,
+)
+from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint in memory.
+
+    Attributes:
+        path: the step directory it came from.
+        step: optimizer steps done when it was saved.
+        tensors: group -> name -> tensor on the CPU; tied names hold the same object.
+        documents: relative name -> content.
+    """
+
+    path: Path
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    documents: dict[str, bytes]
+
+
+def load(path: Path, *, groups: Sequence[str] | None = None) -> Checkpoint:
+    """Verify every file of a checkpoint, then hand out its tensors and documents.
+
+    Args:
+        path: a step directory.
+        groups: the groups to keep in memory, all when None; all are verified in any case.
+
+    Raises:
+        CorruptError: names the first damaged file and tensor, both hashes, and what to do.
+        ModelwrightError: a group is asked for that the checkpoint does not have.
+    """
+    checkpoint, problems = _read(path, groups)
+    if checkpoint is None:
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise CorruptError(f"{problems[0]}{more}; {_advice(path)}")
+    return checkpoint
+
+
+def verify(path: Path) -> list[str]:
+    """Say in one line each what is wrong with a checkpoint; an empty list when it is sound."""
+    return _read(path, ())[1]
+
+
+def newest(folder: Path) -> Path | None:
+    """The complete checkpoint of the highest step in ``folder``, without reading it."""
+    return next(reversed(steps(folder, complete=True)), None)
+
+
+def newest_sound(
+    folder: Path, *, groups: Sequence[str] | None = None
+) -> tuple[Checkpoint | None, list[str]]:
+    """Load the newest checkpoint that verifies, going back past damaged ones.
+
+    Returns:
+        The checkpoint, or None when the folder has no sound one; and one line for every newer
+        one that was passed over. The damaged ones stay where they are.
+
+    Raises:
+        ModelwrightError: a group is asked for that the checkpoint does not have.
+    """
+    messages: list[str] = []
+    for path in reversed(steps(folder, complete=True)):
+        try:
+            return load(path, groups=groups), messages
+        except CorruptError as error:
+            messages.append(f"passed over a damaged checkpoint: {error}")
+    return None, messages
+
+
+def _advice(path: Path) -> str:
+    step = step_of(path)
+    older = [p for p in steps(path.parent, complete=True) if step and (step_of(p) or 0) < step]
+    if older:
+        return f"go back to {older[-1]}, or restore this directory from a copy"
+    return "restore this directory from a copy; no older checkpoint is beside it"
+
+
+def _read(path: Path, wanted: Sequence[str] | None) -> tuple[Checkpoint | None, list[str]]:
+    if not path.is_dir():
+        return None, [f"{path}: there is no such checkpoint directory"]
+    try:
+        regular, odd = _entries(path)
+        manifest = _read_manifest(path, regular)
+    except (ValueError, OSError) as error:
+        return None, [str(error)]
+    _require_groups(path, wanted or (), manifest)
+    expected = {MANIFEST, COMPLETE, *manifest.files}
+    inner = set(folders(manifest.files))
+    problems = [f"{path / name}: is missing" for name in sorted(expected - regular - odd)]
+    unknown = (regular - expected) | (odd - expected - inner)
+    problems += [f"{path / name}: does not belong to this checkpoint" for name in sorted(unknown)]
+    problems += [f"{path / name}: is not a regular file" for name in sorted(odd & expected)]
+
+    checkpoint = Checkpoint(path, manifest.step, {}, {})
+    shards = {shard_name(group): group for group in manifest.groups}
+    for name in sorted(regular & set(manifest.files)):
+        try:
+            if name not in shards:
+                checkpoint.documents[name] = _read_document(path, name, manifest)
+                continue
+            group = shards[name]
+            keep = wanted is None or group in wanted
+            tensors = _read_shard(path, group, manifest, keep, problems)
+            if keep:
+                checkpoint.tensors[group] = tensors
+        except ValueError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{path / name}: cannot be read ({error.strerror})")
+    return (None if problems else checkpoint), problems
+
+
+def _require_groups(path: Path, wanted: Sequence[str], manifest: Manifest) -> None:
+    for group in wanted:
+        if group not in manifest.groups:
+            near = did_you_mean(group, manifest.groups)
+            known = ", ".join(manifest.groups) or "none"
+            raise ModelwrightError(f"{path}: has no group {group!r}{near}; it has: {known}")
+
+
+def _entries(path: Path) -> tuple[set[str], set[str]]:
+    """Everything under ``path`` by relative name: regular files, and all else."""
+    regular: set[str] = set()
+    odd: set[str] = set()
+    for folder, inner, files in os.walk(path):
+        for name in inner + files:
+            entry = Path(folder, name)
+            kind = regular if stat.S_ISREG(entry.lstat().st_mode) else odd
+            kind.add(entry.relative_to(path).as_posix())
+    return regular, odd
+
+
+def _read_manifest(path: Path, regular: set[str]) -> Manifest:
+    """Read the manifest under its seal; ValueError says which of the two is damaged."""
+    if COMPLETE not in regular:
+        raise ValueError(f"{path / COMPLETE}: is missing, so this save was never finished")
+    if MANIFEST not in regular:
+        raise ValueError(f"{path / MANIFEST}: is missing")
+    content = _read_file(path / MANIFEST, MANIFEST_LIMIT)
+    actual = sha256(content)
+    found = _read_file(path / COMPLETE, len(seal(actual)))
+    if found != seal(actual):
+        claimed = found[:64].decode("ascii", "replace")
+        if found == seal(claimed):  # the seal is whole, so it is the manifest that changed
+            raise ValueError(_damage(path / MANIFEST, "content", claimed, actual))
+        raise ValueError(_damage(path / COMPLETE, "content", sha256(seal(actual)), sha256(found)))
+    try:
+        manifest = Manifest.decode(content)
+    except ValueError as error:
+        raise ValueError(f"{path / MANIFEST}: is not understood: {error}") from None
+    if step_of(path) not in (None, manifest.step):
+        raise ValueError(
+            f"{path / MANIFEST}: belongs to step {manifest.step}, not to this directory"
+        )
+    return manifest
+
+
+def _read_document(path: Path, name: str, manifest: Manifest) -> bytes:
+    record = manifest.files[name]
+    content = _read_file(path / name, record.bytes)
+    _require_size(path / name, len(content), record.bytes)
+    if sha256(content) != record.sha256:
+        raise ValueError(_damage(path / name, "content", record.sha256, sha256(content)))
+    return content
+
+
+def _read_shard(
+    path: Path, group: str, manifest: Manifest, keep: bool, problems: list[str]
+) -> dict[str, Tensor]:
+    """Read one safetensors file in a single pass, adding a line to ``problems`` per damage."""
+    file = path / shard_name(group)
+    record = manifest.files[shard_name(group)]
+    tensors: dict[str, Tensor] = {}
+    before = len(problems)
+    with FileIO(file) as source:
+        _require_size(file, os.fstat(source.fileno()).st_size, record.bytes)
+        whole = hashlib.sha256()
+        expected = manifest.groups[group].header()
+        header = bytearray(len(expected))
+        _fill(source, memoryview(header))
+        whole.update(header)
+        if header != expected:
+            problems.append(_damage(file, "header", sha256(expected), sha256(bytes(header))))
+        for name, entry in manifest.groups[group].tensors.items():
+            data = torch.empty(entry.nbytes, dtype=torch.uint8)
+            view = data.numpy().data
+            _fill(source, view)
+            whole.update(view)
+            if (actual := sha256(view)) != entry.sha256:
+                problems.append(_damage(file, f"tensor {name!r}", entry.sha256, actual))
+            if keep:
+                tensors[name] = _shaped(file, data, entry)
+    if len(problems) == before and whole.hexdigest() != record.sha256:
+        problems.append(_damage(file, "content", record.sha256, whole.hexdigest()))
+    return _with_aliases(tensors, manifest.groups[group])
+
+
+def _shaped(file: Path, data: Tensor, entry: TensorRecord) -> Tensor:
+    try:
+        return data.view(DTYPES[entry.dtype]).reshape(entry.shape)
+    except (RuntimeError, OverflowError, TypeError):  # an empty tensor may claim any extent
+        raise ValueError(f"{file}: no tensor can have the shape {entry.shape}") from None
+
+
+def _with_aliases(tensors: dict[str, Tensor], group: GroupRecord) -> dict[str, Tensor]:
+    shared = {alias: tensors[target] for alias, target in group.aliases.items() if tensors}
+    return tensors | shared
+
+
+def _damage(file: Path, part: str, expected: str, actual: str) -> str:
+    return f"{file}: {part} is damaged (sha256 expected {expected}, actual {actual})"
+
+
+def _require_size(file: Path, actual: int, expected: int) -> None:
+    if actual != expected:
+        what = "is cut short" if actual < expected else "is too long"
+        raise ValueError(f"{file}: {what} (bytes expected {expected}, actual {actual})")
+
+
+def _read_file(file: Path, limit: int) -> bytes:
+    """At most ``limit`` + 1 bytes, enough to see that a file is too long without reading it."""
+    with FileIO(file) as source:
+        size = min(os.fstat(source.fileno()).st_size, limit + 1)
+        content = bytearray(size)
+        _fill(source, memoryview(content))
+    return bytes(content)
+
+
+def _fill(source: FileIO, view: memoryview) -> None:
+    while view:
+        count = source.readinto(view)
+        if not count:
+            raise OSError(0, "it ended while it was being read")
+        view = view[count:]

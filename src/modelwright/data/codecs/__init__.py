@@ -1,0 +1,52 @@
+"""Codecs: turns to arrays and back, one kind a file; found by module name."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
+from modelwright.types import Codec, Example
+
+__all__ = ["fit_codec", "kinds", "load_codec", "save_codec"]
+
+_PREFIX = "codec/"
+
+
+def kinds() -> list[str]:
+    """The module names of all codecs."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+
+
+def _class(kind: str) -> Any:
+    if kind not in kinds():
+        hint = did_you_mean(kind, kinds())
+        raise ModelwrightError(f"codec: no codec {kind!r}{hint}; known: {', '.join(kinds())}")
+    return importlib.import_module(f"{__name__}.{kind}").Codec
+
+
+def fit_codec(kind: str, examples: Iterable[Example], options: Mapping[str, Any]) -> Codec:
+    """A codec fitted on ``examples``, which must be those of the train split (law 11)."""
+    codec: Codec = _class(kind).fit(examples, **options)
+    return codec
+
+
+def save_codec(codec: Codec) -> dict[str, bytes]:
+    """The codec as documents of a checkpoint, under ``codec/``."""
+    kind = type(codec).__module__.rpartition(".")[2]
+    files = {_PREFIX + name: content for name, content in codec.save().items()}
+    return {**files, _PREFIX + "kind.json": json.dumps({"kind": kind}).encode()}
+
+
+def load_codec(documents: Mapping[str, bytes]) -> Codec:
+    """The codec that ``save_codec`` wrote."""
+    try:
+        kind = json.loads(documents[_PREFIX + "kind.json"])["kind"]
+    except (KeyError, ValueError) as error:
+        raise CorruptError(f"checkpoint: codec/kind.json is missing or broken ({error})") from error
+    files = {k.removeprefix(_PREFIX): v for k, v in documents.items() if k.startswith(_PREFIX)}
+    codec: Codec = _class(kind).load(files)
+    return codec

@@ -1,0 +1,133 @@
+"""Frames: sequences of feature vectors of any length, and one label.
+
+Every feature is scaled as (x - mean) / deviation over all frames of the train split.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from safetensors import numpy as safetensors
+from torch import Tensor
+
+from modelwright.data import labels as label_sets
+from modelwright.data.moments import Moments
+from modelwright.errors import ModelwrightError
+from modelwright.types import Array, Columns, Encoded, Example, Frames, Ragged, Turn
+
+
+class Codec:
+    """The width of a frame, the label set and the scale of the train split.
+
+    ``mean`` and ``deviation`` are float32 (features,); ``mean_length`` is in frames.
+    """
+
+    ragged = ("frames",)
+
+    def __init__(
+        self, labels: list[str], mean: Array, deviation: Array, *, mean_length: float
+    ) -> None:
+        self.labels, self.mean, self.deviation = labels, mean, deviation
+        self.mean_length = mean_length
+        self.features: int = len(mean)
+
+    @classmethod
+    def fit(cls, examples: Iterable[Example]) -> Codec:
+        """Learn labels and scale from the ``examples`` of the train split."""
+        names: set[str] = set()
+        moments = Moments()
+        count = 0
+        for example in examples:
+            frames = _frames(example)
+            if count:
+                _check_width(frames, moments.mean.size)
+            moments.add(frames)
+            count += 1
+            name = label_sets.label_of(example)
+            if name is not None:
+                names.add(name)
+        labels = label_sets.label_set(names)
+        return cls(labels, *moments.scale(), mean_length=moments.count / count)
+
+    def encode(self, example: Example) -> Encoded:
+        """``frames`` (T, features) float32, and ``label`` (), int64.
+
+        A question, an example without a turn to learn, has the label -1.
+
+        Raises:
+            ModelwrightError: frames of another width, or an unknown label.
+        """
+        frames = _frames(example)
+        _check_width(frames, self.features)
+        number = np.array(label_sets.label_number(example, self.labels), dtype=np.int64)
+        return {"frames": frames.astype(np.float32), "label": number}
+
+    def tensors(self, columns: Columns) -> dict[str, Tensor]:
+        """``frames`` (B, T, features) scaled and padded with 0; ``lengths`` and ``label`` (B,)."""
+        stored = columns["frames"]
+        if not isinstance(stored, Ragged):
+            raise TypeError("frames are stored as a ragged column")
+        lengths = stored.lengths
+        longest = int(lengths.max())
+        padded = np.zeros((len(stored), longest, self.features), dtype=np.float32)
+        padded[np.arange(longest) < lengths[:, None]] = (stored.values - self.mean) / self.deviation
+        return {
+            "frames": torch.from_numpy(padded),
+            "lengths": torch.from_numpy(lengths),
+            "label": torch.from_numpy(np.array(columns["label"], dtype=np.int64)),
+        }
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, labels) of a model's logits."""
+        return label_sets.probabilities(logits, self.labels)
+
+    def decode(self, logits: Tensor) -> list[Turn]:
+        """The most probable label of every row of logits (B, outputs)."""
+        return label_sets.answers(logits, self.labels)
+
+    def save(self) -> dict[str, bytes]:
+        """``frames.json`` and ``scale.safetensors``."""
+        facts = {"labels": self.labels, "mean_length": self.mean_length}
+        scale = {"mean": self.mean, "deviation": self.deviation}
+        return {
+            "frames.json": json.dumps(facts).encode(),
+            "scale.safetensors": safetensors.save(scale),
+        }
+
+    @classmethod
+    def load(cls, files: Mapping[str, bytes]) -> Codec:
+        """Read what ``save`` wrote."""
+        facts = json.loads(files["frames.json"])
+        scale = safetensors.load(files["scale.safetensors"])
+        return cls(facts["labels"], **scale, mean_length=facts["mean_length"])
+
+
+def _frames(example: Example) -> Array:
+    """The frames of the only Frames part, finite numbers (time, features), time >= 1."""
+    found = [p.frames for t in example.turns for p in t.parts if isinstance(p, Frames)]
+    if len(found) != 1:
+        raise ModelwrightError(
+            f"codec frames: an example has {len(found)} sequences, exactly one is meant"
+        )
+    frames = np.asarray(found[0])
+    if frames.ndim != 2 or 0 in frames.shape or frames.dtype.kind not in "fiub":
+        raise ModelwrightError(
+            f"codec frames: a sequence of {frames.dtype} and shape {frames.shape}; numbers of"
+            " shape (time, features) are meant, at least one of each"
+        )
+    if frames.dtype.kind == "f" and not np.isfinite(frames).all():
+        raise ModelwrightError(
+            "codec frames: a sequence holds NaN or infinity; repair or remove it"
+        )
+    return frames
+
+
+def _check_width(frames: Array, features: int) -> None:
+    if frames.shape[1] != features:
+        raise ModelwrightError(
+            f"codec frames: a sequence with {frames.shape[1]} features a frame, the train split"
+            f" has {features}; give all the same features"
+        )

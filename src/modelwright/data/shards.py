@@ -1,0 +1,89 @@
+"""Encoded examples on disk: one ``.npy`` file a field, memory-mapped when read.
+
+A ragged field is ``NAME.values.npy`` and ``NAME.offsets.npy``; a fixed one is ``NAME.npy``.
+Written to a temporary folder that takes its name when complete, so a reader never meets half.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from modelwright.errors import CorruptError
+from modelwright.types import Array, Column, Columns, Encoded, Ragged, rows_in
+
+_CHUNK = 1024  # examples joined at a time: bounds memory without many small writes
+
+
+def write_shard(folder: Path, encoded: Iterable[Encoded], ragged: Sequence[str]) -> int:
+    """Write examples as columns into ``folder`` (replaced if there); return how many."""
+    fields: dict[str, list[Array]] = {}
+    lengths: dict[str, list[int]] = {name: [] for name in ragged}
+    pending: dict[str, list[Array]] = {}
+    count = 0
+    for example in encoded:
+        for name, value in example.items():
+            array = np.asarray(value)
+            pending.setdefault(name, []).append(array)
+            if name in lengths:
+                lengths[name].append(len(array))
+        count += 1
+        if count % _CHUNK == 0:
+            _join(pending, fields, lengths)
+    _join(pending, fields, lengths)
+    temporary = folder.with_name(folder.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, chunks in fields.items():
+        values = np.concatenate(chunks)
+        if name in lengths:
+            np.save(temporary / f"{name}.values.npy", values, allow_pickle=False)
+            offsets = np.concatenate([[0], np.cumsum(lengths[name])]).astype(np.int64)
+            np.save(temporary / f"{name}.offsets.npy", offsets, allow_pickle=False)
+        else:
+            np.save(temporary / f"{name}.npy", values, allow_pickle=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return count
+
+
+def _join(
+    pending: dict[str, list[Array]], fields: dict[str, list[Array]], ragged: dict[str, list[int]]
+) -> None:
+    for name, arrays in pending.items():
+        joined = np.concatenate(arrays) if name in ragged else np.stack(arrays)
+        fields.setdefault(name, []).append(joined)
+    pending.clear()
+
+
+def open_shard(folder: Path) -> Columns:
+    """The columns of a shard, memory-mapped and read-only."""
+    columns: dict[str, Column] = {}
+    try:
+        for path in sorted(folder.glob("*.npy")):
+            name, _, part = path.name.removesuffix(".npy").partition(".")
+            if part == "offsets":
+                continue
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            if part == "values":
+                offsets = np.load(folder / f"{name}.offsets.npy", allow_pickle=False)
+                if offsets[-1] != len(values):
+                    raise ValueError(f"{len(values)} values, {offsets[-1]} expected")
+                columns[name] = Ragged(values, offsets)
+            else:
+                columns[name] = values
+    except (OSError, ValueError) as error:
+        raise CorruptError(
+            f"{folder}: the prepared data cannot be read ({error}); "
+            "delete this folder and run `modelwright prepare` again"
+        ) from error
+    if not columns or len({rows_in({"": c}) for c in columns.values()}) != 1:
+        raise CorruptError(
+            f"{folder}: no prepared examples, or columns of different lengths; "
+            "delete this folder and run `modelwright prepare` again"
+        )
+    return columns

@@ -1,0 +1,326 @@
+"""Where rows come from: a file, a folder of files, or a data set known by name.
+
+Every row has ``id`` (a string, unique in its source and stable) and ``group`` (what a split must
+not tear; the row's own id unless the source says otherwise). Texts give ``text``, tables their
+columns, folders of sequences ``frames`` and ``label``. A new data set is one function and one
+entry of DATA_SETS; a new file format is one function in ``formats``.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import wave
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from modelwright.data import formats
+from modelwright.data.archive import gunzip, tar_members
+from modelwright.data.stdlib import stdlib_rows
+from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
+from modelwright.types import Array, Row
+
+ROW_COLUMNS = ("id", "group", "split")  # what a row says about itself, not its content
+FSDD_TEST_TAKES = 5
+_NOTES = ("readme", "license", "licence", "notice", "source", "index")
+
+
+def read_rows(source: str, *, path: Path | None = None) -> Iterator[Row]:
+    """Yield the rows of ``source`` in a stable order.
+
+    Args:
+        source: The name of a data set ("python-stdlib", "digits", "mnist", "fsdd"), or the path
+            of a file or folder.
+        path: For a data set, the folder with its files, instead of the one under `data_root`.
+
+    Raises:
+        ModelwrightError: The source is missing, empty, unreadable or not what its format says.
+        MachineError: The format needs a library that is not installed.
+        CorruptError: A file is damaged.
+    """
+    if source in DATA_SETS:
+        found = DATA_SETS[source](path)
+    elif path is not None:
+        raise ModelwrightError(
+            f"source {source!r} is not a data set{did_you_mean(source, DATA_SETS)}, so 'path' has"
+            f" no meaning; data sets: {', '.join(DATA_SETS)}; name a file by its path alone"
+        )
+    else:
+        found = _read_path(Path(source).expanduser(), source)
+    return _identified(found, source)
+
+
+def _identified(rows: Iterator[Row], source: str) -> Iterator[Row]:
+    """Give every row its ``id`` and ``group``; refuse an id met twice and an empty source."""
+    seen: set[str] = set()
+    blank = True
+    for row in rows:
+        name = str(row["id"])
+        if name in seen:
+            raise ModelwrightError(
+                f"{source}: two rows have the id {name!r}: make column 'id' unique or rename it"
+            )
+        seen.add(name)
+        blank = blank and isinstance(row.get("text"), str) and not row["text"].strip()
+        group = row.get("group")
+        yield {**row, "id": name, "group": name if group is None else str(group)}
+    if blank:
+        what = f"its {len(seen)} texts are blank" if seen else "it holds no rows"
+        raise ModelwrightError(f"{source}: the source is empty, {what}: give one with content")
+
+
+def _read_path(path: Path, source: str) -> Iterator[Row]:
+    if not path.exists():
+        hint = did_you_mean(source, DATA_SETS)
+        if not hint and path.parent.is_dir():
+            hint = did_you_mean(path.name, (p.name for p in path.parent.iterdir()))
+        raise ModelwrightError(
+            f"{source}: no such file or folder, and no data set of this name{hint};"
+            f" data sets: {', '.join(DATA_SETS)}"
+        )
+    suffix = formats.format_of(path)
+    if path.is_dir():
+        if suffix:
+            raise ModelwrightError(
+                f"{source}: is a folder, but its name ends in {suffix} as a file's does:"
+                " name a file in it, or rename the folder"
+            )
+        return _read_folder(path, source)
+    if not path.is_file():
+        raise ModelwrightError(f"{source}: is not a regular file: copy its content to one")
+    if not suffix:
+        raise ModelwrightError(
+            f"{source}: files of this kind cannot be read; readable: {formats.known_formats()}"
+        )
+    if path.stat().st_size == 0:
+        raise ModelwrightError(f"{source}: the file is empty: give one with content")
+    if suffix in (".txt", ".md"):
+        return formats.text_pieces(path, path.name)
+    return formats.READERS[suffix](path, path.name)
+
+
+def _read_folder(folder: Path, source: str) -> Iterator[Row]:
+    try:
+        files = sorted(
+            p.relative_to(folder)
+            for p in folder.rglob("*")
+            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+        )
+    except OSError as error:
+        raise ModelwrightError(f"{source}: cannot be read ({error.strerror or error})") from error
+    sequences = [f for f in files if len(f.parts) == 2 and f.suffix in formats.FRAMES]
+    plain = [f for f in files if formats.format_of(f) and f not in set(sequences)]
+    if sequences or len({formats.format_of(f) for f in plain}) > 1:
+        plain = [f for f in plain if len(f.parts) > 1 or f.stem.lower() not in _NOTES]
+    kinds = {".txt" if formats.format_of(f) == ".md" else formats.format_of(f) for f in plain}
+    if not sequences and not kinds:
+        found = ", ".join(sorted({f.suffix or f.name for f in files})[:8]) or "no files"
+        raise ModelwrightError(
+            f"{source}: nothing readable in this folder, only {found};"
+            f" readable: {formats.known_formats()}, or <label>/<file>.npy"
+        )
+    if len(kinds) + bool(sequences) > 1:
+        kinds |= {"<label>/*" + f.suffix for f in sequences}
+        raise ModelwrightError(
+            f"{source}: this folder mixes {', '.join(sorted(kinds))}: give one kind, or name a file"
+        )
+    return _sequences(folder, sequences) if sequences else _files(folder, plain)
+
+
+def _sequences(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
+    for file in files:
+        name = _printable(file)
+        found = formats.frames(folder / file, name)
+        yield {"id": name, "frames": found, "label": file.parts[0]}
+
+
+def _files(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
+    for file in files:
+        yield from formats.READERS[formats.format_of(file)](folder / file, _printable(file))
+
+
+def _printable(file: Path) -> str:
+    return file.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def require_columns(rows: Sequence[Row], names: Sequence[str], where: str) -> None:
+    """Check that every row has the columns ``names``.
+
+    Raises:
+        ModelwrightError: One is missing; names the nearest column, or the row if some have it.
+    """
+    known: dict[str, None] = {}
+    for row in islice(rows, 1000):
+        known.update(dict.fromkeys(row))
+    for name in names:
+        lacking = next((row for row in rows if name not in row), None)
+        if lacking is None:
+            continue
+        if name in known:
+            raise ModelwrightError(
+                f"{where}: row {lacking['id']!r} has no {name!r}, which other rows have:"
+                " complete or remove it"
+            )
+        raise ModelwrightError(
+            f"{where}: no column {name!r}{did_you_mean(name, known)};"
+            f" it has: {', '.join(known) or 'no rows'}"
+        )
+
+
+def data_root() -> Path | None:
+    """The folder that holds data sets, or None: $MODELWRIGHT_DATA, else ../shared/data.
+
+    Raises:
+        ModelwrightError: MODELWRIGHT_DATA is set and is no folder.
+    """
+    named = os.environ.get("MODELWRIGHT_DATA")
+    if named:
+        if not Path(named).is_dir():
+            raise ModelwrightError(f"MODELWRIGHT_DATA={named}: no such folder: correct or unset it")
+        return Path(named)
+    beside = Path("..", "shared", "data")
+    return beside if beside.is_dir() else None
+
+
+def _data_folder(name: str, path: Path | None, origin: str) -> Path:
+    root = data_root() if path is None else None
+    folder = path if path is not None else root / name if root else None
+    if folder is None or not folder.exists():
+        looked = f"{folder} does not exist" if folder else "no data folder is known"
+        raise ModelwrightError(
+            f"data set {name!r}: {looked}: get it from {origin} into DIR/{name} and set"
+            " MODELWRIGHT_DATA=DIR"
+        )
+    return folder
+
+
+def _python_stdlib(path: Path | None) -> Iterator[Row]:
+    yield from stdlib_rows(path)
+
+
+def _digits(path: Path | None) -> Iterator[Row]:
+    """The 1,797 digits that come with scikit-learn: ``pixels`` uint8 (8, 8), ``label``.
+
+    Their 17 grey levels 0..16 are spread over 0..255, so that pixels mean the same as MNIST's.
+    """
+    if path is not None:
+        raise ModelwrightError("data set 'digits' comes with scikit-learn: leave out 'path'")
+    try:
+        from sklearn.datasets import load_digits  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise MachineError(
+            "data set 'digits' needs scikit-learn, which is not installed:"
+            " pip install 'modelwright[digits]'"
+        ) from error
+    stored = load_digits()
+    pixels = np.rint(stored.images * (255 / 16)).astype(np.uint8)
+    for i, (image, label) in enumerate(zip(pixels, stored.target, strict=True)):
+        yield {"id": f"digits:{i}", "pixels": image, "label": str(label)}
+
+
+def _mnist(path: Path | None) -> Iterator[Row]:
+    """MNIST: ``pixels`` uint8 (28, 28), ``label`` "0".."9", ``split`` "train" or "test"."""
+    folder = _data_folder("mnist", path, "https://yann.lecun.com/exdb/mnist (four idx .gz files)")
+    for split, stem in (("train", "train"), ("test", "t10k")):
+        images = read_idx(_present(folder, f"{stem}-images-idx3-ubyte"), 3)
+        labels = read_idx(_present(folder, f"{stem}-labels-idx1-ubyte"), 1)
+        if len(images) != len(labels):
+            raise CorruptError(
+                f"{folder}: {len(images)} {split} images but {len(labels)} labels: get them again"
+            )
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield {"id": f"{split}:{i}", "pixels": image, "label": str(label), "split": split}
+
+
+def _present(folder: Path, stem: str) -> Path:
+    for name in (f"{stem}.gz", stem):
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelwrightError(f"{folder}: {stem}.gz is missing: put it there, as downloaded")
+
+
+def read_idx(path: Path, dimensions: int) -> Array:
+    """An idx file of unsigned bytes, the format of MNIST, as uint8.
+
+    Header, big-endian: two zero bytes, the type (8 = unsigned byte), the number of dimensions,
+    then each size as 4 bytes; the values follow, the last index fastest.
+
+    Raises:
+        CorruptError: The header is another one, or the length does not fit it.
+    """
+    raw = gunzip(path)
+    start = 4 + 4 * dimensions
+    if len(raw) < start or raw[:4] != bytes([0, 0, 8, dimensions]):
+        raise CorruptError(f"{path}: not an idx file of {dimensions} dimensions: get it again")
+    shape = tuple(int(n) for n in np.frombuffer(raw[4:start], dtype=">u4"))
+    if len(raw) - start != math.prod(shape):
+        raise CorruptError(
+            f"{path}: {len(raw) - start} bytes of values, its header says {math.prod(shape)}:"
+            " get it again"
+        )
+    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _fsdd(path: Path | None) -> Iterator[Row]:
+    """The Free Spoken Digit Dataset: ``samples`` float32 (time,) in [-1, 1), ``rate`` in hertz.
+
+    Names are digit_speaker_take.wav. The data set's own split: takes 0 to 4 of every digit and
+    speaker are the test, the rest is for training.
+    """
+    origin = "https://github.com/Jakobovski/free-spoken-digit-dataset"
+    folder = _data_folder("fsdd", path, origin)
+    if folder.is_file():
+        found = tar_members(folder, suffix=".wav")
+    elif packed := sorted(folder.glob("*.tar*")):
+        found = tar_members(packed[0], suffix=".wav")
+    else:
+        found = ((p.name, gunzip(p)) for p in folder.rglob("*.wav"))
+    recordings = sorted((Path(name).stem, content) for name, content in found)
+    if not recordings:
+        raise ModelwrightError(f"{folder}: no .wav recordings: get them from {origin}")
+    for stem, content in recordings:
+        label, _, rest = stem.partition("_")
+        speaker, _, take = rest.rpartition("_")
+        if not (label.isdecimal() and speaker and take.isdecimal()):
+            raise ModelwrightError(f"{folder}: {stem}.wav is not named digit_speaker_take.wav")
+        samples, rate = read_wave(content, f"{folder}: {stem}.wav")
+        yield {
+            "id": stem,
+            "samples": samples,
+            "rate": rate,
+            "label": label,
+            "speaker": speaker,
+            "take": int(take),
+            "split": "test" if int(take) < FSDD_TEST_TAKES else "train",
+        }
+
+
+def read_wave(content: bytes, name: str) -> tuple[Array, int]:
+    """Decode a 16-bit PCM wave file: samples float32 (time,), channels averaged, and hertz.
+
+    Raises:
+        ModelwrightError: It is damaged, or not 16-bit PCM.
+    """
+    try:
+        with wave.open(io.BytesIO(content)) as stream:
+            if stream.getsampwidth() != 2:
+                raise ModelwrightError(f"{name}: not 16-bit PCM: convert it")
+            channels, rate = stream.getnchannels(), stream.getframerate()
+            raw = stream.readframes(stream.getnframes())
+    except (wave.Error, EOFError) as error:
+        raise CorruptError(f"{name}: damaged wave file ({error}): get it again") from error
+    whole = len(raw) // (2 * channels) * 2 * channels
+    values = np.frombuffer(raw[:whole], dtype="<i2").reshape(-1, channels)
+    return values.mean(axis=1, dtype=np.float32) / np.float32(32768), rate
+
+
+DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
+    "python-stdlib": _python_stdlib,
+    "digits": _digits,
+    "mnist": _mnist,
+    "fsdd": _fsdd,
+}

@@ -1,0 +1,1 @@
+"""Models: one family a file, each with a frozen ``Config`` and an ``nn.Module`` it builds."""

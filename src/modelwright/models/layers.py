@@ -1,0 +1,66 @@
+"""Small parts that model families share: norms, rotary positions, feed-forward blocks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * gain over the last dimension (arXiv:1910.07467)."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (..., width)."""
+        return F.rms_norm(x, self.gain.shape, self.gain.to(x.dtype), self.eps)
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding over pairs (i, i + d/2) of a head (arXiv:2104.09864).
+
+    Angle of pair i at position p: p * base^(-2i/d).
+    """
+
+    def __init__(self, head_width: int, length: int, base: float = 10_000.0) -> None:
+        super().__init__()
+        frequency = base ** (-torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+        angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        self.register_buffer("sin", angle.sin(), persistent=False)
+
+    def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (B, 1, T, d/2) for integer positions (B, T)."""
+        cos: Tensor = self.get_buffer("cos")[positions]
+        sin: Tensor = self.get_buffer("sin")[positions]
+        return cos[:, None], sin[:, None]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x (B, heads, T, d) by the angles of its positions, in float32."""
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """Two-layer block: gated SiLU (arXiv:2002.05202) or squared ReLU (arXiv:2109.08668).
+
+    "gated": down(silu(gate x) * up x); "relu2": down(relu(up x)^2).
+    """
+
+    def __init__(self, width: int, hidden: int, kind: str) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False) if kind == "gated" else None
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., width) to the same shape."""
+        up = self.up(x)
+        hidden = F.relu(up).square() if self.gate is None else F.silu(self.gate(x)) * up
+        out: Tensor = self.down(hidden)
+        return out

@@ -1,0 +1,83 @@
+"""Linear head and cross-entropy in one pass over chunks, so that logits never exist whole.
+
+For a chunk of hidden states H (n, d), head W (V, d) and targets y:
+    z = H W^T,  s = c tanh(z / c)  (or s = z without a cap),
+    loss = sum_i logsumexp(s_i) - s_i[y_i],
+    dz = (softmax(s) - onehot(y)) * (1 - (s / c)^2),  dH = dz W,  dW += dz^T H.
+The gradient is computed beside the loss while the chunk is still in the cache; the backward
+pass only scales it. The logits of a chunk take 4 * n * V bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 4 << 20  # a chunk of float32 logits: stays in a second-level cache or near it
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
+        narrow = hidden.dtype
+        w = weight.to(narrow)
+        rows = max(64, CHUNK_BYTES // (4 * len(weight)))
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(hidden), rows):
+            h, y = hidden[start : start + rows], targets[start : start + rows, None]
+            s = (h @ w.T).float()
+            if cap:
+                t = s.div_(cap).tanh_()
+                slope = t.square().neg_().add_(1.0)
+                s = t.mul_(cap)
+            total -= s.gather(1, y).sum()
+            top = s.amax(dim=1, keepdim=True)
+            p = s.sub_(top).exp_()
+            norm = p.sum(dim=1, keepdim=True)
+            total += (norm.log() + top).sum()
+            p.div_(norm)
+            p.scatter_add_(1, y, torch.full_like(norm, -1.0))
+            dz = (p.mul_(slope) if cap else p).to(narrow)
+            torch.mm(dz, w, out=grad_hidden[start : start + rows])
+            grad_weight += dz.T @ h
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scaled = grad_weight * grad
+        return (grad_hidden * grad).to(grad_hidden.dtype), scaled.to(ctx.weight_dtype), None, None
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
+    """Summed negative log-likelihood, in nats, of ``targets`` (n,) under a softly capped head.
+
+    ``hidden`` is (n, d), ``weight`` is (V, d); products run in the dtype of autocast when it is
+    on, sums in float32.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    if not torch.is_grad_enabled():
+        return _likelihood_only(hidden, weight, targets, cap)
+    with torch.autocast(hidden.device.type, enabled=False):
+        loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets, cap)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _likelihood_only(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
+    total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    w = weight.to(hidden.dtype)
+    rows = max(64, CHUNK_BYTES // (4 * len(weight)))
+    for start in range(0, len(hidden), rows):
+        h, y = hidden[start : start + rows], targets[start : start + rows]
+        with torch.autocast(hidden.device.type, enabled=False):
+            s = (h @ w.T).float()
+        s = s.div_(cap).tanh_().mul_(cap) if cap else s
+        total += torch.nn.functional.cross_entropy(s, y, reduction="sum")
+    return total

@@ -1,0 +1,72 @@
+"""Choose one of a closed set of labels.
+
+Softmax cross-entropy of logits z (C) and label y, smoothed by ε:
+
+    loss = - Σ_c q_c log p_c,   p_c = exp(z_c) / Σ_k exp(z_k),   q_c = (1 - ε) [c = y] + ε / C
+
+Sigmoid cross-entropy of one logit z for two labels y in {0, 1} (or of C logits, each asking
+"is it c?", summed over c):
+
+    loss = - q log σ(z) - (1 - q) log(1 - σ(z)),   σ(z) = 1 / (1 + exp(-z)),   q = (1 - ε) y + ε / 2
+
+Both in nats and summed over the examples.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modelwright.errors import ModelwrightError
+from modelwright.types import Batch, Codec, Columns
+
+name = "classification"
+item = "example"
+
+
+class Objective:
+    """Cross-entropy of the label; rows without one (questions) cost and count nothing.
+
+    A model of one output is always trained with the sigmoid, since the softmax of a single
+    logit is constant; ``sigmoid`` asks for it with more outputs as well.
+    """
+
+    def __init__(
+        self, codec: Codec, *, label_smoothing: float = 0.0, sigmoid: bool = False
+    ) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ModelwrightError(
+                f"objective classification: label_smoothing {label_smoothing} is not in [0, 1)"
+            )
+        self.codec, self.label_smoothing, self.sigmoid = codec, label_smoothing, sigmoid
+
+    def collate(self, columns: Columns, generator: torch.Generator) -> Batch:  # noqa: ARG002
+        """The codec's tensors are the inputs, all but ``label`` (B,), the target."""
+        tensors = self.codec.tensors(columns)
+        label = tensors.pop("label")
+        return Batch(tensors, {"label": label}, int((label >= 0).sum()))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The cross-entropy summed over the labelled examples, in nats."""
+        label = batch.targets["label"]
+        logits: Tensor = model(**batch.inputs).float()
+        outputs = logits.shape[1]
+        known = label >= 0
+        if bool(((label >= outputs) & known).any()) and not (outputs == 1 and int(label.max()) < 2):
+            raise ModelwrightError(
+                f"objective classification: label number {int(label.max())}, but the model has"
+                f" {outputs} outputs; set model.classes or model.outputs to the number of labels"
+            )
+        if outputs > 1 and not self.sigmoid:
+            return F.cross_entropy(
+                logits,
+                label,
+                reduction="sum",
+                ignore_index=-1,
+                label_smoothing=self.label_smoothing,
+            )
+        logits, label = logits[known], label[known]
+        chosen = label[:, None] if outputs == 1 else F.one_hot(label, outputs)
+        target = (1 - self.label_smoothing) * chosen.float() + self.label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="sum")

@@ -1,0 +1,267 @@
+"""The recipe: the typed description of one run, the same in YAML and in Python.
+
+A person writes few lines; a field left out (None) is derived later from the budget, the machine
+and the data, with its reason. An unknown or mistyped key is an error that suggests the right one.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.models.model import config_class
+from modelwright.objectives import names as objective_names
+from modelwright.tasks.task import task_class
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Split(Section):
+    """How rows are divided. ``by: given`` respects a ``split`` field of the rows."""
+
+    by: Literal["group", "row", "given"] = Field("group", description="what must stay together")
+    validation: float = Field(0.05, ge=0, lt=1, description="share for choosing and watching")
+    test: float = Field(0.05, ge=0, lt=1, description="share for reporting only")
+
+
+class Data(Section):
+    """Where rows come from and how they are cleaned and divided."""
+
+    source: str = Field(description="a built-in source, or `files` with a path")
+    path: str | None = Field(None, description="file or folder, for `source: files`")
+    columns: dict[str, str] = Field({}, description="rename columns: {our name: their name}")
+    clean: bool = Field(False, description="repair and filter text")
+    deduplicate: float = Field(
+        0.0, ge=0, le=1, description="drop near-duplicates at this Jaccard similarity (0: keep)"
+    )
+    split: Split = Field(default_factory=lambda: Split())
+    limit: int | None = Field(None, gt=0, description="read at most so many rows")
+
+
+class Stage(Section):
+    """One training: what, how, how long. None means: derive it."""
+
+    task: str = Field(description="a module of the tasks room")
+    options: dict[str, Any] = Field({}, description="the task's options")
+    objective: str | None = Field(None, description="a module of the objectives room")
+    objective_options: dict[str, Any] = Field({}, description="the objective's options")
+    share: float | None = Field(None, gt=0, lt=1, description="part of the budget (tune)")
+    steps: int | None = Field(None, gt=0, description="updates of the parameters")
+    epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
+    batch: int | None = Field(None, gt=0, description="examples (or windows) a step")
+    accumulate: int = Field(1, gt=0, description="micro-batches a step; the batch is divided")
+    optimizer: str | None = Field(None, description="sgd, adam, adamw or muon")
+    learning_rate: float | None = Field(None, gt=0, description="base rate")
+    matrix_learning_rate: float | None = Field(None, gt=0, description="muon's rate for matrices")
+    momentum: float = Field(0.95, ge=0, lt=1, description="of sgd and muon")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled, on matrices only")
+    schedule: str | None = Field(None, description="constant, linear, cosine, warmup_stable_decay")
+    warmup: float | None = Field(None, ge=0, le=1, description="share of the steps")
+    decay: float | None = Field(None, ge=0, le=1, description="share of the steps")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm (0: none)")
+    precision: Literal["float32", "bfloat16"] | None = Field(None, description="of products")
+    threads: int | None = Field(None, gt=0, description="processor threads")
+    validate_every: int | None = Field(None, gt=0, description="steps between validations")
+    save_every: int | None = Field(None, gt=0, description="steps between checkpoints")
+    sample_every: int | None = Field(None, gt=0, description="steps between samples")
+
+    @field_validator("task")
+    @classmethod
+    def _task(cls, value: str) -> str:
+        task_class(value)
+        return value
+
+    @field_validator("objective")
+    @classmethod
+    def _objective(cls, value: str | None) -> str | None:
+        if value is not None and value not in objective_names():
+            hint = did_you_mean(value, objective_names())
+            raise ValueError(f"no objective {value!r}{hint}; known: {', '.join(objective_names())}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Stage:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        if self.batch is not None and self.batch % self.accumulate:
+            raise ValueError(f"batch={self.batch} is not a multiple of accumulate={self.accumulate}")
+        return self
+
+
+class Evaluation(Section):
+    """What is measured at the end, on the test split."""
+
+    questions: int = Field(200, gt=0, description="graded answers, drawn by the seed")
+    answer_tokens: int = Field(64, gt=0, description="longest answer")
+    baselines: bool = Field(True, description="also measure the trivial answers")
+
+
+class Recipe(Section):
+    """One run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="of the run")
+    seed: int = Field(1, ge=0, description="decides every random choice")
+    budget: str | None = Field(None, description="training time, such as 90s, 3m or 1h")
+    data: Data
+    codec: dict[str, Any] = Field({}, description="options of the codec's fit")
+    model: dict[str, Any] = Field({}, description="family and its fields, or parameters: 5M")
+    train: Stage
+    tune: Stage | None = None
+    evaluate: Evaluation = Field(default_factory=lambda: Evaluation())
+    ask: str | None = Field(None, description="a question answered at the end")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: str | None) -> str | None:
+        if value is not None:
+            seconds(value)
+        return value
+
+    @model_validator(mode="after")
+    def _model(self) -> Recipe:
+        cls = config_class(self.family)
+        known = {"family", "parameters", *cls.__dataclass_fields__}
+        for key in self.model:
+            if key not in known:
+                raise ValueError(f"model.{key}: unknown key{did_you_mean(key, known)}")
+        return self
+
+    @property
+    def family(self) -> str:
+        """The model family, the task's own when the recipe names none."""
+        return str(self.model.get("family") or task_class(self.train.task).model)
+
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """The trainings in their order."""
+        tune = {"tune": self.tune} if self.tune else {}
+        return {"train": self.train, **tune}
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration such as "90s", "3m", "1.5h", "1h30m"."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not parts or "".join(n + u for n, u in parts) != text.replace(" ", ""):
+        raise ModelwrightError(f"budget: {text!r} is not a time; write it like 90s, 3m or 1h30m")
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    total = float(sum(float(n) * unit[u] for n, u in parts))
+    if total <= 0:
+        raise ModelwrightError(f"budget: {text!r} is no time at all; write it like 90s or 3m")
+    return total
+
+
+def count(text: str | int) -> int:
+    """A number such as 5000000, "5M" or "1.2B"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMB]?)", str(text).strip(), re.IGNORECASE)
+    if not match:
+        raise ModelwrightError(f"model.parameters: {text!r} is not a count; write it like 5M")
+    return int(float(match[1]) * {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}[match[2].upper()])
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("modelwright") / "recipes"
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[-5:] == ".yaml")
+
+
+def read(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe in a file, or one that ships with the package, with ``key=value`` overrides."""
+    if name_or_path in shipped():
+        text = (resources.files("modelwright") / "recipes" / f"{name_or_path}.yaml").read_text()
+        where = name_or_path
+    else:
+        text, where = _read_file(name_or_path), name_or_path
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ModelwrightError(f"{where}:{line} {problem}; correct the YAML") from error
+    if not isinstance(values, dict):
+        raise ModelwrightError(f"{where}: a recipe is a mapping of keys; see `modelwright show`")
+    values.setdefault("name", Path(name_or_path).stem)
+    for override in overrides:
+        _override(values, override)
+    return parse(values, where)
+
+
+def _read_file(name: str) -> str:
+    path = Path(name)
+    if path.is_dir():
+        raise ModelwrightError(f"{name}: is a directory; give a recipe file, such as my.yaml")
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        hint = did_you_mean(name, shipped())
+        raise ModelwrightError(
+            f"{name}: no such recipe{hint}; shipped: {', '.join(shipped())}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelwrightError(f"{name}: cannot be read as UTF-8 text ({error})") from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Apply ``a.b.c=value`` (the value in YAML) to nested mappings."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ModelwrightError(f"{override}: write overrides as key=value, like train.steps=200")
+    *outer, last = key.split(".")
+    target = values
+    for part in outer:
+        inner = target.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ModelwrightError(f"{override}: {part} is not a section of the recipe")
+        target = inner
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ModelwrightError(f"{override}: the value is not valid YAML") from error
+
+
+def parse(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """A recipe from plain values, with one clear line for the first thing that is wrong."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors()
+        first = problems[0]
+        path = [str(p) for p in first["loc"]]
+        key = ".".join(path)
+        if first["type"] == "extra_forbidden":
+            known = _keys_at(path[:-1])
+            said = f"unknown key{did_you_mean(path[-1], known)}; known: {', '.join(known)}"
+        elif first["type"] == "missing":
+            said = "is missing; every recipe needs it"
+        else:
+            given = first.get("input")
+            shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+            said = first["msg"].removeprefix("Value error, ") + shown
+        more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+        place = f"{where}: {key}: " if key else f"{where}: "
+        raise ModelwrightError(place + said + more) from None
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    """The known keys of the section at ``path``."""
+    section: type[BaseModel] = Recipe
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else ()
+        for option in options or (annotation,):
+            if isinstance(option, type) and issubclass(option, BaseModel):
+                section = option
+    return list(section.model_fields)

@@ -1,0 +1,99 @@
+"""Write ``report.html``: everything a run can say about itself, on one page that works offline.
+
+The page holds no script and asks for nothing: styles and charts are inline, and its own content
+security policy forbids the rest. All that comes from a run is untrusted text; the template
+escapes it, and the template itself runs in a sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from jinja2 import StrictUndefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from modelwright.errors import MachineError
+from modelwright.reporting import origins, results
+from modelwright.reporting.blocks import shorten
+from modelwright.reporting.record import Record, read_record, text
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # no character of HTML, save tab and newline
+
+
+def render(record: Record) -> str:
+    """The page of a run as text.
+
+    Args:
+        record: What the run directory holds; empty parts say that they have not run yet.
+
+    Returns:
+        A complete HTML document.
+    """
+    environment = ImmutableSandboxedEnvironment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    derived, others = origins.recipe_tables(record)
+    time_chart, cost_table = origins.cost(record)
+    page = environment.from_string(source).render(
+        name=shorten(record.name, 200),
+        created=shorten(record.manifest.get("created"), 100),
+        stages=[(stage, text(said.get("status"))) for stage, said in record.stages.items()],
+        problems=[shorten(p, 300) for p in record.problems],
+        cards=results.headline(record),
+        answers=results.answers(record),
+        answers_at_once=results.ANSWERS,
+        answers_note=shorten(record.evaluation.get("examples_note"), 1000),
+        waterfall=origins.waterfall(record),
+        data_tables=origins.data_tables(record),
+        derived=derived,
+        others=others,
+        recipe=shorten(record.recipe, 20_000),
+        curves=results.curves(record),
+        curve_table=results.curve_table(record),
+        samples=results.samples(record),
+        measures=results.evaluation(record),
+        time_chart=time_chart,
+        cost_table=cost_table,
+        machine=origins.machine(record),
+        commands=origins.commands(record),
+        provenance=origins.provenance(record),
+    )
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", page.replace("\r\n", "\n"))
+
+
+def write_report(run: Path) -> Path:
+    """Write ``report.html`` into a run directory, finished or in progress.
+
+    A reader sees the old page or the new one, never half a page.
+
+    Args:
+        run: The run directory.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        ModelwrightError: ``run`` is not a directory.
+        MachineError: The page cannot be written (no space, no permission).
+    """
+    page = render(read_record(run)).encode("utf-8", errors="replace")  # lone surrogates
+    target = run / "report.html"
+    draft: str | None = None
+    try:
+        handle, draft = tempfile.mkstemp(dir=run, prefix=".report-", suffix=".html")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(page)
+        Path(draft).chmod(0o644)
+        Path(draft).replace(target)
+    except OSError as error:
+        if draft:
+            Path(draft).unlink(missing_ok=True)
+        reason = error.strerror or error
+        raise MachineError(
+            f"{target}: cannot write the report ({reason}); free space or allow writing there"
+        ) from error
+    return target

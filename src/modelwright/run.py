@@ -1,0 +1,224 @@
+"""The run directory: everything that followed from one recipe, and nothing elsewhere.
+
+recipe.yaml      as written, with overrides      resolved.json   every value, with its reason
+manifest.json    code, machine, stages, hashes   data/           rows, shards, waterfall, split
+metrics/         one JSON line a step            tensorboard/    the same for TensorBoard
+checkpoints/     stage/step-...                  samples/        answers over time
+evaluation.json  report.html                     lock            who is writing now
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modelwright import __version__, files
+from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
+from modelwright.recipe import Recipe, parse
+
+LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors", "pydantic")
+
+
+@dataclass
+class Run:
+    """A run directory. ``create`` makes or continues one, ``open`` reads one."""
+
+    path: Path
+    recipe: Recipe
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing run."""
+        if not path.exists():
+            near = [p.parent.name for p in path.parent.glob("*/recipe.yaml")]
+            raise ModelwrightError(
+                f"{path}: no such run{did_you_mean(path.name, near)}; see `modelwright runs`"
+            )
+        written = path / "recipe.yaml"
+        if not written.is_file():
+            raise ModelwrightError(f"{path}: not a run directory, it has no recipe.yaml")
+        recipe = parse(yaml.safe_load(written.read_text(encoding="utf-8")), str(written))
+        return cls(path, recipe, _read_json(path / "manifest.json") or {})
+
+    @classmethod
+    def create(cls, recipe: Recipe, root: Path, out: Path | None = None) -> Run:
+        """The run of this recipe: continued when it exists, else made.
+
+        Without ``out`` the first of NAME, NAME-2, NAME-3, ... under ``root`` that is free or
+        holds the same recipe is taken. With ``out`` a different recipe there is refused.
+        """
+        path = out or _free(root, recipe)
+        if (path / "recipe.yaml").exists():
+            run = cls.open(path)
+            if run.recipe.model_dump() != recipe.model_dump():
+                raise ModelwrightError(
+                    f"{path}: holds a run of another recipe ({_differences(run.recipe, recipe)}); "
+                    "choose another --out"
+                )
+            return run
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ModelwrightError(f"{path}: exists and is not a run; choose another --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MachineError(
+                f"{path}: cannot be made ({error.strerror}); choose another --out"
+            ) from error
+        run = cls(path, recipe)
+        run.manifest = {
+            "run": recipe.name,
+            "created": now(),
+            "code": {"version": __version__, "source_sha256": source_hash()},
+            "libraries": {n: importlib.metadata.version(n) for n in LIBRARIES},
+            "python": platform.python_version(),
+            "stages": {},
+        }
+        run.save_manifest()
+        text = yaml.safe_dump(recipe.model_dump(exclude_unset=True), sort_keys=False)
+        files.replace_file(path / "recipe.yaml", text.encode())
+        return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing; a second writer is refused, with who holds it.
+
+        Raises:
+            MachineError: when another process works in this run.
+        """
+        with (self.path / "lock").open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                handle.seek(0)
+                holder = handle.read().strip() or "another process"
+                raise MachineError(
+                    f"{self.path}: {holder} is working in this run; wait for it or use --out"
+                ) from None
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
+            handle.flush()
+            try:
+                yield
+            finally:
+                handle.truncate(0)
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """The manifest's record of a stage, empty when it never began."""
+        record: dict[str, Any] = self.manifest.setdefault("stages", {}).setdefault(name, {})
+        return record
+
+    def is_done(self, name: str, fingerprint: str) -> bool:
+        """Whether a stage finished on exactly these inputs."""
+        record = self.stage(name)
+        return record.get("status") == "done" and record.get("fingerprint") == fingerprint
+
+    @contextmanager
+    def working(self, name: str, fingerprint: str) -> Iterator[dict[str, Any]]:
+        """Record a stage's beginning, end and duration; yields its record to be filled."""
+        record = self.stage(name)
+        before = record.get("seconds", 0.0) if record.get("fingerprint") == fingerprint else 0.0
+        record.update(status="running", fingerprint=fingerprint, started=now())
+        self.save_manifest()
+        start = time.perf_counter()
+        try:
+            yield record
+        except BaseException:
+            record.update(status="interrupted", seconds=before + time.perf_counter() - start)
+            self.save_manifest()
+            raise
+        record.update(status="done", seconds=round(before + time.perf_counter() - start, 2))
+        self.save_manifest()
+
+    def save_manifest(self) -> None:
+        """Write manifest.json atomically."""
+        self.write_json("manifest.json", self.manifest)
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file of the run atomically."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace_file(path, json.dumps(value, indent=1, ensure_ascii=False).encode())
+        return path
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the run, or None when it is not there."""
+        return _read_json(self.path / name)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CorruptError(
+            f"{path}: damaged ({error}); delete it and run the stage that writes it again"
+        ) from error
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def source_hash() -> str:
+    """SHA-256 over the package's own source files, names included."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of values as canonical JSON: what a stage depends on."""
+    text = json.dumps(parts, sort_keys=True, default=str, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _free(root: Path, recipe: Recipe) -> Path:
+    number = 1
+    while True:
+        path = root / (recipe.name if number == 1 else f"{recipe.name}-{number}")
+        if not path.exists():
+            return path
+        try:
+            if Run.open(path).recipe.model_dump() == recipe.model_dump():
+                return path
+        except ModelwrightError:
+            pass  # not a run, or one of another version: leave it alone
+        number += 1
+
+
+def _differences(old: Recipe, new: Recipe) -> str:
+    """The first few values in which two recipes differ: ``key: old -> new``."""
+    a, b = flatten(old.model_dump()), flatten(new.model_dump())
+    changed = [k for k in {**a, **b} if a.get(k) != b.get(k)]
+    shown = ", ".join(f"{k}: {a.get(k)!r} there, {b.get(k)!r} here" for k in changed[:3])
+    return shown + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as ``a.b.c`` keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,122 @@
+"""The machine: device, precision, threads, seeds, and short measurements of its speed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run needs to know about where it runs; ``matmul_gflops`` by precision."""
+
+    cpu: str
+    cores: int
+    memory_gib: float
+    system: str
+    python: str
+    device: str
+    matmul_gflops: dict[str, float]
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values, for the manifest."""
+        return asdict(self)
+
+
+def device() -> torch.device:
+    """The accelerator when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """The processor's own name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def memory_gib() -> float:
+    """Physical memory in GiB."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held: GPU memory on a GPU, resident set on a CPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def matmul_gflops(precision: str, size: int = 1024, seconds: float = 0.4) -> float:
+    """Median speed in GFLOP/s of a square matrix product in ``precision``."""
+    at = device()
+    a = torch.randn(size, size, device=at).to(PRECISIONS[precision])
+    b = torch.randn(size, size, device=at).to(PRECISIONS[precision])
+    times = []
+    end = time.perf_counter() + seconds
+    torch.mm(a, b)
+    while time.perf_counter() < end or len(times) < 3:
+        start = time.perf_counter()
+        torch.mm(a, b)
+        if at.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(times) / 1e9
+
+
+def measure_machine() -> Machine:
+    """Describe this machine; takes about a second."""
+    return Machine(
+        cpu=cpu_name(),
+        cores=cores(),
+        memory_gib=round(memory_gib(), 1),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        device=torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
+        matmul_gflops={p: round(matmul_gflops(p), 1) for p in PRECISIONS},
+    )
+
+
+def faster_precision(machine: Machine) -> str:
+    """bfloat16 where its products run at least 1.3 times as fast as float32's."""
+    speed = machine.matmul_gflops
+    return "bfloat16" if speed["bfloat16"] >= 1.3 * speed["float32"] else "float32"
+
+
+def derived_seed(*parts: object) -> int:
+    """A 63-bit seed that is a pure function of its parts: SHA-256 of their text."""
+    text = "\x1f".join(str(p) for p in parts).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Use ``count`` threads for operators inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""The serving room: from a request to an answer, over HTTP or in this process."""

@@ -1,0 +1,296 @@
+"""The engine: requests in, answers out, in this process or from a worker thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from modelwright.errors import MachineError, ModelwrightError
+from modelwright.serving.batch import (
+    Batch,
+    Completion,
+    Event,
+    Generator,
+    Listener,
+    Request,
+    Row,
+    Speller,
+    next_group,
+)
+from modelwright.serving.sampling import SamplingParams
+from modelwright.types import Codec, Turn, text_turn
+
+__all__ = [
+    "Completion",
+    "ContextLengthError",
+    "Engine",
+    "EngineStoppedError",
+    "Handle",
+    "QueueFullError",
+    "Request",
+    "SamplingParams",
+]
+
+_log = logging.getLogger(__name__)
+
+
+class ContextLengthError(ModelwrightError):
+    """The prompt leaves no room for an answer in the model's context."""
+
+
+class QueueFullError(MachineError):
+    """More requests wait than the engine keeps; try again later."""
+
+
+class EngineStoppedError(MachineError):
+    """The engine does not run (any more), so the request cannot be answered."""
+
+
+class Handle:
+    """A submitted request: iterate for its text as it comes, then read ``completion``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._row: Row | None = None
+        self.completion: Completion | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield pieces of text; raises what went wrong in the engine."""
+        while self.completion is None:
+            event = self._events.get()
+            if isinstance(event, Exception):
+                raise event
+            if isinstance(event, Completion):
+                self.completion = event
+            else:
+                yield event
+
+    def cancel(self) -> None:
+        """Give the request up; its row is free within one step. Safe to call at any time."""
+        if self._row is not None:
+            self._engine.cancel(self._row)
+
+
+class Engine:
+    """Answers requests with a model that generates token by token.
+
+    ``generate`` and ``answer`` work in the calling thread. ``start`` begins a worker thread
+    that serves what is given to ``submit``: at most ``max_batch`` requests at once while
+    ``max_waiting`` more wait. The model is in evaluation mode only while it is at work here,
+    and no global random state is touched (law 12).
+
+    Raises:
+        ModelwrightError: the model or its codec does not generate.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        codec: Codec,
+        *,
+        max_batch: int = 8,
+        max_waiting: int = 64,
+        stall_seconds: float = 60.0,
+    ) -> None:
+        if not hasattr(model, "new_cache") or not hasattr(codec, "prompt"):
+            raise ModelwrightError(
+                f"model: a {type(model).__module__.rpartition('.')[2]} does not generate text, "
+                "so it cannot answer here; use a model with a key/value cache (a decoder)"
+            )
+        self.model, self.max_batch, self.max_waiting = model, max_batch, max_waiting
+        self.codec = cast(Speller, codec)
+        self.context: int = cast(Any, model).config.context
+        self._generator = cast(Generator, model)
+        self._stall_seconds = stall_seconds
+        self._changed = threading.Condition()
+        self._waiting: deque[Row] = deque()
+        self._active: list[Row] = []
+        self._worker: threading.Thread | None = None
+        self._stopping = False
+        self._give_up_at = float("inf")
+        self._beat = time.monotonic()
+
+    # In the calling thread -------------------------------------------------------------------
+
+    def prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """Tokens of a conversation or of the beginning of a document.
+
+        An empty document begins after the end of another one, as in training.
+        """
+        return self.codec.prompt(turns) or [self.codec.end]
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Answer all requests, in their order.
+
+        Raises:
+            ContextLengthError: a prompt is too long; nothing is generated then.
+        """
+        if not requests:
+            return []
+        rows = [self._row(request) for request in requests]
+        # Prompts of similar length are read together, so that little padding is computed.
+        waiting = deque(sorted(rows, key=lambda row: len(row.request.tokens)))
+        capacity = max(len(row.request.tokens) + row.max_tokens for row in rows)
+        with _evaluating(self.model), torch.inference_mode():
+            batch = Batch(self._generator, min(self.max_batch, len(rows)), capacity)
+            while waiting or batch.rows:
+                batch.join(next_group(waiting, batch.free))
+                batch.step()
+        return [row.completion() for row in rows]
+
+    def answer(
+        self, given: Sequence[Sequence[Turn]], params: SamplingParams | None = None
+    ) -> list[Turn]:
+        """One answer for each conversation, greedy unless ``params`` say otherwise."""
+        params = params or SamplingParams()
+        done = self.generate([Request(self.prompt(turns), params) for turns in given])
+        roles = ["document" if t and t[-1].role == "document" else "assistant" for t in given]
+        return [text_turn(role, c.text) for role, c in zip(roles, done, strict=True)]
+
+    def _row(self, request: Request, listener: Listener | None = None) -> Row:
+        count = len(request.tokens)
+        if count == 0:
+            raise ModelwrightError("prompt: there are no tokens in it; give at least one")
+        if count >= self.context:
+            raise ContextLengthError(
+                f"the prompt is {count} tokens long and the model's context holds "
+                f"{self.context}, one of them for the answer; shorten the prompt"
+            )
+        max_tokens = min(request.params.max_tokens, self.context - count)
+        return Row(request, max_tokens, self.codec, *([listener] if listener else []))
+
+    # From the worker thread ------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        """How many requests are being generated."""
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a place in the batch."""
+        return len(self._waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker runs, takes requests and has made a step lately."""
+        moving = time.monotonic() - self._beat < self._stall_seconds
+        return self._worker is not None and self._worker.is_alive() and moving
+
+    def start(self) -> None:
+        """Start the worker thread; harmless when it runs."""
+        with self._changed:
+            if self._worker is not None and self._worker.is_alive():
+                return
+            self._stopping, self._give_up_at = False, float("inf")
+            self._beat = time.monotonic()
+            self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
+            self._worker.start()
+
+    def stop(self, drain_seconds: float = 0.0) -> None:
+        """Refuse new requests, finish the others for at most ``drain_seconds``, then end."""
+        with self._changed:
+            self._stopping = True
+            self._give_up_at = time.monotonic() + drain_seconds
+            self._changed.notify_all()
+        if self._worker is not None:
+            self._worker.join()
+
+    def submit(self, request: Request, listener: Listener | None = None) -> Handle:
+        """Queue a request.
+
+        Without a ``listener`` the handle is iterated for the text. A listener is called from
+        the worker thread with every piece of text, at last with a Completion or an exception;
+        it must return at once.
+
+        Raises:
+            ContextLengthError: the prompt is too long.
+            QueueFullError: too many requests wait.
+            EngineStoppedError: the engine is not running.
+        """
+        handle = Handle(self)
+        row = handle._row = self._row(request, listener or handle._events.put)
+        with self._changed:
+            if self._stopping or self._worker is None or not self._worker.is_alive():
+                raise EngineStoppedError("the engine is not running; start the server again")
+            if len(self._waiting) >= self.max_waiting:
+                raise QueueFullError(
+                    f"{self.max_waiting} requests wait already; try again in a moment"
+                )
+            self._waiting.append(row)
+            self._changed.notify_all()
+        return handle
+
+    def cancel(self, row: Row) -> None:
+        """Mark a row to be dropped before the next step."""
+        with self._changed:
+            row.cancelled = True
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        """The worker: admit, decode, repeat; whatever happens, nobody is left waiting."""
+        try:
+            with _evaluating(self.model), torch.inference_mode():
+                batch = Batch(self._generator, self.max_batch, self.context)
+                self._active = batch.rows
+                while self._next(batch):
+                    self._beat = time.monotonic()
+        except BaseException:
+            _log.exception("the engine has died")
+        finally:
+            with self._changed:
+                self._stopping = True
+                left = [*self._active, *self._waiting]
+                self._active = []
+                self._waiting.clear()
+            for row in left:
+                row.listener(EngineStoppedError("the engine stopped before the answer was done"))
+
+    def _next(self, batch: Batch) -> bool:
+        """Wait for work and do one step of it; False when there is nothing left to do."""
+        with self._changed:
+            while not (self._waiting or batch.rows or self._stopping):
+                self._changed.wait(timeout=1.0)
+                self._beat = time.monotonic()
+            dropped = [row for row in (*batch.rows, *self._waiting) if row.cancelled]
+            self._waiting = deque(row for row in self._waiting if not row.cancelled)
+            batch.leave([row for row in batch.rows if row.cancelled])
+            idle = not (self._waiting or batch.rows)
+            over = self._stopping and (idle or time.monotonic() >= self._give_up_at)
+            group = [] if over else next_group(self._waiting, batch.free)
+        for row in dropped:
+            row.cancel()
+        if over:
+            return False
+        try:
+            batch.join(group)
+            batch.step()
+        except Exception as error:
+            # A step that fails must not end the server: those in it are told, others go on.
+            _log.exception("a step of the engine failed")
+            failed, batch.rows[:] = list(batch.rows), []
+            for row in failed:
+                row.listener(error)
+        return True
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every module is in the mode it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

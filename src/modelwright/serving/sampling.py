@@ -1,0 +1,105 @@
+"""From logits to the next token: greedy, temperature, top-k, nucleus."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from modelwright.errors import ModelwrightError
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one request wants its tokens drawn.
+
+    ``max_tokens``: the most tokens to generate, clipped to what fits in the context.
+    ``temperature``: the divisor of the logits; 0 takes the likeliest token every time.
+    ``top_k``: draw from the k likeliest tokens only (0: all).
+    ``top_p``: draw from the fewest likeliest tokens that hold this probability
+    (arXiv:1904.09751), after ``top_k``.
+    ``seed``: the start of the request's own random numbers; None draws one.
+    ``stop``: texts that end the answer and are not part of it.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_tokens": (self.max_tokens >= 1, "at least 1"),
+            "temperature": (0 <= self.temperature <= 100, "between 0 and 100"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
+            "top_k": (self.top_k >= 0, "0 (all) or more"),
+            "stop": (all(self.stop), "made of non-empty texts"),
+        }
+        for name, (held, wanted) in checks.items():
+            if not held:
+                raise ModelwrightError(f"{name}: {getattr(self, name)!r} is not {wanted}")
+
+    def generator(self) -> torch.Generator:
+        """The request's own source of randomness; the global one is never touched (law 12)."""
+        seed = secrets.randbits(63) if self.seed is None else self.seed
+        return torch.Generator().manual_seed(seed)
+
+
+def sample(
+    logits: Tensor, params: Sequence[SamplingParams], generators: Sequence[torch.Generator]
+) -> list[int]:
+    """One token for every row of logits (B, V).
+
+    A row's token depends on its own logits, params and generator alone: it draws one uniform
+    number u and takes the first token, from the likeliest down, whose cumulative probability
+    exceeds u (inversion of the distribution function). So a request gives the same tokens
+    alone and in a full batch (law 5).
+
+    Raises:
+        ModelwrightError: logits are not finite, so the weights are broken.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        raise ModelwrightError(
+            "the model's logits are not finite numbers; its weights are broken: "
+            "use an earlier checkpoint"
+        )
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    drawn = [i for i, p in enumerate(params) if p.temperature > 0]
+    if drawn:
+        chosen = _draw(
+            logits[drawn].double(), [params[i] for i in drawn], [generators[i] for i in drawn]
+        )
+        for i, token in zip(drawn, chosen, strict=True):
+            tokens[i] = token
+    return tokens
+
+
+def _draw(
+    logits: Tensor, params: Sequence[SamplingParams], generators: Sequence[torch.Generator]
+) -> list[int]:
+    """Draw from softmax(logits / temperature) cut to top-k and top-p; logits (B, V) float64."""
+
+    def column(values: Sequence[float]) -> Tensor:
+        return logits.new_tensor(values)[:, None]
+
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    # The largest logit is taken off first: a tiny temperature must not overflow.
+    scaled = (ordered - ordered[:, :1]) / column([p.temperature for p in params])
+    rank = torch.arange(logits.shape[-1], device=logits.device)
+    most = column([p.top_k or logits.shape[-1] for p in params])
+    probability = torch.where(rank < most, scaled, -torch.inf).softmax(dim=-1)
+    before = probability.cumsum(dim=-1) - probability  # the mass of all likelier tokens
+    kept = torch.where(before < column([p.top_p for p in params]), probability, 0.0)
+    cumulative = kept.cumsum(dim=-1)
+    uniform = column([torch.rand((), generator=g, dtype=torch.float64).item() for g in generators])
+    # Counting the tokens at or below u finds the first above it; the last kept token bounds it,
+    # should rounding leave the total a hair below u.
+    place = (cumulative <= uniform * cumulative[:, -1:]).sum(dim=-1)
+    place = torch.minimum(place, (kept > 0).sum(dim=-1) - 1)
+    chosen: list[int] = order.gather(1, place[:, None])[:, 0].tolist()
+    return chosen

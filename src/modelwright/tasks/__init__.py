@@ -1,0 +1,1 @@
+"""Tasks: what is learned, one a file; found by module name."""

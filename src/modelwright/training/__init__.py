@@ -1,0 +1,1 @@
+"""The training room: one loop, and what it is given."""

@@ -1,0 +1,156 @@
+"""The examples of step s, as a pure function of (seed, s): nothing to save, nothing to lose.
+
+Every class here answers ``examples(step)`` with the micro-batches of that step as columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+
+from modelwright.errors import ModelwrightError
+from modelwright.runtime import derived_seed
+from modelwright.types import Array, Columns, Ragged, rows_in, take
+
+
+class Examples(Protocol):
+    """The micro-batches of a step."""
+
+    per_step: int  # examples (rows or windows) of one step
+    total: int  # examples of one epoch
+
+    def __call__(self, step: int) -> list[Columns]:
+        """Micro-batches of step ``step``, counted from 0."""
+        ...
+
+
+class Shuffled:
+    """Rows drawn without replacement: a new permutation each epoch, seeded by (seed, epoch).
+
+    With ``by_length`` (a ragged field) rows of similar length share a batch: runs of 16 batches
+    of the permutation are sorted by length and their batches shuffled, which cuts padding while
+    every epoch still sees every row once.
+    """
+
+    def __init__(
+        self, columns: Columns, batch: int, *, seed: int, accumulate: int = 1, by_length: str = ""
+    ) -> None:
+        self.columns, self.seed, self.accumulate = columns, seed, accumulate
+        self.total = rows_in(columns)
+        self.batch = min(batch, self.total)
+        self.per_step = self.batch * accumulate
+        self.lengths: Array | None = None
+        if by_length:
+            field = columns[by_length]
+            assert isinstance(field, Ragged)
+            self.lengths = field.lengths
+        self._epoch: tuple[int, Array] | None = None
+
+    def order(self, epoch: int) -> Array:
+        """The rows of an epoch in their order, shape (total,)."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            rng = np.random.default_rng(derived_seed(self.seed, "epoch", epoch))
+            order = rng.permutation(self.total)
+            if self.lengths is not None:
+                order = self._grouped(order, rng)
+            self._epoch = (epoch, order)
+        return self._epoch[1]
+
+    def _grouped(self, order: Array, rng: np.random.Generator) -> Array:
+        assert self.lengths is not None
+        full = self.total // self.batch * self.batch
+        batches: list[Array] = []
+        for start in range(0, full, 16 * self.batch):
+            run = order[start : min(start + 16 * self.batch, full)]
+            run = run[np.argsort(self.lengths[run], kind="stable")]
+            batches += np.split(run, len(run) // self.batch)
+        shuffled = [batches[i] for i in rng.permutation(len(batches))]
+        return np.concatenate([*shuffled, order[full:]])
+
+    def __call__(self, step: int) -> list[Columns]:
+        """Rows [step * per_step, ...) of the endless sequence of epochs, in micro-batches.
+
+        The last, incomplete batch of an epoch is filled from the next epoch.
+        """
+        first = step * self.per_step
+        wanted: list[Array] = []
+        while (have := sum(map(len, wanted))) < self.per_step:
+            epoch, offset = divmod(first + have, self.total)
+            wanted.append(self.order(epoch)[offset : offset + self.per_step - have])
+        rows = np.concatenate(wanted)
+        return [take(self.columns, part) for part in np.split(rows, self.accumulate)]
+
+
+class Windows:
+    """Windows of a stream of documents joined end to end, for pretraining.
+
+    The stream is cut into ``length`` + 1 tokens (inputs and targets overlap by one) at an offset
+    drawn for each epoch, so that epochs differ in their cuts; windows come in a seeded order.
+    """
+
+    def __init__(
+        self, columns: Columns, batch: int, length: int, *, seed: int, accumulate: int = 1
+    ) -> None:
+        tokens, learn = columns["tokens"], columns["learn"]
+        assert isinstance(tokens, Ragged)
+        assert isinstance(learn, Ragged)
+        self.tokens, self.learn = tokens.values, learn.values
+        self.length, self.seed, self.accumulate, self.batch = length, seed, accumulate, batch
+        self.per_step = batch * accumulate
+        self.total = (len(self.tokens) - 1) // length - 1  # one less: room for the offset
+        if self.total < 1:
+            raise ModelwrightError(
+                f"data: {len(self.tokens)} training tokens are too few for model.context={length};"
+                " give more text or a smaller context"
+            )
+        self._epoch: tuple[int, Array] | None = None
+
+    def starts(self, epoch: int) -> Array:
+        """First token of every window of an epoch, in order, shape (total,)."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            rng = np.random.default_rng(derived_seed(self.seed, "epoch", epoch))
+            offset = int(rng.integers(self.length))
+            self._epoch = (epoch, offset + self.length * rng.permutation(self.total))
+        return self._epoch[1]
+
+    def __call__(self, step: int) -> list[Columns]:
+        """Micro-batches of windows (batch, length + 1)."""
+        first = step * self.per_step
+        starts = np.array(
+            [
+                self.starts((first + i) // self.total)[(first + i) % self.total]
+                for i in range(self.per_step)
+            ]
+        )
+        reach = np.arange(self.length + 1)
+        rows = starts[:, None] + reach
+        micro = np.split(rows, self.accumulate)
+        return [{"tokens": self.tokens[r], "learn": self.learn[r]} for r in micro]
+
+
+def once(columns: Columns, batch: int) -> Iterator[Columns]:
+    """Every row once, in order, for evaluation."""
+    total = rows_in(columns)
+    for start in range(0, total, batch):
+        yield take(columns, np.arange(start, min(start + batch, total)))
+
+
+def windows_once(columns: Columns, batch: int, length: int) -> Iterator[Columns]:
+    """Every token of the stream predicted exactly once, in order, for evaluation.
+
+    All windows have length + 1 tokens; the last one starts earlier so as to end at the end of
+    the stream, and what it repeats is not counted again.
+    """
+    tokens, learn = columns["tokens"], columns["learn"]
+    assert isinstance(tokens, Ragged)
+    assert isinstance(learn, Ragged)
+    last = len(tokens.values) - 1  # windows predict positions 1 .. last
+    length = min(length, last)
+    starts = np.arange(0, last, length)
+    begin = np.minimum(starts, last - length)
+    for i in range(0, len(starts), batch):
+        rows = begin[i : i + batch, None] + np.arange(length + 1)
+        fresh = rows > starts[i : i + batch, None]
+        yield {"tokens": tokens.values[rows], "learn": learn.values[rows] & fresh}

@@ -1,0 +1,38 @@
+"""Learning-rate schedules: a multiplier of the base rate, a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[int, int, float, float], float]
+
+
+def constant(step: int, steps: int, warmup: float, decay: float) -> float:  # noqa: ARG001
+    """Linear warm-up over the first ``warmup`` share of the steps, then 1."""
+    return min(1.0, (step + 1) / max(1.0, warmup * steps))
+
+
+def warmup_stable_decay(step: int, steps: int, warmup: float, decay: float) -> float:
+    """Linear warm-up, 1, then linear to zero over the last ``decay`` share (arXiv:2404.06395)."""
+    left = (steps - step) / max(1.0, decay * steps)
+    return min(constant(step, steps, warmup, decay), left)
+
+
+def linear(step: int, steps: int, warmup: float, decay: float) -> float:  # noqa: ARG001
+    """Linear warm-up, then linear to zero at the last step."""
+    return min(constant(step, steps, warmup, 0.0), (steps - step) / max(1.0, (1 - warmup) * steps))
+
+
+def cosine(step: int, steps: int, warmup: float, decay: float) -> float:  # noqa: ARG001
+    """Linear warm-up, then half a cosine to zero (arXiv:1608.03983)."""
+    done = max(0.0, (step - warmup * steps) / max(1.0, (1 - warmup) * steps))
+    return min(constant(step, steps, warmup, 0.0), 0.5 * (1 + math.cos(math.pi * done)))
+
+
+SCHEDULES: dict[str, Schedule] = {
+    "constant": constant,
+    "warmup_stable_decay": warmup_stable_decay,
+    "linear": linear,
+    "cosine": cosine,
+}

@@ -1,0 +1,33 @@
+"""Where the real data lies, and how many threads a test may take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch; child processes inherit it. Two, because that is what CI has,
+# and because bit-identity only holds at one thread count.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data() -> Callable[[str], Path]:
+    """``data("mnist")`` is that file or folder of the shared data; absent, the test is skipped.
+
+    The data lie in ``../shared/data`` beside the repository, or where MODELWRIGHT_DATA says.
+    """
+    folder = Path(os.environ.get("MODELWRIGHT_DATA") or ROOT.parent / "shared" / "data")
+
+    def find(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            place = os.environ.get("MODELWRIGHT_DATA") or "../shared/data"
+            pytest.skip(f"{place}/{name} is not there; MODELWRIGHT_DATA names another data folder")
+        return path
+
+    return find

@@ -1,0 +1,134 @@
+"""The official OpenAI client against our server: what its users can expect to work."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+
+from modelwright.serving.engine import Engine
+from tests.serving.parts import running
+
+QUESTION = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Who jumps?"}]
+
+
+@pytest.fixture
+def client(served):
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+def test_models_are_listed_and_found(client):
+    assert [m.id for m in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").object == "model"
+    with pytest.raises(openai.NotFoundError) as error:
+        client.models.retrieve("other/model")
+    assert error.value.code == "model_not_found"
+
+
+def test_a_chat_is_answered_as_the_engine_answers(client, served):
+    done = client.chat.completions.create(
+        model="tiny", messages=QUESTION, max_tokens=12, temperature=0
+    )
+    (choice,) = done.choices
+    assert choice.message.role == "assistant"
+    assert choice.finish_reason == "length"
+    assert done.usage.completion_tokens == 12
+    assert done.usage.total_tokens == done.usage.prompt_tokens + 12
+    from modelwright.serving.engine import SamplingParams
+    from modelwright.types import text_turn
+
+    turns = [text_turn(m["role"], m["content"]) for m in QUESTION]
+    (wanted,) = served.engine.answer([turns], SamplingParams(max_tokens=12))
+    assert choice.message.content == wanted.text
+
+
+def test_a_stream_says_the_same_in_pieces_and_counts_its_tokens(client):
+    ask = {"model": "tiny", "messages": QUESTION, "max_completion_tokens": 20, "seed": 4}
+    whole = client.chat.completions.create(**ask)
+    chunks = list(
+        client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True})
+    )
+    *pieces, last, count = chunks
+    assert len({(c.id, c.created) for c in chunks}) == 1
+    assert {c.object for c in chunks} == {"chat.completion.chunk"}
+    roles = [c.choices[0].delta.role for c in pieces]
+    assert roles == ["assistant"] + [None] * (len(pieces) - 1)
+    said = "".join(c.choices[0].delta.content for c in pieces)
+    assert said == whole.choices[0].message.content
+    assert len(pieces) > 3  # it came in pieces
+    assert last.choices[0].delta.model_dump(exclude_none=True) == {}
+    assert last.choices[0].finish_reason == "length"
+    assert count.choices == []
+    assert count.usage == whole.usage
+
+
+def test_several_choices_are_seeded_one_by_one(client):
+    ask = {"model": "tiny", "messages": QUESTION, "max_tokens": 8, "temperature": 1.0}
+    several = client.chat.completions.create(**ask, n=3, seed=10)
+    texts = [c.message.content for c in several.choices]
+    assert len(set(texts)) == 3
+    for i, text in enumerate(texts):
+        single = client.chat.completions.create(**ask, seed=10 + i)
+        assert single.choices[0].message.content == text
+    streamed = ["", "", ""]
+    for chunk in client.chat.completions.create(**ask, n=3, seed=10, stream=True):
+        streamed[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert streamed == texts
+
+
+def test_completions_continue_texts(client):
+    done = client.completions.create(
+        model="tiny", prompt=["The quick", ""], max_tokens=6, temperature=0
+    )
+    assert [c.index for c in done.choices] == [0, 1]
+    pieces = client.completions.create(
+        model="tiny", prompt="The quick", max_tokens=6, temperature=0, stream=True
+    )
+    assert "".join(c.choices[0].text for c in pieces) == done.choices[0].text
+    assert client.completions.create(model="tiny", prompt="A").usage.completion_tokens == 16
+
+
+def test_a_stop_text_is_not_in_the_answer(client):
+    ask = {"model": "tiny", "messages": QUESTION, "max_tokens": 40, "temperature": 0}
+    text = client.chat.completions.create(**ask).choices[0].message.content
+    stop = text[len(text) // 2 :][:3]
+    (choice,) = client.chat.completions.create(**ask, stop=stop).choices
+    assert choice.finish_reason == "stop"
+    assert choice.message.content == text[: text.index(stop)]
+
+
+def test_content_parts_are_joined(client):
+    parts = [{"type": "text", "text": "Who "}, {"type": "text", "text": "jumps?"}]
+    ask = {"model": "tiny", "max_tokens": 5, "temperature": 0}
+    answers = [
+        client.chat.completions.create(messages=[{"role": "user", "content": content}], **ask)
+        for content in (parts, "Who jumps?")
+    ]
+    assert answers[0].choices[0].message.content == answers[1].choices[0].message.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_errors_are_those_the_client_knows(client, stream):
+    ask = {"model": "tiny", "messages": QUESTION, "stream": stream}
+    with pytest.raises(openai.BadRequestError) as error:
+        long = [{"role": "user", "content": "fox " * 300}]
+        client.chat.completions.create(**{**ask, "messages": long})
+    assert (error.value.code, error.value.param) == ("context_length_exceeded", "messages")
+    assert "96" in error.value.message
+    with pytest.raises(openai.NotFoundError) as error:
+        client.chat.completions.create(**{**ask, "model": "gpt"})
+    assert (error.value.code, error.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(**ask, logprobs=True)
+    assert (error.value.code, error.value.param) == ("unsupported_parameter", "logprobs")
+
+
+def test_a_key_opens_what_is_closed_without_it(model, codec):
+    with running(Engine(model, codec), api_key="secret") as served:
+        url = f"{served.url}/v1"
+        with openai.OpenAI(base_url=url, api_key="wrong", max_retries=0) as client:
+            with pytest.raises(openai.AuthenticationError) as error:
+                client.models.list()
+            assert error.value.code == "invalid_api_key"
+        with openai.OpenAI(base_url=url, api_key="secret", max_retries=0) as client:
+            assert [m.id for m in client.models.list()] == ["tiny"]

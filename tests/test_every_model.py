@@ -1,0 +1,146 @@
+"""What every model family promises. A new file in models/ is found here by itself."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from modelwright.errors import ModelwrightError
+from modelwright.models.model import ModelConfig, config_class, families, from_dict
+
+every_family = pytest.mark.parametrize("family", families())
+
+# What forward takes, by the name of the keyword, for two rows: (config, generator) -> tensor.
+INPUTS: dict[str, Callable[[Any, torch.Generator], Tensor]] = {
+    "tokens": lambda c, g: torch.randint(c.vocabulary, (2, 7), generator=g),
+    "features": lambda c, g: torch.randn(2, c.features, generator=g),
+    "frames": lambda c, g: torch.randn(2, 5, c.features, generator=g),
+    "lengths": lambda c, g: torch.tensor([5, 3]),
+}
+
+
+def specimen(family: str) -> ModelConfig:
+    cls = config_class(family)
+    return cls(**cls.specimen)
+
+
+def built(config: ModelConfig, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return config.build()
+
+
+def inputs(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
+    needed = [
+        p.name
+        for p in inspect.signature(model.forward).parameters.values()
+        if p.default is p.empty
+    ]
+    generator = torch.Generator().manual_seed(1)
+    return {name: INPUTS[name](config, generator) for name in needed}
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """Every parameter moved off its start: projections that start at zero block gradients."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=generator)
+    return model
+
+
+@every_family
+def test_the_gradient_reaches_every_parameter(family: str) -> None:
+    config = specimen(family)
+    model = stirred(built(config))
+    outputs = model(**inputs(model, config))
+    assert outputs.isfinite().all()
+    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(3))
+    (outputs * weights).sum().backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None, f"{name} has no gradient"
+        assert p.grad.isfinite().all(), name
+        assert p.grad.abs().max() > 0, f"the gradient of {name} is zero"
+
+
+@every_family
+def test_the_seed_decides_the_parameters(family: str) -> None:
+    config = specimen(family)
+    one, same, other = (built(config, seed).state_dict() for seed in (7, 7, 8))
+    assert all(torch.equal(one[k], same[k]) for k in one)
+    assert any(not torch.equal(one[k], other[k]) for k in one)
+
+
+@every_family
+def test_two_forward_passes_agree_bit_for_bit(family: str) -> None:
+    config = specimen(family)
+    model = stirred(built(config)).eval()
+    given = inputs(model, config)
+    assert torch.equal(model(**given), model(**given))
+
+
+@every_family
+def test_rows_of_a_batch_do_not_see_each_other(family: str) -> None:
+    config = specimen(family)
+    model = stirred(built(config)).eval()
+    given = inputs(model, config)
+    both = model(**given)
+    for row in range(2):
+        alone = model(**{k: v[row : row + 1] for k, v in given.items()})
+        torch.testing.assert_close(both[row : row + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+@every_family
+def test_parameters_survive_a_file(family: str) -> None:
+    config = specimen(family)
+    model = stirred(built(config)).eval()
+    stored = save({k: v.contiguous() for k, v in model.state_dict().items()})
+    other = built(config, seed=9).eval()
+    other.load_state_dict(load(stored))
+    given = inputs(model, config)
+    assert torch.equal(model(**given), other(**given))
+
+
+@every_family
+def test_the_config_survives_json(family: str) -> None:
+    config = specimen(family)
+    assert config.family == family
+    assert from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@every_family
+def test_a_mistyped_field_is_refused_with_the_right_one(family: str) -> None:
+    values = specimen(family).to_dict()
+    right = next(k for k in values if k != "family")
+    values[right + "z"] = values.pop(right)
+    with pytest.raises(ModelwrightError, match=rf"model\.{right}z: .*did you mean '{right}'\?"):
+        from_dict(values)
+
+
+def test_an_unknown_family_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ModelwrightError, match="no family 'decodr'.*'decoder'"):
+        from_dict({"family": "decodr"})
+
+
+@every_family
+def test_flops_are_those_of_the_matrices_at_least(family: str) -> None:
+    config = specimen(family)
+    matrices = sum(p.numel() for n, p in built(config).named_parameters() if p.ndim == 2)
+    tables = sum(p.numel() for n, p in built(config).named_parameters() if "embedding" in n)
+    assert config.flops_per_item() >= 6 * (matrices - tables) > 0
+
+
+@every_family
+def test_a_size_can_be_asked_for(family: str) -> None:
+    cls = config_class(family)
+    fixed = {k: v for k, v in cls.specimen.items() if k in ("vocabulary", "features", "outputs")}
+    fields = cls.of_size(3_000_000, fixed)
+    config = cls(**{**cls.specimen, **fields})
+    if fields:
+        assert 0.5 < config.flops_per_item() / (6 * 3_000_000) < 3
