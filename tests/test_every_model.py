@@ -38,9 +38,7 @@ def built(config: ModelConfig, seed: int = 0) -> nn.Module:
 
 def inputs(model: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
     needed = [
-        p.name
-        for p in inspect.signature(model.forward).parameters.values()
-        if p.default is p.empty
+        p.name for p in inspect.signature(model.forward).parameters.values() if p.default is p.empty
     ]
     generator = torch.Generator().manual_seed(1)
     return {name: INPUTS[name](config, generator) for name in needed}
@@ -51,7 +49,7 @@ def stirred(model: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in model.parameters():
-            p += 0.1 * torch.randn(p.shape, generator=generator)
+            p.add_(torch.randn(p.shape, generator=generator), alpha=0.1)
     return model
 
 

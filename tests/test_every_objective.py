@@ -32,7 +32,7 @@ class Setting:
         self.model: nn.Module = cls(**{**cls.specimen, **cls.data_fields(codec)}).build()
         with torch.no_grad():
             for p in self.model.parameters():
-                p += 0.1 * torch.randn_like(p)
+                p.add_(torch.randn_like(p), alpha=0.1)
 
     def batch(self, columns: Columns) -> Batch:
         return self.objective.collate(columns, torch.Generator().manual_seed(0))

@@ -36,7 +36,9 @@ def _varied(part: Part, number: int) -> Part:
         case Label(name):
             return Label(name if number % 2 == 0 else f"not {name}")
         case Image(pixels):
-            return Image(rng.permutation(pixels.ravel()).reshape(pixels.shape) if number else pixels)
+            return Image(
+                rng.permutation(pixels.ravel()).reshape(pixels.shape) if number else pixels
+            )
         case Frames(frames):
             times = rng.integers(len(frames), size=len(frames) + 2 * number)
             return Frames(frames[times] if number else frames)

@@ -176,10 +176,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def source_hash() -> str:
-    """SHA-256 over the package's own source files, names included."""
+def source_hash(room: str = "") -> str:
+    """SHA-256 over the source files of the package, or of one room, names included."""
     digest = hashlib.sha256()
-    root = Path(__file__).parent
+    root = Path(__file__).parent / room
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

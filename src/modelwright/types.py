@@ -8,7 +8,7 @@ arrays (a codec says how), many encoded examples are ``Columns`` on disk, some c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -170,18 +170,19 @@ class Batch:
     ``count`` items (tokens, images, sequences); the loop divides by the count of the whole
     step, so that accumulation and parallel training change nothing. ``bytes`` is the number of
     UTF-8 bytes the targets spell (0 where the targets are not text), for bits per byte.
+    ``computed`` is the number of positions the model works on, padding included: the cost.
     """
 
     inputs: dict[str, Any]
     targets: dict[str, Tensor]
     count: int
     bytes: int = 0
-    extras: dict[str, Any] = field(default_factory=dict)
+    computed: int = 0
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
         move = lambda d: {k: v.to(device) if isinstance(v, Tensor) else v for k, v in d.items()}  # noqa: E731
-        return Batch(move(self.inputs), move(self.targets), self.count, self.bytes, self.extras)
+        return Batch(move(self.inputs), move(self.targets), self.count, self.bytes, self.computed)
 
 
 class Codec(Protocol):
@@ -194,6 +195,10 @@ class Codec(Protocol):
 
     def encode(self, example: Example) -> Encoded:
         """One example as arrays, to be stored."""
+        ...
+
+    def example(self, encoded: Encoded) -> Example:
+        """The example that ``encode`` was given: shards need nothing beside them."""
         ...
 
     def tensors(self, columns: Columns) -> dict[str, Tensor]:

@@ -27,7 +27,7 @@ def likeness(a: str, b: str) -> float:
 
 @st.composite
 def corpora(draw: st.DrawFn) -> list[dict]:
-    """Documents in groups, some copies of earlier ones, up to five words changed, cut short by up to a quarter."""
+    """Documents in groups; half copy an earlier one, with words changed and the end cut off."""
     chance = random.Random(draw(st.integers(0, 10**6)))
     groups = draw(st.integers(4, 12))
     documents: list[list[str]] = []

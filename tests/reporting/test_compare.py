@@ -31,7 +31,7 @@ def test_runs_are_listed_newest_first(two, tmp_path):
     (tmp_path / "not a run").mkdir()
     (tmp_path / "file").touch()
     newest, oldest = summaries(tmp_path)
-    assert (newest.name, oldest.name) == ("quickstart-2", "quickstart-1")
+    assert (newest.name, oldest.name) == ("two", "one")
     assert newest.path == two[1]
     assert newest.parameters == 5_507_072
     assert newest.seconds == pytest.approx(306.5)
@@ -63,7 +63,7 @@ def test_a_damaged_run_is_listed_with_its_problem(two, tmp_path):
 
 def test_comparison_shows_only_what_differs_and_who_wins(two):
     table = compare(two)
-    assert [run.name for run in table.runs] == ["quickstart-1", "quickstart-2"]
+    assert [run.name for run in table.runs] == ["one", "two"]
     assert table.differences == (
         Difference("train.steps", ("412", "900")),
         Difference("model.gate", (None, '"swiglu"')),

@@ -234,10 +234,10 @@ def test_damaged_and_half_written_lines_are_counted_not_fatal(run):
 
 def test_values_that_are_not_finite_are_skipped_and_noted(run):
     with (run / "metrics/train.jsonl").open("a", encoding="utf-8") as stream:
-        for step, value in ((413, "NaN"), (414, "Infinity"), (415, "1e999"), (416, "null")):
+        for step, value in ((413, "NaN"), (414, "Infinity"), (415, "1e999"), (416, "0.5")):
             stream.write(f'{{"step": {step}, "loss": {value}, "learning_rate": 0.1}}\n')
     page = page_of(run)
-    assert "4 values were not finite and are not drawn" in page.text
+    assert "3 values were not finite and are not drawn" in page.text
     assert not re.search(r"\bnan\b", (run / "report.html").read_text(encoding="utf-8"))
 
 
@@ -245,6 +245,27 @@ def test_a_run_that_only_diverged_still_has_a_page(run):
     line = '{"step": 1, "loss": NaN, "bits_per_byte": NaN}\n'
     (run / "metrics/train.jsonl").write_text(line, encoding="utf-8")
     assert "1 values were not finite" in page_of(run).text
+
+
+def test_a_quantity_the_objective_does_not_have_has_no_chart(run):
+    path = run / "metrics/tune.jsonl"
+    path.write_text('{"step": 1, "loss": 5, "bits_per_byte": null}\n', encoding="utf-8")
+    curves = read_record(run).metrics["tune"]
+    assert list(curves.training) == ["loss"]
+    assert curves.skipped == {}
+
+
+def test_the_verdict_of_the_leakage_audit_is_shown(run):
+    found = {"exact_duplicates": {}, "near_duplicates": {"train/test": 3}, "groups_torn": 0}
+    overlap = {"ngram_overlap": {"test": {"rows": 0.0125}}, "examples": {"pairs": []}}
+    split = {"leakage": found | overlap | {"holds": False, "sizes": {"train": {"rows": 5}}}}
+    write_json(run / "data/split.json", split)
+    said = page_of(run).text
+    assert "shares (IT DOES NOT HOLD)" in said
+    assert "exact duplicates 0" in said
+    assert "near duplicates, train/test 3" in said
+    assert "ngram overlap, test, rows 0.0125" in said
+    assert "pairs" not in said
 
 
 def test_a_step_written_twice_counts_once_with_its_later_value(run):
@@ -270,6 +291,12 @@ def test_a_lost_comparison_is_said_as_plainly_as_a_won_one(run):
     text = page_of(run).text
     assert "50 % worse than gzip -9 (2.03)" in text
     assert "our value is not finite" in text
+
+
+def test_characters_that_hide_or_turn_text_are_made_visible(run):
+    (run / "recipe.yaml").write_text("a\x00b\x1b[31mc\u202ed\te\r\nf\u00e9", encoding="utf-8")
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "a\ufffdb\ufffd[31mc\ufffdd\te\nf\u00e9" in html
 
 
 def test_commands_survive_a_shell(run):

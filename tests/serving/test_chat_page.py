@@ -240,7 +240,8 @@ def _contrasts(browser) -> list:
           }
           return [255, 255, 255];
         };
-        return [...document.querySelectorAll('h1, p, button:enabled, label, output, .said, .meta, code')]
+        const texts = 'h1, p, button:enabled, label, output, .said, .meta, code';
+        return [...document.querySelectorAll(texts)]
           .filter((e) => e.checkVisibility() && e.className !== 'who').map((e) => {
             const pair = [light(parse(getComputedStyle(e).color)), light(ground(e))];
             return [e.outerHTML, (Math.max(...pair) + .05) / (Math.min(...pair) + .05)];

@@ -183,12 +183,12 @@ def test_strangers_are_403_on_every_path_and_method(http, method, path):
 def test_every_route_but_two_needs_the_key(model, codec):
     app = build_app(Engine(model, codec), model_name="tiny", api_key="secret")
     paths = [route.path.replace("{name:path}", "tiny") for route in app.routes]
-    with running(Engine(model, codec), api_key="secret") as served:
+    with running(Engine(model, codec), api_key="secret") as served, httpx.Client() as http:
         for path in [*paths, "/v1/nothing", "/health/", "//"]:
             for method in ("GET", "POST", "DELETE", "OPTIONS"):
                 for key in (None, "Bearer wrong", "Bearer", "secret", "Basic secret"):
                     headers = {"authorization": key} if key else {}
-                    response = httpx.request(method, served.url + path, headers=headers)
+                    response = http.request(method, served.url + path, headers=headers)
                     if path in ("/", "/health"):
                         assert response.status_code in (200, 405)
                     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelwright.serving.spelling import TextStream
@@ -41,6 +41,8 @@ stops = st.lists(st.text(alphabet="ab🦊", min_size=1, max_size=4), max_size=3)
 
 
 @given(letters, stops, st.lists(st.integers(0, 40)))
+@example("abb", ("abb", "b"), [])
+@example("xab", ("ab", "b"), [])
 def test_the_text_ends_where_the_first_complete_stop_text_begins(text, stop, places):
     wanted, stopped = text, False
     for end in range(1, len(text) + 1):

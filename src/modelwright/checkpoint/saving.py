@@ -37,7 +37,7 @@ from modelwright.checkpoint.layout import (
     step_of,
     steps,
 )
-from modelwright.checkpoint.loading import newest, verify
+from modelwright.checkpoint.loading import verify
 from modelwright.errors import MachineError, ModelwrightError
 
 _BLOCK = 4096  # a file takes whole blocks of the disk, a directory at least one
@@ -78,16 +78,14 @@ def save(folder: Path, step: int, tensors: Groups, documents: Documents, *, keep
     manifest = _plan(folder, step, tensors, documents)
     path = folder / step_name(step)
     needed = _bytes_on_disk(manifest)
-    last = None
     try:
         files.make_folder(folder)
-        last = newest(folder)
         _clear(path)
         if files.free_bytes(folder) < needed:
             raise OSError(errno.ENOSPC, "No space left on device")
         _write(path, manifest, tensors, documents)
     except OSError as error:
-        raise MachineError(_refused(path, needed, last, error)) from error
+        raise MachineError(_refused(path, needed, error)) from error
     _prune(folder, step, keep)
     return path
 
@@ -235,8 +233,12 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _refused(path: Path, needed: int, last: Path | None, error: OSError) -> str:
-    kept = f"the last good checkpoint {last} is kept" if last else "no earlier checkpoint exists"
+def _refused(path: Path, needed: int, error: OSError) -> str:
+    done = steps(path.parent, complete=True)
+    last = next((p for p in reversed(done) if not verify(p)), None)  # read: it is called good
+    kept = (
+        f"the last good checkpoint {last} is kept" if last else "no sound earlier checkpoint exists"
+    )
     if error.errno not in _FULL:
         why = f"cannot write checkpoint {path}: {error.strerror}"
         return f"{why}; {kept}; repair that and run the same command again to resume"

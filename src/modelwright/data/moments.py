@@ -44,4 +44,5 @@ class Moments:
         deviation = np.sqrt(self.squares / self.count)
         # Rounding leaves a constant column with a deviation near, not at, zero.
         constant = deviation <= 1e-7 * np.abs(self.mean)
-        return self.mean.astype(np.float32), np.where(constant, 1.0, deviation).astype(np.float32)
+        deviation = np.where(constant, 1.0, deviation)
+        return np.asarray(self.mean, np.float32), np.asarray(deviation, np.float32)

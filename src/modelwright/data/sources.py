@@ -198,6 +198,11 @@ def _data_folder(name: str, path: Path | None, origin: str) -> Path:
     return folder
 
 
+def data_set_folder(name: str, path: Path | None) -> Path:
+    """Where the files of a named data set lie: ``path``, or a folder of ``data_root``."""
+    return _data_folder(name, path, "where its documentation says")
+
+
 def _python_stdlib(path: Path | None) -> Iterator[Row]:
     yield from stdlib_rows(path)
 

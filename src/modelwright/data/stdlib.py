@@ -97,8 +97,8 @@ def stdlib_rows(root: Path | None = None) -> list[Row]:
     Raises:
         ModelwrightError: There are no sources, or one cannot be decoded.
     """
-    root = Path(sysconfig.get_paths()["stdlib"]) if root is None else root
-    files = list(_module_files(root))
+    root = stdlib_root() if root is None else root
+    files = module_files(root)
     if not files:
         raise ModelwrightError(
             f"{root}: no .py files here: this Python ships without its library's source;"
@@ -143,14 +143,22 @@ def group_of(module: str) -> str:
     return top
 
 
-def _module_files(root: Path) -> Iterator[Path]:
+def stdlib_root() -> Path:
+    """The folder of the running Python's standard library."""
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def module_files(root: Path) -> list[Path]:
+    """The modules that are read, relative to ``root``, in a stable order."""
+    found: list[Path] = []
     for folder, names, files in os.walk(root):
         names[:] = sorted(
             n for n in names if n not in SKIPPED_FOLDERS and not n.startswith(SKIPPED_PREFIXES)
         )
         for name in sorted(files):
             if name.endswith(".py") and not name.startswith(SKIPPED_PREFIXES):
-                yield Path(folder, name).relative_to(root)
+                found.append(Path(folder, name).relative_to(root))
+    return found
 
 
 def _module_name(file: Path) -> str:

@@ -37,7 +37,7 @@ class Config(ModelConfig):
         "width": 16,
         "heads": 4,
         "kv_heads": 2,
-        "context": 64,
+        "context": 512,
     }
     vocabulary: int
     depth: int = 6

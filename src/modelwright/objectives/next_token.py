@@ -31,7 +31,13 @@ class Objective:
         targets = tokens[:, 1:].masked_fill(~learn[:, 1:], -100)
         chosen = targets[targets >= 0]
         spelled = int(np.asarray(self.token_bytes)[chosen.numpy()].sum())
-        return Batch({"tokens": tokens[:, :-1]}, {"tokens": targets}, len(chosen), spelled)
+        return Batch(
+            {"tokens": tokens[:, :-1]},
+            {"tokens": targets},
+            count=len(chosen),
+            bytes=spelled,
+            computed=targets.numel(),
+        )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The negative log-likelihood of the learned tokens, summed, in nats."""

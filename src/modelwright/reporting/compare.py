@@ -26,7 +26,11 @@ class Best:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One line of ``modelwright runs``. ``seconds`` is the time of all stages so far."""
+    """One line of ``modelwright runs``.
+
+    ``name`` is that of the directory, which tells runs of the same recipe apart; ``seconds`` is
+    the time of all stages so far.
+    """
 
     path: Path
     name: str
@@ -77,7 +81,7 @@ def _summary(record: Record) -> RunSummary:
     known = [int(size) for size in sizes if size]
     return RunSummary(
         path=record.path,
-        name=record.name,
+        name=record.path.resolve().name,
         created=text(record.manifest.get("created")),
         stages={stage: text(said.get("status")) for stage, said in record.stages.items()},
         best=best,

@@ -88,10 +88,8 @@ def data_tables(record: Record) -> list[Table]:
         ]
         head = ("Split", "Rows", "Share", "Bytes", "Groups")
         tables.append(Table("The splits; a group is never divided", head, "lrrrr", rows))
-    if leakage := mapping(record.split.get("leakage")):
-        audit = [(_words(name), _found(found)) for name, found in leakage.items()]
-        caption = "Leakage audit: what more than one split shares; 0 is wanted"
-        tables.append(Table(caption, ("Check", "Found"), "lr", audit))
+    if leakage := _leakage(mapping(record.split.get("leakage"))):
+        tables.append(leakage)
     prepared = [
         (task, text(said.get("codec")), split, whole(s.get("examples")), whole(s.get("tokens")))
         for task, said in _mappings(record.prepared.get("tasks"))
@@ -116,9 +114,23 @@ def _words(key: str) -> str:
     return key.replace("_gib", ", GiB").replace("_", " ").replace(".", ", ")
 
 
-def _found(value: Any) -> str:
-    found = number(value)
-    return shorten(value, 80) if found is None else f"{found:,.6g}"
+def _leakage(said: dict[str, Any]) -> Table | None:
+    """The audit, a check a row; its verdict, if it has one, is in the caption."""
+    caption = "Leakage audit: what more than one split shares"
+    if isinstance(said.get("holds"), bool):
+        caption += " (it holds)" if said["holds"] else " (IT DOES NOT HOLD)"
+    rows = []
+    for key, found in flatten(
+        {k: v for k, v in said.items() if k not in ("holds", "sizes")}
+    ).items():
+        value = number(found)
+        if found in ({}, []):  # nothing of this kind was found
+            shown = "0" if found == {} else ""
+        else:
+            shown = _plain(found) if value is None else f"{value:,.6g}"
+        if shown:
+            rows.append((_words(key), shown))
+    return Table(caption, ("Check", "Found"), "lr", rows) if rows else None
 
 
 def _plain(value: Any) -> str:
@@ -212,6 +224,7 @@ def _exact(value: Any) -> str:
 def provenance(record: Record) -> list[Table]:
     """Code, libraries and the hash of everything that went into and came out of each stage."""
     about = [("run", record.name), ("created", text(record.manifest.get("created")))]
+    about.append(("python", text(record.manifest.get("python"))))
     code = flatten(mapping(record.manifest.get("code")))
     about += [(_words(key), _plain(value)) for key, value in code.items()]
     tables = [Table("The code", ("Fact", "Value"), "lc", [(k, v) for k, v in about if v])]

@@ -199,6 +199,8 @@ def _curves(record: Record, file: Path, only: str = "") -> Curves:
         held_out = "validation" in entry
         for key, raw in (mapping(entry["validation"]) if held_out else entry).items():
             value = number(raw)
+            if raw is None:
+                continue  # a quantity this objective does not have
             if value is None:
                 curves.skipped[key] = curves.skipped.get(key, 0) + 1
             else:

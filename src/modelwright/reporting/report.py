@@ -20,7 +20,8 @@ from modelwright.reporting import origins, results
 from modelwright.reporting.blocks import shorten
 from modelwright.reporting.record import Record, read_record, text
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # no character of HTML, save tab and newline
+# Not characters of HTML (tab and newline are), and those that turn the direction of text around.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def render(record: Record) -> str:
@@ -40,6 +41,7 @@ def render(record: Record) -> str:
     time_chart, cost_table = origins.cost(record)
     page = environment.from_string(source).render(
         name=shorten(record.name, 200),
+        folder=record.path.resolve().name,
         created=shorten(record.manifest.get("created"), 100),
         stages=[(stage, text(said.get("status"))) for stage, said in record.stages.items()],
         problems=[shorten(p, 300) for p in record.problems],

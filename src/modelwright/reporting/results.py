@@ -81,7 +81,7 @@ def verdict(measure: Measure) -> str:
         return "our value is not finite"
     if rival is None:
         return "no baseline to compare with"
-    (value, (who, other)) = ours[1], rival
+    value, who, other = ours[1], shorten(rival[0], 60), rival[1]
     if value == other:
         return f"equal to {who} ({figures(other)})"
     wins = (value < other) == measure.lower

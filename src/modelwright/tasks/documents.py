@@ -21,6 +21,7 @@ class Documents(Task):
     model = "decoder"
     measure = "bits per byte"
     better = "lower"
+    stream = True
     specimen: ClassVar[Row] = {"id": "a.txt", "text": "def one():\n    return 1\n"}
 
     def __init__(self, kinds: tuple[str, ...] = ()) -> None:

@@ -21,6 +21,7 @@ class Task(ABC):
         objective: module name of the objective it is trained with unless the recipe says other.
         model: module name of the model family used unless the recipe says other.
         measure: what ``grade`` returns, and ``better``: "higher" or "lower".
+        stream: whether its examples are one endless text, to be cut into windows.
         specimen: a row, so that every task can be tested offline.
     """
 
@@ -29,6 +30,7 @@ class Task(ABC):
     model: ClassVar[str]
     measure: ClassVar[str]
     better: ClassVar[str] = "higher"
+    stream: ClassVar[bool] = False
     specimen: ClassVar[Row]
 
     @abstractmethod
@@ -56,7 +58,7 @@ def names() -> list[str]:
     """The module names of all tasks."""
     import modelwright.tasks as room  # noqa: PLC0415 - the room itself, for its path
 
-    return sorted(m.name for m in pkgutil.iter_modules(room.__path__) if m.name != "task")
+    return sorted(m.name for m in pkgutil.iter_modules(room.__path__) if m.name not in ("task", "grading"))
 
 
 def task_class(name: str) -> type[Task]:

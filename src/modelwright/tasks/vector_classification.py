@@ -78,12 +78,17 @@ class VectorClassification(Task):
             if name not in row:
                 raise missing_column(row, name, "is listed there", "features")
             try:
-                values[i] = row[name]  # text from a CSV is read as a number
+                values[i] = float(row[name])  # a CSV gives text
             except (TypeError, ValueError) as error:
                 raise ModelwrightError(
                     f"row {row.get('id', '?')}: column {name!r} holds {str(row[name])[:40]!r}, not"
                     " a number; list the columns of numbers in train.options.features"
                 ) from error
+            if not np.isfinite(values[i]):
+                raise ModelwrightError(
+                    f"row {row.get('id', '?')}: column {name!r} holds {str(row[name])[:40]!r};"
+                    " repair or remove the row"
+                )
         return values
 
 

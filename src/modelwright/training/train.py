@@ -81,18 +81,19 @@ class Trainer:
                 f"step {step + 1}: the batch has nothing to learn; check the task's `learn` turns"
             )
         loss = sum(self.backward(batch, count) for batch in batches)
-        if not math.isfinite(loss):
-            raise ModelwrightError(
-                f"step {step + 1}: the loss is {loss}; nothing was updated. Lower "
-                "train.learning_rate, or look at the data of this step"
-            )
         norm = self.clipped_norm()
+        if not math.isfinite(loss + norm):
+            raise ModelwrightError(
+                f"step {step + 1}: the loss is {loss} and its gradient's norm {norm}; nothing was "
+                "updated. Lower the learning rate, or look at the data of this step"
+            )
         self.optimizers.step()
         return Record(
             step=step + 1,
             loss=loss,
             items=count,
             bytes=sum(b.bytes for b in batches),
+            computed=sum(b.computed or b.count for b in batches),
             rate=rate * self.optimizers.groups[-1]["base_lr"],
             gradient_norm=norm,
         )
@@ -119,6 +120,7 @@ class Record:
     loss: float
     items: int
     bytes: int
+    computed: int
     rate: float
     gradient_norm: float
     seconds: float = 0.0

@@ -15,7 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import Tensor
 
 from modelwright.errors import ModelwrightError
-from modelwright.types import Columns, Encoded, Example, Ragged, Turn
+from modelwright.types import Columns, Encoded, Example, Ragged, Turn, text_turn
 
 END = "<|end|>"
 ROLES = ("system", "user", "assistant")
@@ -123,6 +123,24 @@ class Codec:
         tokens, learn = self.layout(example.turns)
         small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
         return {"tokens": np.array(tokens, dtype=small), "learn": np.array(learn, dtype=np.bool_)}
+
+    def example(self, encoded: Encoded) -> Example:
+        """The example that ``encode`` was given (its score and joined parts aside)."""
+        starts = {token: role for role, token in self.role.items()}
+        turns: list[Turn] = []
+        role, body, learned = "document", list[int](), False
+        for token, learn in zip(encoded["tokens"].tolist(), encoded["learn"].tolist(), strict=True):
+            if token in starts:
+                if body or role != "document":
+                    turns.append(text_turn(role, self.text(body), learn=learned))
+                role, body, learned = starts[token], [], False
+            elif token == self.end:
+                learned = learned or learn
+            else:
+                body.append(token)
+                learned = learned or learn
+        turns.append(text_turn(role, self.text(body), learn=learned))
+        return Example(tuple(turns))
 
     def tensors(self, columns: Columns) -> dict[str, Tensor]:
         """Rows padded on the right with <|end|>, which is not learned there: (B, T) each."""

@@ -1,0 +1,42 @@
+"""What went in: a SHA-256 for every file of a source, for the manifest and for skipping work."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from modelwright.data.sources import DATA_SETS, data_set_folder
+from modelwright.data.stdlib import module_files, stdlib_root
+from modelwright.errors import ModelwrightError
+
+MANY = 50  # more files than this are hashed into one line of the manifest
+
+
+def input_hashes(source: str, path: str | None = None) -> dict[str, str]:
+    """Name -> SHA-256 of the files that ``source`` reads; folders of many files as one entry."""
+    if source == "python-stdlib":
+        root = Path(path) if path else stdlib_root()
+        files = [root / file for file in module_files(root)]
+        return {f"standard library of Python {platform.python_version()}": _all(files)}
+    if source == "digits":
+        return {"digits": f"scikit-learn {metadata.version('scikit-learn')}"}
+    folder = Path(path) if path else None
+    root = data_set_folder(source, folder) if source in DATA_SETS else Path(source).expanduser()
+    if root.is_file():
+        return {root.name: _all([root])}
+    files = sorted(p for p in root.rglob("*") if p.is_file())
+    if not files:
+        raise ModelwrightError(f"{source}: no files there; give a file or a folder with files")
+    if len(files) > MANY:
+        return {f"{root.name}/ ({len(files)} files)": _all(files)}
+    return {str(p.relative_to(root)): _all([p]) for p in files}
+
+
+def _all(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The evaluation room: how good a model is, and how good something trivial would be."""

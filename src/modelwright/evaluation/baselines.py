@@ -1,0 +1,341 @@
+"""What a model must beat: compressors, counts, copies and a linear map. All deterministic."""
+
+from __future__ import annotations
+
+import gzip
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from modelwright.data.moments import Moments
+from modelwright.errors import ModelwrightError
+from modelwright.types import Array
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+BYTES = 256
+BEGIN = 256  # stands before a document; it is seen in contexts and never predicted
+BITS = 9  # of one symbol, 0..256, in a packed n-gram
+
+
+def gzip_bits_per_byte(data: bytes) -> float:
+    """8 · len(gzip -9 of the data) / len(data): DEFLATE, RFC 1951, header and all."""
+    if not data:
+        raise ModelwrightError("gzip baseline: no bytes to compress; give at least one")
+    return 8 * len(gzip.compress(data, 9, mtime=0)) / len(data)
+
+
+class NGram:
+    """A byte n-gram with interpolated modified Kneser-Ney smoothing.
+
+    For a byte w after a context h of n - 1 symbols, with h' the context less its first symbol,
+
+        p_n(w | h) = max(c(hw) - D(c(hw)), 0) / c(h) + γ(h) p_{n-1}(w | h'),
+        γ(h) = Σ_w D(c(hw)) / c(h),    p_0 = 1/256,    p_n = p_{n-1} after an unseen context.
+
+    At the highest order c counts occurrences; below it, the distinct symbols seen to the left.
+    D takes one of three values, for counts of 1, of 2, and of 3 or more, estimated from the
+    numbers n_k of n-grams with count k (Chen and Goodman 1998, equations 26 to 28).
+
+    A document is read from its border: order - 1 begin symbols stand before it and nothing of
+    another document is seen. There is no end symbol: only the bytes are predicted and paid for,
+    so the bits per byte compare with those of gzip and of a model on the same bytes.
+
+    An n-gram is packed into one integer of 9 bits a symbol, so a table is a sorted array.
+    """
+
+    def __init__(self, order: int = 5) -> None:
+        if not 1 <= order <= 63 // BITS:
+            raise ModelwrightError(f"n-gram baseline: order {order} is not in 1 to {63 // BITS}")
+        self.order = order
+        self._tables: list[_Table] = []
+
+    def fit(self, documents: Iterable[bytes]) -> Self:
+        """Count the n-grams of the documents, which replace any seen before."""
+        grams, counts = _counted(self._packed(list(documents)))
+        tables = []
+        for length in range(self.order, 0, -1):
+            tables.append(_Table(grams, counts))
+            # One shorter, each distinct longer n-gram counts once: Kneser-Ney's diversity.
+            grams, counts = _counted(grams & _mask(length - 1))
+        self._tables = tables[::-1]
+        return self
+
+    def bits_per_byte(self, documents: Iterable[bytes]) -> float:
+        """-Σ log2 p(byte | its document so far) / number of bytes."""
+        grams, counts = _counted(self._packed(list(documents)))
+        bits = -np.log2(self._probabilities(grams))
+        return float((bits * counts).sum() / counts.sum())
+
+    def distribution(self, context: bytes) -> Floats:
+        """Probabilities (256,) of the next byte of a document that began with ``context``."""
+        packed = 0
+        for symbol in [*[BEGIN] * (self.order - 1), *context][len(context) :]:
+            packed = packed << BITS | symbol
+        return self._probabilities((packed << BITS) + np.arange(BYTES, dtype=np.int64))
+
+    def _probabilities(self, grams: Ints) -> Floats:
+        """Probabilities (N,) of the last symbol of each packed n-gram after the others."""
+        if not self._tables:
+            raise ModelwrightError("n-gram baseline: nothing was counted yet; call fit first")
+        p = np.full(len(grams), 1 / BYTES)
+        for length, table in enumerate(self._tables, start=1):
+            p = table.interpolate(grams & _mask(length), p)
+        return p
+
+    def _packed(self, documents: Sequence[bytes]) -> Ints:
+        """The n-gram that ends at each byte of the documents, (bytes,)."""
+        pad = self.order - 1
+        total = sum(map(len, documents))
+        if not total:
+            raise ModelwrightError("n-gram baseline: the documents are empty; give some bytes")
+        stream = np.full(total + pad * len(documents), BEGIN, dtype=np.uint16)
+        place = 0
+        for document in documents:
+            place += pad
+            stream[place : place + len(document)] = np.frombuffer(document, dtype=np.uint8)
+            place += len(document)
+        width = len(stream) - pad
+        grams = np.zeros(width, dtype=np.int64)
+        for i in range(self.order):  # in place: the stream may be tens of megabytes long
+            grams <<= BITS
+            grams |= stream[i : i + width]
+        packed: Ints = grams[stream[pad:] != BEGIN]
+        return packed
+
+
+class _Table:
+    """One order of the model: its n-grams and contexts, sorted, with what interpolation needs."""
+
+    def __init__(self, grams: Ints, counts: Ints) -> None:
+        discount = _discounts(counts)[np.minimum(counts, 3)]
+        self.grams = grams
+        self.contexts, first = np.unique(grams >> BITS, return_index=True)
+        mass = np.add.reduceat(counts, first)  # c(h)
+        self.gamma = np.add.reduceat(discount, first) / mass
+        widths = np.diff(np.append(first, len(grams)))
+        self.direct = (counts - discount) / np.repeat(mass, widths)
+
+    def interpolate(self, grams: Ints, lower: Floats) -> Floats:
+        """p_n from p_{n-1}, (N,) each."""
+        place, seen = _find(self.grams, grams)
+        direct = np.where(seen, self.direct[place], 0.0)
+        place, known = _find(self.contexts, grams >> BITS)
+        return np.where(known, direct + self.gamma[place] * lower, lower)
+
+
+def _mask(length: int) -> int:
+    """The bits of the last ``length`` symbols."""
+    return (1 << BITS * length) - 1
+
+
+def _counted(grams: Ints) -> tuple[Ints, Ints]:
+    """Sorted distinct n-grams and how often each occurs."""
+    distinct, counts = np.unique(grams, return_counts=True)
+    return distinct, counts.astype(np.int64)
+
+
+def _find(table: Ints, wanted: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+    """A place in the sorted table for each wanted integer, and whether it is really there."""
+    place = np.minimum(np.searchsorted(table, wanted), len(table) - 1)
+    return place, table[place] == wanted
+
+
+def _discounts(counts: Ints) -> Floats:
+    """(4,): what is taken from a count of 0, 1, 2, and 3 or more."""
+    n1, n2, n3, n4 = (int((counts == k).sum()) for k in range(1, 5))
+    fallback = np.array([0.0, 0.5, 1.0, 1.5])
+    if not (n1 and n2 and n3):
+        return fallback  # too few n-grams to estimate from: short orders, tiny texts
+    y = n1 / (n1 + 2 * n2)
+    d = np.array([0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
+    # A discount of 0 would leave unseen bytes no mass; one above the count is no discount.
+    return np.where((d > 0) & (d <= np.arange(4)), d, fallback)
+
+
+class NearestAnswer:
+    """The answer of the training question most like the one asked: a copy, not a thought.
+
+    Likeness is the cosine of TF-IDF vectors over the character 2- to 4-grams of each word
+    between single spaces: weight = tf · (ln((1 + N) / (1 + df)) + 1), as scikit-learn's
+    ``TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4))`` has it. The earliest of equally
+    near questions wins, and so does the first of all when nothing is shared.
+    """
+
+    def __init__(self) -> None:
+        self._answers: list[str] = []
+        self._column: dict[str, int] = {}  # n-gram -> column
+        self._idf: Floats = np.zeros(0)
+        # Inverted index: column c has the rows _rows[_start[c]:_start[c+1]] and their weights.
+        self._start: Ints = np.zeros(1, dtype=np.int64)
+        self._rows: Ints = np.zeros(0, dtype=np.int64)
+        self._weights: Floats = np.zeros(0)
+
+    def fit(self, questions: Sequence[str], answers: Sequence[str]) -> Self:
+        """Index the questions; they replace any seen before."""
+        if len(questions) != len(answers) or not questions:
+            raise ModelwrightError(
+                f"nearest-answer baseline: {len(questions)} questions and {len(answers)} answers; "
+                "give one answer to each of at least one question"
+            )
+        self._answers = list(answers)
+        column: dict[str, int] = {}
+        rows, columns, counts = [], [], []
+        for row, question in enumerate(questions):
+            for gram, count in _grams(question).items():
+                rows.append(row)
+                columns.append(column.setdefault(gram, len(column)))
+                counts.append(count)
+        of_row = np.array(rows, dtype=np.int64)
+        of_column = np.array(columns, dtype=np.int64)
+        df = np.bincount(of_column, minlength=len(column))
+        self._idf = np.log((1 + len(questions)) / (1 + df)) + 1
+        weights = np.array(counts, dtype=np.float64) * self._idf[of_column]
+        norm = np.sqrt(np.bincount(of_row, weights * weights, minlength=len(questions)))
+        order = np.argsort(of_column, kind="stable")
+        self._column = column
+        self._start = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(df)])
+        self._rows = of_row[order]
+        self._weights = (weights / norm[of_row])[order]
+        return self
+
+    def scores(self, question: str) -> Floats:
+        """Cosine (N,) of the question with every training question, but for its own length."""
+        if not self._answers:
+            raise ModelwrightError("nearest-answer baseline: no questions yet; call fit first")
+        scores = np.zeros(len(self._answers))
+        for gram, count in _grams(question).items():
+            c = self._column.get(gram)
+            if c is not None:
+                inside = slice(self._start[c], self._start[c + 1])
+                # A row stands once in a column, so plain indexing adds all of it.
+                scores[self._rows[inside]] += count * self._idf[c] * self._weights[inside]
+        return scores
+
+    def answer(self, question: str) -> str:
+        """The answer to the nearest training question."""
+        return self._answers[int(np.argmax(self.scores(question)))]
+
+
+def _grams(text: str) -> Counter[str]:
+    """Character 2- to 4-grams within the lower-cased words, each word between two spaces."""
+    found: Counter[str] = Counter()
+    for word in text.lower().split():
+        padded = f" {word} "
+        for n in (2, 3, 4):
+            found.update(padded[i : i + n] for i in range(len(padded) - n + 1))
+    return found
+
+
+class Majority:
+    """Always the most common label; of equally common ones, the first in order."""
+
+    def __init__(self) -> None:
+        self._label: str | None = None
+
+    def fit(self, labels: Iterable[str]) -> Self:
+        """Count the labels."""
+        counts = Counter(labels)
+        if not counts:
+            raise ModelwrightError("majority baseline: no labels to count; give at least one")
+        self._label = min(counts, key=lambda label: (-counts[label], label))
+        return self
+
+    def answer(self, question: object = None) -> str:  # noqa: ARG002 - it answers without looking
+        """The most common label, whatever is asked."""
+        if self._label is None:
+            raise ModelwrightError("majority baseline: no labels yet; call fit first")
+        return self._label
+
+
+class LinearProbe:
+    """Multinomial logistic regression on standardised features, fitted to convergence.
+
+    Minimises mean cross-entropy(W x + b) + l2/2 · ||W||² over the whole set with L-BFGS (Liu and
+    Nocedal 1989, strong Wolfe line search) from zero in float64: the loss is convex, so there
+    is nothing to tune and no seed. The intercepts b are not penalised.
+    """
+
+    def __init__(self, l2: float = 1e-3) -> None:
+        self.l2 = l2
+        self._classes: Array = np.zeros(0)
+        self._moments = Moments()
+        self._weight = torch.zeros(0, 0, dtype=torch.float64)
+        self._bias = torch.zeros(0, dtype=torch.float64)
+
+    def fit(self, features: Array, labels: Sequence[str] | Sequence[int] | Array) -> Self:
+        """Fit to ``features`` (N, F) and their N labels; mean and deviation come from here."""
+        features = _matrix(features)
+        if len(features) != len(labels) or not len(labels):
+            raise ModelwrightError(
+                f"linear baseline: {len(features)} rows of features and {len(labels)} labels; "
+                "give one label to each of at least one row"
+            )
+        self._classes, indices = np.unique(np.asarray(labels), return_inverse=True)
+        self._moments = Moments()
+        self._moments.add(features)
+        x, y = self._standardised(features), torch.from_numpy(indices.astype(np.int64))
+        weight = torch.zeros(len(self._classes), x.shape[1], dtype=torch.float64)
+        bias = torch.zeros(len(self._classes), dtype=torch.float64)
+        parameters = [weight.requires_grad_(), bias.requires_grad_()]
+        optimizer = torch.optim.LBFGS(
+            parameters,
+            max_iter=1000,
+            tolerance_grad=1e-7,
+            tolerance_change=1e-12,
+            line_search_fn="strong_wolfe",
+        )
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(x @ weight.T + bias, y)
+            loss = loss + self.l2 / 2 * weight.square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        self._weight, self._bias = weight.detach(), bias.detach()
+        return self
+
+    def predict(self, features: Array) -> Array:
+        """The most likely label of each row of ``features`` (N, F)."""
+        features = _matrix(features)
+        if features.shape[1] != self._weight.shape[1]:
+            raise ModelwrightError(
+                f"linear baseline: rows of {features.shape[1]} features, but it was fitted on "
+                f"{self._weight.shape[1]}; use the same features for both"
+            )
+        logits = self._standardised(features) @ self._weight.T + self._bias
+        labels: Array = self._classes[logits.argmax(1).numpy()]
+        return labels
+
+    def _standardised(self, features: Array) -> torch.Tensor:
+        """Zero mean and unit deviation on the train rows; constant features become 0."""
+        mean, deviation = self._moments.scale()
+        return torch.from_numpy((features - mean) / deviation)
+
+
+def _matrix(features: Array) -> Floats:
+    """Features as float64 (N, F), or an error that says what is wrong with them."""
+    matrix = np.asarray(features, dtype=np.float64)
+    if matrix.ndim != 2 or not np.isfinite(matrix).all():
+        raise ModelwrightError(
+            f"linear baseline: features of shape {matrix.shape}; "
+            "give finite numbers (rows, features)"
+        )
+    return matrix
+
+
+def bag_of_frames(frames: Array) -> Floats:
+    """Mean and deviation over time of ``frames`` (time, F), joined to (2 F,): no order is left."""
+    matrix = np.asarray(frames, dtype=np.float64)
+    if matrix.ndim != 2 or not len(matrix):
+        raise ModelwrightError(
+            f"bag of frames: frames of shape {matrix.shape}; give (time, features), time >= 1"
+        )
+    return np.concatenate([matrix.mean(axis=0), matrix.std(axis=0)])

@@ -1,0 +1,412 @@
+"""Stages train and tune: from shards to checkpoints, derived where the recipe is silent.
+
+A stage that was interrupted continues from its newest sound checkpoint with the values that
+were derived when it began; so the run that is resumed is the run that was started.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from modelwright import checkpoint, runtime
+from modelwright.data.codecs import load_codec, save_codec
+from modelwright.data.shards import open_shard
+from modelwright.errors import CorruptError, Interrupted, ModelwrightError
+from modelwright.models.model import ModelConfig, config_class, from_dict
+from modelwright.objectives import make_objective
+from modelwright.pipeline.prepare import Say, longest, prepared_codec
+from modelwright.pipeline.watch import StageObserver
+from modelwright.recipe import Stage
+from modelwright.run import Run, fingerprint
+from modelwright.tasks.task import Task, make_task
+from modelwright.training import budget
+from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
+from modelwright.training.optimizers import build_optimizers
+from modelwright.training.train import Trainer, compute
+from modelwright.types import Codec, Columns, Objective, rows_in, take
+
+VALIDATION_BATCHES = 8  # during training; the evaluation takes the whole split
+
+
+@dataclass
+class Fitted:
+    """A trained model as it lies in a checkpoint, with all that is needed to use it."""
+
+    model: nn.Module
+    config: ModelConfig
+    codec: Codec
+    task: Task
+    objective: Objective
+    path: Path
+    step: int
+
+
+def fit(run: Run, name: str, say: Say) -> None:
+    """Train (``name`` "train") or fine-tune ("tune"), unless that is done.
+
+    Raises:
+        Interrupted: on Ctrl-C or SIGTERM, saved; the message says how to go on.
+    """
+    mark = _mark(run, name)
+    if run.is_done(name, mark):
+        say(f"{name}: nothing changed, kept")
+        return
+    record = run.stage(name)
+    resuming = record.get("fingerprint") == mark and record.get("resolved") is not None
+    with run.working(name, mark) as record:
+        job = _Job(run, name, record["resolved"] if resuming else None, say)
+        record["resolved"] = job.values
+        run.save_manifest()
+        try:
+            job.train()
+        except Interrupted as stop:
+            raise Interrupted(
+                f"{name}: {stop}; continue with `modelwright run {run.path}`"
+            ) from stop
+
+
+def _mark(run: Run, name: str) -> str:
+    """What a stage depends on: the stage before it, and its part of the recipe."""
+    before = run.stage("prepare" if name == "train" else "train").get("fingerprint")
+    recipe = run.recipe
+    stage = recipe.stages[name].model_dump()
+    return fingerprint(before, stage, recipe.model, recipe.budget, recipe.seed)
+
+
+class _Job:
+    """One stage being trained."""
+
+    def __init__(self, run: Run, name: str, resolved: dict[str, Any] | None, say: Say) -> None:
+        self.run, self.name, self.say = run, name, say
+        self.stage: Stage = run.recipe.stages[name]
+        self.task = make_task(self.stage.task, self.stage.options)
+        self.folder = run.path / "checkpoints" / name
+        self.totals: dict[str, float] = {}
+        self.device = runtime.device()
+        self.codec = prepared_codec(run)
+        self.objective = make_objective(
+            self.stage.objective or self.task.objective, self.codec, self.stage.objective_options
+        )
+        self.values = resolved if resolved is not None else self._derive()
+        torch.set_num_threads(self.values["threads"])
+        torch.manual_seed(runtime.derived_seed(run.recipe.seed, name, "init"))
+        self.config = from_dict(self.values["model"])
+        self.model = self.config.build()
+        self.train_columns = self._fitting("train")
+
+    # What the recipe leaves open -------------------------------------------------------------
+
+    def _derive(self) -> dict[str, Any]:
+        """Derive every open value of this stage, and say why in resolved.json."""
+        run, name = self.run, self.name
+        machine = _machine(run)
+        derived = budget.Derived()
+        budget.derive_machine(run.recipe, machine, derived)
+        torch.set_num_threads(derived.values[f"{name}.threads"])
+        fields = self._model_fields(machine, derived)
+        self.values = {"model": fields}
+        self.config = from_dict(fields)
+        window = int(fields.get("context", 1))
+        columns = self._fitting("train")
+        mean = window if self.task.stream else _mean_length(columns, self.codec)
+        budget.derive_batch(run.recipe, name, mean, derived)
+        budget.derive_rates(self.stage, name, self.config.family == "decoder", derived)
+        values = {k.partition(".")[2]: v for k, v in derived.values.items() if _of(k, name)}
+        self.values.update(values)
+        examples = self._examples(columns)
+        per_epoch = examples.total / examples.per_step
+        budget.derive_steps(run.recipe, name, per_epoch, lambda: self._probe(columns), derived)
+        given = {
+            f"{name}.{k}": v
+            for k, v in self.stage.model_dump().items()
+            if f"{name}.{k}" not in derived.values and v is not None
+        }
+        values = {**given, **derived.values}
+        _write_resolved(run, values, derived.reasons)
+        stage = {k.partition(".")[2]: v for k, v in values.items() if _of(k, name)}
+        return {"model": fields, **stage}
+
+    def _model_fields(self, machine: runtime.Machine, derived: budget.Derived) -> dict[str, Any]:
+        if self.name == "tune":
+            fields: dict[str, Any] = self.run.stage("train")["resolved"]["model"]
+            return fields
+        cls = config_class(self.run.recipe.family)
+        fixed = cls.data_fields(self.codec)
+        fields = budget.derive_model(self.run.recipe, machine, derived)
+        return cls(**{**fixed, **fields}).to_dict()
+
+    def _probe(self, columns: Columns) -> float:
+        """Seconds of one training step here: the very step that will run, on a scratch model."""
+        self.say(f"{self.name}: measuring a step on this machine")
+        torch.manual_seed(0)
+        self.model = self.config.build()
+        trainer = self._trainer(self._examples(columns), steps=1_000_000)
+        self.model.to(self.device).train()
+        numbers = iter(range(1_000_000))
+        return budget.measured_step(lambda: trainer.step(next(numbers)) and None)
+
+    # The parts ----------------------------------------------------------------------------
+
+    def _fitting(self, part: str) -> Columns:
+        """The examples of a split, without those longer than the model's context."""
+        columns = open_shard(self.run.path / "data" / self.name / part)
+        context = self.values["model"].get("context") if hasattr(self, "values") else None
+        lengths = longest(columns, self.codec.ragged)
+        if self.task.stream or context is None or lengths is None:
+            return columns
+        fits = np.flatnonzero(lengths <= context + 1)
+        if len(fits) == 0:
+            raise ModelwrightError(
+                f"{self.name}: every example of {part} is longer than model.context = {context}; "
+                "raise it"
+            )
+        return columns if len(fits) == len(lengths) else take(columns, fits)
+
+    def _examples(self, columns: Columns) -> Examples:
+        v = self.values
+        seed = runtime.derived_seed(self.run.recipe.seed, self.name, "examples")
+        accumulate = self.stage.accumulate
+        batch = max(1, v["batch"] // accumulate)
+        if self.task.stream:
+            length = v["model"]["context"]
+            return Windows(columns, batch, length, seed=seed, accumulate=accumulate)
+        ragged = self.codec.ragged[0] if self.codec.ragged else ""
+        return Shuffled(columns, batch, seed=seed, accumulate=accumulate, by_length=ragged)
+
+    def _trainer(self, examples: Examples, steps: int) -> Trainer:
+        v = self.values
+        precision = runtime.PRECISIONS[v["precision"]]
+        optimizers = build_optimizers(
+            self.model,
+            v["optimizer"],
+            learning_rate=v["learning_rate"],
+            matrix_learning_rate=v["matrix_learning_rate"],
+            momentum=self.stage.momentum,
+            weight_decay=self.stage.weight_decay,
+            precision=precision,
+        )
+        return Trainer(
+            model=self.model,
+            objective=self.objective,
+            examples=examples,
+            optimizers=optimizers,
+            steps=steps,
+            seed=runtime.derived_seed(self.run.recipe.seed, self.name),
+            schedule=v["schedule"],
+            warmup=v["warmup"],
+            decay=v["decay"],
+            clip=self.stage.clip,
+            precision=precision,
+            device=self.device,
+        )
+
+    def _validation(self) -> Iterator[Columns]:
+        """Part of the validation split, the same at every call."""
+        folder = self.run.path / "data" / self.name / "validation"
+        if not folder.exists():
+            return iter(())
+        columns = self._fitting("validation")
+        batch = max(1, self.values["batch"] // self.stage.accumulate)
+        if self.task.stream:
+            every = windows_once(columns, batch, self.values["model"]["context"])
+        else:
+            every = once(columns, batch)
+        return islice(every, VALIDATION_BATCHES)
+
+    # The work ------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Train from the newest sound checkpoint, or from the beginning."""
+        trainer = self._trainer(self._examples(self.train_columns), self.values["steps"])
+        first = self._resume(trainer)
+        parameters = sum(p.numel() for p in self.model.parameters())
+        v = self.values
+        self.say(
+            f"{self.name}: {self.config.family} of {parameters / 1e6:.2f}M parameters, "
+            f"{v['steps']} steps of {v['batch']} examples, {v['precision']}"
+            + (f", continuing after step {first}" if first else "")
+        )
+        observer = StageObserver(
+            run=self.run,
+            name=self.name,
+            first=first,
+            values=v,
+            trainer=trainer,
+            flops_per_item=self.config.flops_per_item(),
+            matmul_gflops=_machine(self.run).matmul_gflops[v["precision"]],
+            validation=self._validation,
+            prompts=self._prompts(),
+            codec=self.codec,
+            totals=self.totals,
+            write=lambda step, totals: self._save(trainer, step, totals),
+        )
+        record = self.run.stage(self.name)
+        with observer:
+            if first < v["steps"]:
+                trainer.run(first, observer)
+        record.update(observer.summary(), parameters=parameters)
+
+    def _resume(self, trainer: Trainer) -> int:
+        """Load the newest sound checkpoint of this stage, or start from the stage before."""
+        found, problems = checkpoint.newest_sound(self.folder)
+        for problem in problems:
+            self.say(f"{self.name}: {problem}")
+        if found is None:
+            if self.name == "tune":
+                start = checkpoint.newest(self.run.path / "checkpoints" / "train")
+                if start is None:
+                    raise ModelwrightError(
+                        f"{self.run.path}: nothing trained to tune; run `modelwright train` first"
+                    )
+                _load_parameters(self.model, checkpoint.load(start, groups=["model"]))
+            return 0
+        state = json.loads(found.documents["state.json"])
+        mine = self._state(found.step)
+        changed = [k for k in mine if state.get(k) != mine[k]]
+        if changed:
+            raise ModelwrightError(
+                f"{found.path}: was saved with another {', '.join(changed)}; "
+                "use --out for a new run"
+            )
+        _load_parameters(self.model, found)
+        trainer.optimizers.load_state(found.tensors["optimizer"])
+        self.totals = state["totals"]
+        return found.step
+
+    def _state(self, step: int) -> dict[str, Any]:
+        exact = {k: v for k, v in self.values.items() if not k.endswith("_every")}
+        return json.loads(  # type: ignore[no-any-return]
+            json.dumps({"stage": self.name, "step": step, "values": exact})
+        )
+
+    def _save(self, trainer: Trainer, step: int, totals: dict[str, float]) -> None:
+        documents = {
+            "state.json": json.dumps({**self._state(step), "totals": totals}, indent=1).encode(),
+            "model.json": json.dumps(self.config.to_dict(), indent=1).encode(),
+            "task.json": json.dumps(asdict(_TaskName.of(self.stage))).encode(),
+            **save_codec(self.codec),
+        }
+        tensors = {"model": self.model.state_dict(), "optimizer": trainer.optimizers.state()}
+        checkpoint.save(self.folder, step, tensors, documents)
+
+    def _prompts(self) -> list[Any]:
+        """What is asked while training: the recipe's question and two validation examples."""
+        if not hasattr(self.model, "new_cache"):
+            return []
+        folder = self.run.path / "data" / self.name / "validation"
+        prompts: list[Any] = []
+        if folder.exists():
+            columns = open_shard(folder)
+            codec = cast(Any, self.codec)
+            for i in range(min(2, rows_in(columns))):
+                encoded = {k: c[i] for k, c in columns.items()}
+                if self.task.stream:  # the first few tokens of a document, to be continued
+                    encoded = {k: c[:16] for k, c in encoded.items()}
+                    prompts.append(codec.example(encoded).turns)
+                else:
+                    prompts.append(codec.example(encoded).given)
+        if self.run.recipe.ask and not self.task.stream:
+            prompts.insert(0, self.task.question(self.run.recipe.ask))
+        return prompts
+
+
+@dataclass(frozen=True)
+class _TaskName:
+    """A task as a checkpoint remembers it."""
+
+    task: str
+    options: dict[str, Any]
+    objective: str
+    objective_options: dict[str, Any]
+
+    @classmethod
+    def of(cls, stage: Stage) -> _TaskName:
+        objective = stage.objective or make_task(stage.task, stage.options).objective
+        return cls(stage.task, stage.options, objective, stage.objective_options)
+
+
+def load_fitted(path: Path) -> Fitted:
+    """The model of a checkpoint, verified, in evaluation mode on the best device."""
+    found = checkpoint.load(path, groups=["model"])
+    try:
+        config = from_dict(json.loads(found.documents["model.json"]))
+        name = _TaskName(**json.loads(found.documents["task.json"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CorruptError(f"{path}: not a model's checkpoint ({error})") from error
+    codec = load_codec(found.documents)
+    model = config.build()
+    _load_parameters(model, found)
+    task = make_task(name.task, name.options)
+    objective = make_objective(name.objective, codec, name.objective_options)
+    model.to(runtime.device()).eval()
+    return Fitted(model, config, codec, task, objective, path, found.step)
+
+
+def newest_checkpoint(run: Run, stage: str | None = None) -> Path:
+    """The newest complete checkpoint of a stage, or of the last stage that has one."""
+    for name in [stage] if stage else reversed(list(run.recipe.stages)):
+        found = checkpoint.newest(run.path / "checkpoints" / name)
+        if found is not None:
+            return found
+    raise ModelwrightError(f"{run.path}: nothing trained yet; run `modelwright run {run.path}`")
+
+
+def mean_loss(fitted: Fitted, batches: Iterator[Columns]) -> tuple[float, int, int]:
+    """Summed loss, items and bytes of some columns, without gradients."""
+    total, items, spelled = 0.0, 0, 0
+    generator = torch.Generator().manual_seed(0)
+    device = next(fitted.model.parameters()).device
+    with torch.inference_mode(), compute(torch.float32, device):
+        for columns in batches:
+            batch = fitted.objective.collate(columns, generator).to(device)
+            total += float(fitted.objective.loss(fitted.model, batch))
+            items, spelled = items + batch.count, spelled + batch.bytes
+    return total, items, spelled
+
+
+def _load_parameters(model: nn.Module, found: checkpoint.Checkpoint) -> None:
+    try:
+        model.load_state_dict(found.tensors["model"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CorruptError(f"{found.path}: does not fit its model.json ({reason})") from error
+
+
+def _machine(run: Run) -> runtime.Machine:
+    """The machine's description, measured once a run."""
+    if "machine" not in run.manifest:
+        run.manifest["machine"] = runtime.measure_machine().to_dict()
+        run.save_manifest()
+    return runtime.Machine(**run.manifest["machine"])
+
+
+def _mean_length(columns: Columns, codec: Codec) -> int:
+    lengths = longest(columns, codec.ragged)
+    return 1 if lengths is None or "tokens" not in codec.ragged else math.ceil(lengths.mean())
+
+
+def _of(key: str, stage: str) -> bool:
+    return key.startswith(f"{stage}.")
+
+
+def _write_resolved(run: Run, values: dict[str, Any], reasons: dict[str, str]) -> None:
+    """Add a stage's values to resolved.json, nested as in the recipe."""
+    resolved = run.read_json("resolved.json") or {
+        "recipe": run.recipe.model_dump(exclude_none=True),
+        "reasons": {},
+    }
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        resolved["recipe"].setdefault(section, {})[name] = value
+    resolved["reasons"].update(reasons)
+    run.write_json("resolved.json", resolved)

@@ -1,0 +1,215 @@
+"""Stage prepare: source -> rows -> clean -> deduplicated -> split -> examples -> shards.
+
+Every step says how many rows came in, went out and were dropped and why (law 10); the codec is
+fitted on the train split only (law 11). The stage is skipped while its inputs, the recipe's
+data part and the code that prepares are the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from modelwright.data.clean import clean_rows
+from modelwright.data.codecs import fit_codec, load_codec, save_codec
+from modelwright.data.dedup import drop_duplicates
+from modelwright.data.inputs import input_hashes
+from modelwright.data.shards import write_shard
+from modelwright.data.sources import read_rows
+from modelwright.data.split import PARTS, leakage_audit, split_rows
+from modelwright.data.waterfall import Dropped, Waterfall, drop
+from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.files import replace_file
+from modelwright.recipe import Data, Recipe, Stage
+from modelwright.run import Run, fingerprint, source_hash
+from modelwright.tasks.task import Task, make_task
+from modelwright.types import Codec, Example, Ragged, Row
+
+Say = Callable[[str], None]
+
+
+def prepare(run: Run, say: Say) -> None:
+    """Prepare the data of all stages of the run's recipe, unless that is done."""
+    data = run.recipe.data
+    say(f"prepare: hashing {data.source}")
+    inputs = input_hashes(data.source, data.path)
+    tasks = {n: (s.task, s.options) for n, s in run.recipe.stages.items()}
+    mark = fingerprint(
+        inputs, data.model_dump(), run.recipe.codec, run.recipe.seed, tasks, source_hash("data")
+    )
+    if run.is_done("prepare", mark):
+        say("prepare: nothing changed, kept")
+        return
+    with run.working("prepare", mark) as record:
+        record["inputs"] = inputs
+        splits, steps = _split(data, run.recipe.seed, say)
+        codec: Codec | None = None
+        prepared: dict[str, Any] = {"tasks": {}}
+        for name, stage in run.recipe.stages.items():
+            made = _stage_examples(name, stage, splits)
+            steps += made.steps
+            codec = codec or _fit(run, stage, made.task, made.examples["train"], say)
+            prepared["tasks"][stage.task] = _shards(run, name, made, codec, say)
+            if isinstance(vocabulary := getattr(codec, "vocabulary", None), int):
+                prepared["tokenizer"] = {"vocabulary": vocabulary}
+        run.write_json("data/waterfall.json", steps)
+        run.write_json("data/prepared.json", prepared)
+        record["outputs"] = {
+            f"{task}/{part}": facts["examples"]
+            for task, of in prepared["tasks"].items()
+            for part, facts in of["splits"].items()
+        }
+
+
+def _split(data: Data, seed: int, say: Say) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
+    """Collect, clean, deduplicate and divide the rows."""
+    waterfall = Waterfall()
+    source = data.source
+    found = read_rows(source, path=Path(data.path) if data.path else None)
+    rows = [_renamed(row, data.columns) for row in itertools.islice(found, data.limit)]
+    waterfall.add("collect", rows, rows)
+    say(f"prepare: collected {len(rows):,} rows from {source}")
+    if data.clean:
+        kept, dropped = clean_rows(rows)
+        _next(waterfall, "clean", rows, kept, dropped, say)
+        rows = kept
+    if data.deduplicate:
+        kept, dropped = drop_duplicates(rows, threshold=data.deduplicate, seed=seed)
+        _next(waterfall, "deduplicate", rows, kept, dropped, say)
+        rows = kept
+    shares = {"validation": data.split.validation, "test": data.split.test}
+    fractions = {"train": 1.0 - sum(shares.values()), **shares}
+    by = "id" if data.split.by == "row" else data.split.by
+    splits, dropped = split_rows(rows, fractions, by, seed=seed)
+    kept = [row for part in PARTS for row in splits[part]]
+    _next(waterfall, "split", rows, kept, dropped, say)
+    return splits, waterfall.to_json()
+
+
+def _renamed(row: Row, columns: dict[str, str]) -> Row:
+    """The row with ``columns`` {our name: their name} applied."""
+    for theirs in columns.values():
+        if theirs not in row:
+            raise ModelwrightError(
+                f"data.columns: no column {theirs!r}{did_you_mean(theirs, row)} in row "
+                f"{row.get('id', '?')}; it has {', '.join(map(str, row))}"
+            )
+    taken = set(columns.values())
+    return {
+        **{k: v for k, v in row.items() if k not in taken},
+        **{ours: row[theirs] for ours, theirs in columns.items()},
+    }
+
+
+def _next(
+    waterfall: Waterfall,
+    step: str,
+    before: Sequence[Row],
+    after: Sequence[Row],
+    dropped: Sequence[Dropped],
+    say: Say,
+) -> None:
+    waterfall.add(step, before, after, dropped)
+    say(f"prepare: {step}: {len(before):,} rows in, {len(dropped):,} dropped, {len(after):,} kept")
+
+
+class _Made:
+    """The examples of a stage by split, and the waterfall of making them."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.examples: dict[str, list[Example]] = {}
+        self.rows: dict[str, list[Row]] = {}
+        self.steps: list[dict[str, Any]] = []
+
+
+def _stage_examples(name: str, stage: Stage, splits: dict[str, list[Row]]) -> _Made:
+    """Turn the rows of every split into the task's examples."""
+    made = _Made(make_task(stage.task, stage.options))
+    kept: list[Row] = []
+    dropped: list[Dropped] = []
+    for part in PARTS:
+        made.examples[part], made.rows[part] = [], []
+        for row in splits[part]:
+            examples = made.task.examples(row)
+            if isinstance(examples, str):
+                dropped.append(drop(row, examples))
+                continue
+            made.examples[part].extend(examples)
+            made.rows[part].append(row)
+            kept.append(row)
+    waterfall = Waterfall()
+    everything = [row for part in PARTS for row in splits[part]]
+    waterfall.add(f"{name}: {stage.task}", everything, kept, dropped)
+    made.steps = waterfall.to_json()
+    if not made.examples["train"]:
+        reasons = ", ".join(sorted({d.reason for d in dropped})) or "the train split is empty"
+        raise ModelwrightError(
+            f"{name}: no row of the train split gives an example for task {stage.task} ({reasons})"
+            "; check data.source, data.clean and the task's options"
+        )
+    return made
+
+
+def _fit(run: Run, stage: Stage, task: Task, train: list[Example], say: Say) -> Codec:
+    """Fit the codec on the train split and keep it beside the shards."""
+    say(f"prepare: fitting the {task.codec} codec on {len(train):,} {stage.task} of train")
+    codec = fit_codec(task.codec, train, run.recipe.codec)
+    for file, content in save_codec(codec).items():
+        path = run.path / "data" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
+    return codec
+
+
+def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[str, Any]:
+    """Encode the examples of a stage, write them, and audit its splits for leakage."""
+    facts: dict[str, Any] = {"codec": made.task.codec, "splits": {}}
+    for part, examples in made.examples.items():
+        folder = run.path / "data" / name / part
+        if not examples:
+            continue
+        say(f"prepare: {name}: encoding {len(examples):,} examples of {part}")
+        tokens = [0]
+        count = write_shard(folder, _encoded(codec, examples, tokens), codec.ragged)
+        facts["splits"][part] = {"examples": count}
+        if tokens[0]:
+            facts["splits"][part]["tokens"] = tokens[0]
+    audit = leakage_audit(made.rows, _group(run.recipe))
+    run.write_json(
+        "data/split.json" if name == "train" else f"data/split-{name}.json",
+        {"splits": audit.pop("sizes"), "leakage": audit},
+    )
+    if not audit["holds"]:
+        raise ModelwrightError(
+            f"{name}: the splits share rows or groups ({audit['examples']}); "
+            "set data.deduplicate or another data.split.by"
+        )
+    return facts
+
+
+def _encoded(codec: Codec, examples: list[Example], tokens: list[int]) -> Iterator[Any]:
+    for example in examples:
+        encoded = codec.encode(example)
+        if codec.ragged:
+            tokens[0] += len(encoded[codec.ragged[0]])
+        yield encoded
+
+
+def _group(recipe: Recipe) -> str:
+    """The column whose values must lie on one side, for the audit."""
+    return "group" if recipe.data.split.by == "group" else "id"
+
+
+def prepared_codec(run: Run) -> Codec:
+    """The codec that was fitted when the run's data were prepared."""
+    folder = run.path / "data" / "codec"
+    return load_codec({f"codec/{p.name}": p.read_bytes() for p in sorted(folder.glob("*"))})
+
+
+def longest(columns: Any, ragged: Sequence[str]) -> Any:
+    """Lengths of all rows of the first ragged column, or None where all are equal."""
+    column = columns[ragged[0]] if ragged else None
+    return column.lengths if isinstance(column, Ragged) else None
