@@ -1,3 +1,25 @@
-"""modelwright: develop and fine-tune a large model from zero."""
+"""modelwright: develop and fine-tune a large model from zero.
+
+    import modelwright as mw
+    model = mw.load(mw.run("quickstart"))
+    print(model("What does `os.path.join` do?"))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "evaluate", "load", "prepare", "run", "train", "tune"]
+
+if TYPE_CHECKING:
+    from modelwright.api import evaluate, load, prepare, run, train, tune
+
+
+def __getattr__(name: str) -> Any:
+    """Import the Python face when it is first used: ``import modelwright`` stays instant."""
+    if name in __all__:
+        from modelwright import api  # noqa: PLC0415 - lazily, see above
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'modelwright' has no attribute {name!r}")

@@ -205,7 +205,7 @@ class NearestAnswer:
         return self
 
     def scores(self, question: str) -> Floats:
-        """Cosine (N,) of the question with every training question, but for its own length."""
+        """Cosine (N,) with every training question, times the norm of the question asked."""
         if not self._answers:
             raise ModelwrightError("nearest-answer baseline: no questions yet; call fit first")
         scores = np.zeros(len(self._answers))

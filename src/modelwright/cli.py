@@ -1,0 +1,186 @@
+"""The command line: ``modelwright`` (alias ``mw``). Exit codes are in errors.py and --help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from modelwright import __version__
+from modelwright.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, ModelwrightError, did_you_mean
+
+EXIT_CODES = """exit codes:
+  0 done   1 a check does not hold   2 wrong input   3 a damaged file
+  4 the machine cannot now (disk, port, missing library, busy run)   130 stopped, resumable"""
+
+STARTS = """start here:
+  modelwright run quickstart                  from raw text to a model that answers
+  modelwright ask runs/quickstart "What does `json.dumps` do?"
+  modelwright serve runs/quickstart           an OpenAI-compatible server and a chat page
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line for a mistake, with the nearest right word."""
+
+    def error(self, message: str) -> NoReturn:
+        word, _, rest = message.partition("invalid choice: '")[2].partition("'")
+        known = [k.strip(" '") for k in rest.partition("(choose from ")[2].rstrip(")").split(",")]
+        hint = did_you_mean(word, known) if word else ""
+        raise ModelwrightError(f"{message}{hint}; see `{self.prog} --help`")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. A user's mistake is one line, no traceback."""
+    try:
+        options = _parser().parse_args(arguments)
+        code: int = options.work(options)
+        return code
+    except ModelwrightError as error:
+        print(f"modelwright: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("modelwright: stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (a pager, head) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except MemoryError:
+        print("modelwright: out of memory; lower train.batch or the model's size", file=sys.stderr)
+        return EXIT_USAGE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="modelwright",
+        description="Develop and fine-tune a model from zero: one recipe, one run directory.",
+        epilog=STARTS + "\n" + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"modelwright {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    for name, text in (
+        ("run", "all stages of a recipe, or go on with a run"),
+        ("prepare", "collect, clean, split and encode the data"),
+        ("train", "prepare and train"),
+        ("tune", "prepare, train and fine-tune"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("recipe", help="a shipped recipe, a YAML file, or a run directory")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="train.steps=200")
+        command.add_argument("--out", type=Path, help="the run directory (default runs/NAME)")
+        command.set_defaults(work=_run, last="report" if name == "run" else name)
+
+    show = commands.add_parser("show", help="a recipe with every value and its reason")
+    show.add_argument("recipe", help="a shipped recipe, a YAML file, or a run directory")
+    show.add_argument("overrides", nargs="*", metavar="key=value")
+    show.set_defaults(work=_show)
+
+    evaluate = commands.add_parser("evaluate", help="measure a run beside trivial baselines")
+    evaluate.add_argument("run", type=Path)
+    evaluate.set_defaults(work=_evaluate)
+
+    ask = commands.add_parser("ask", help="one answer, or a conversation when no question is given")
+    ask.add_argument("run", type=Path)
+    ask.add_argument("question", nargs="?", help="read from the terminal when left out")
+    ask.add_argument("--stage", choices=("train", "tune"), help="which model (default: the last)")
+    ask.add_argument("--max-tokens", type=int, default=128)
+    ask.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token")
+    ask.add_argument("--seed", type=int, default=0)
+    ask.set_defaults(work=_ask)
+
+    serve = commands.add_parser("serve", help="an OpenAI-compatible server and a chat page")
+    serve.add_argument("run", type=Path)
+    serve.add_argument("--host", default="127.0.0.1", help="another address needs a key")
+    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    serve.add_argument("--stage", choices=("train", "tune"))
+    serve.add_argument(
+        "--api-key", help="required of clients (or MODELWRIGHT_API_KEY, which `ps` does not show)"
+    )
+    serve.set_defaults(work=_serve)
+
+    runs = commands.add_parser("runs", help="list runs, or compare some")
+    runs.add_argument("runs", nargs="*", type=Path, help="two or more to compare")
+    runs.add_argument("--root", type=Path, default=Path("runs"))
+    runs.set_defaults(work=_runs)
+
+    check = commands.add_parser("check", help="is this machine ready; or are a run's files sound")
+    check.add_argument("run", nargs="?", type=Path, help="verify every checkpoint of this run")
+    check.set_defaults(work=_check)
+    return parser
+
+
+# Imports are inside the commands: `modelwright --help` must not wait for torch.
+
+
+def _run(options: argparse.Namespace) -> int:
+    from modelwright import api, pipeline  # noqa: PLC0415
+    from modelwright.serving.sampling import SamplingParams  # noqa: PLC0415
+
+    run = api.open_run(options.recipe, *options.overrides, out=options.out)
+    api.say(f"run: {run.path}")
+    api._stages(options.last, run, (), None)
+    if options.last == "report" and run.recipe.ask:
+        print(f"\n> {run.recipe.ask}\n{pipeline.ask(run, run.recipe.ask, SamplingParams())}")
+    return EXIT_OK
+
+
+def _show(options: argparse.Namespace) -> int:
+    from modelwright import terminal  # noqa: PLC0415
+
+    terminal.show(options.recipe, options.overrides)
+    return EXIT_OK
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from modelwright import api, pipeline  # noqa: PLC0415
+
+    for line in pipeline.summary_lines(api.evaluate(options.run)):
+        print(line)
+    return EXIT_OK
+
+
+def _ask(options: argparse.Namespace) -> int:
+    from modelwright import api, terminal  # noqa: PLC0415
+
+    model = api.load(options.run, options.stage)
+    params = {
+        "max_tokens": options.max_tokens,
+        "temperature": options.temperature,
+        "seed": options.seed,
+    }
+    if options.question is not None:
+        print(model(options.question, **params))
+    else:
+        terminal.converse(model, params)
+    return EXIT_OK
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from modelwright import api  # noqa: PLC0415
+    from modelwright.serving.server import serve  # noqa: PLC0415
+
+    key = options.api_key or os.environ.get("MODELWRIGHT_API_KEY") or None
+    model = api.load(options.run, options.stage)
+    serve(model.engine, options.run.resolve().name, options.host, options.port, key)
+    return EXIT_OK
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from modelwright import terminal  # noqa: PLC0415
+
+    if options.runs:
+        terminal.compare(options.runs)
+    else:
+        terminal.list_runs(options.root)
+    return EXIT_OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    from modelwright import terminal  # noqa: PLC0415
+
+    return terminal.check_run(options.run) if options.run else terminal.check_machine()

@@ -1,0 +1,67 @@
+"""The pipeline: the stages of a recipe in their order, each skipped when nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from modelwright.errors import Interrupted
+from modelwright.pipeline.fit import fit, load_fitted, newest_checkpoint
+from modelwright.pipeline.measure import evaluate, summary_lines
+from modelwright.pipeline.prepare import Say, prepare
+from modelwright.recipe import Recipe
+from modelwright.reporting.report import write_report
+from modelwright.run import Run
+from modelwright.serving.engine import Engine
+from modelwright.serving.sampling import SamplingParams
+
+__all__ = ["STAGES", "ask", "run_stages", "stages_of"]
+
+STAGES = ("prepare", "train", "tune", "evaluate", "report")
+
+
+def stages_of(recipe: Recipe) -> list[str]:
+    """The stages that a recipe has, in order."""
+    return [s for s in STAGES if s != "tune" or recipe.tune is not None]
+
+
+def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:
+    """Do the stages, the earlier ones they need first; a report closes each training.
+
+    Raises:
+        Interrupted: on Ctrl-C; the message says how to go on.
+    """
+    work: dict[str, Callable[[], object]] = {
+        "prepare": lambda: prepare(run, say),
+        "train": lambda: fit(run, "train", say),
+        "tune": lambda: fit(run, "tune", say),
+        "evaluate": lambda: evaluate(run, say),
+        "report": lambda: write_report(run.path),
+    }
+    with run.locked():
+        for name in stages:
+            try:
+                work[name]()
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"{name}: stopped; what was finished is kept, continue with "
+                    f"`modelwright run {run.path}`"
+                ) from None
+    if "evaluate" in stages:
+        for line in summary_lines(run.read_json("evaluation.json")):
+            say(f"evaluate: {line}")
+    if "report" in stages:
+        say(f"report: {run.path / 'report.html'}")
+
+
+def ask(run: Run, question: str, params: SamplingParams, stage: str | None = None) -> str:
+    """The answer of the run's newest model to a question, as text."""
+    fitted = load_fitted(newest_checkpoint(run, stage))
+    engine = Engine(fitted.model, fitted.codec)
+    return engine.answer([fitted.task.question(question)], params)[0].text
+
+
+def engine_of(path: Path, stage: str | None = None) -> Engine:
+    """A serving engine for a run's newest model."""
+    fitted = load_fitted(newest_checkpoint(Run.open(path), stage))
+    return Engine(fitted.model, fitted.codec)

@@ -1,0 +1,181 @@
+"""What the commands print: recipes with reasons, lists of runs, the machine's readiness."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from modelwright import api, checkpoint, recipe, runtime
+from modelwright.errors import EXIT_CORRUPT, EXIT_MACHINE, EXIT_OK, ModelwrightError
+from modelwright.models.model import config_class
+from modelwright.reporting.compare import compare as compare_runs
+from modelwright.reporting.compare import summaries
+from modelwright.run import Run, flatten
+from modelwright.training import budget
+
+EXTRAS = {
+    "pyarrow": ("Parquet files", "pip install 'modelwright[tables]'"),
+    "sklearn": ("the digits data set", "pip install 'modelwright[digits]'"),
+}
+FREE_GIB = 2.0
+
+
+def show(name: str, overrides: Sequence[str]) -> None:
+    """Print every value of a recipe (or of a run, as resolved), with the reason it has."""
+    if (Path(name) / "recipe.yaml").is_file():
+        run = Run.open(Path(name))
+        resolved = run.read_json("resolved.json") or {}
+        values = resolved.get("recipe") or run.recipe.model_dump()
+        reasons = resolved.get("reasons", {})
+        written = flatten(run.recipe.model_dump(exclude_unset=True))
+    else:
+        made = recipe.read(name, overrides)
+        values, reasons = _forecast(made)
+        written = flatten(made.model_dump(exclude_unset=True))
+    table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
+    table.add_column("key", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("why", overflow="fold", style="dim")
+    for key, value in flatten(values).items():
+        why = "given in the recipe" if key in written else reasons.get(key, "default")
+        if value is None and key not in reasons:
+            continue
+        table.add_row(key, Text(_short(value)), Text(why))
+    Console().print(table)
+
+
+def _forecast(made: recipe.Recipe) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the budget and this machine give before the data are known."""
+    machine = runtime.measure_machine()
+    derived = budget.Derived()
+    budget.derive_machine(made, machine, derived)
+    fields = budget.derive_model(made, machine, derived)
+    context = config_class(made.family).__dataclass_fields__.get("context")
+    window = int(fields.get("context", context.default if context else 1))
+    for name, stage in made.stages.items():
+        budget.derive_batch(made, name, window, derived)
+        budget.derive_rates(stage, name, made.family == "decoder", derived)
+        if stage.steps is None:
+            derived.reasons[f"{name}.steps"] = (
+                "derived when the data are prepared and a step of this model has been measured"
+            )
+            derived.values[f"{name}.steps"] = "(later)"
+    values = made.model_dump()
+    for key, value in derived.values.items():
+        section, _, field = key.partition(".")
+        values[section][field] = value
+    return values, derived.reasons
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)
+
+
+def list_runs(root: Path) -> None:
+    """A line for every run under ``root``, newest first."""
+    found = summaries(root) if root.is_dir() else []
+    if not found:
+        raise ModelwrightError(f"{root}: no runs here; make one with `modelwright run quickstart`")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("run", "stages", "best validation", "parameters", "time", "created"):
+        table.add_column(column)
+    for run in found:
+        stages = " ".join(f"{n}:{s}" for n, s in run.stages.items() if s != "done")
+        best = f"{run.best.value:.4f} {run.best.name}" if run.best else ""
+        size = f"{run.parameters / 1e6:.2f}M" if run.parameters else ""
+        table.add_row(
+            Text(str(run.path)),
+            Text(stages or "done"),
+            Text(best),
+            size,
+            f"{run.seconds:.0f} s",
+            Text(str(run.created)[:19]),
+        )
+    Console().print(table)
+
+
+def compare(paths: Sequence[Path]) -> None:
+    """Differences of recipes and measures of some runs, side by side."""
+    found = compare_runs(paths)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for run in found.runs:
+        table.add_column(run.name, overflow="fold")
+    for difference in found.differences:
+        table.add_row(Text(difference.field), *[Text(str(v)) for v in difference.values])
+    for measure in found.measures:
+        cells = ["" if v is None else f"{v:.4f}" for v in measure.values]
+        direction = "lower" if measure.lower else "higher"
+        table.add_row(Text(f"{measure.name} ({direction} is better)"), *cells)
+    Console().print(table)
+
+
+def converse(model: api.Model, params: Mapping[str, Any]) -> None:
+    """Questions and answers on the terminal until the end of input."""
+    if sys.stdin.isatty():
+        print("Ask a question; Ctrl-D ends.", file=sys.stderr)
+    while True:
+        try:
+            question = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if question:
+            print(model(question, **params), flush=True)
+
+
+def check_machine() -> int:
+    """Say what this machine has, what is missing and how to get it."""
+    problems = 0
+    machine = runtime.measure_machine()
+    speeds = ", ".join(f"{k} {v:.0f} GFLOP/s" for k, v in machine.matmul_gflops.items())
+    lines = [
+        ("ok", f"Python {platform.python_version()}, torch {importlib.metadata.version('torch')}"),
+        ("ok", f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"),
+        ("ok", f"device {machine.device}; matrix products: {speeds}"),
+        ("ok", f"precision chosen here: {runtime.faster_precision(machine)}"),
+    ]
+    if sys.version_info < (3, 11):
+        lines.append(("fix", "Python 3.11 or newer is needed; install it and make .venv again"))
+        problems += 1
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    if free < FREE_GIB:
+        lines.append(("fix", f"{free:.1f} GiB of disk are free here; runs need about {FREE_GIB:g}"))
+        problems += 1
+    else:
+        lines.append(("ok", f"{free:.0f} GiB of disk are free here"))
+    for module, (use, command) in EXTRAS.items():
+        if importlib.util.find_spec(module) is None:
+            lines.append(("opt", f"{module} is missing: {use} cannot be read; {command}"))
+        else:
+            lines.append(("ok", f"{module} is present ({use})"))
+    for state, line in lines:
+        print(f"{state:<4}{line}")
+    return EXIT_MACHINE if problems else EXIT_OK
+
+
+def check_run(path: Path) -> int:
+    """Verify every byte of every checkpoint of a run."""
+    run = Run.open(path)
+    points = sorted(run.path.glob("checkpoints/*/step-*"))
+    if not points:
+        raise ModelwrightError(f"{path}: no checkpoints yet; run `modelwright run {path}`")
+    damaged = 0
+    for point in points:
+        problems = checkpoint.verify(point)
+        damaged += bool(problems)
+        print(f"{'bad' if problems else 'ok':<4}{point}")
+        for problem in problems:
+            print(f"    {problem}")
+    return EXIT_CORRUPT if damaged else EXIT_OK
