@@ -1,15 +1,16 @@
 """modelwright: develop and fine-tune a large model from zero.
 
-    import modelwright as mw
-    model = mw.load(mw.run("quickstart"))
-    print(model("What does `os.path.join` do?"))
+import modelwright as mw
+model = mw.load(mw.run("quickstart"))
+print(model("What does `os.path.join` do?"))
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from modelwright.version import __version__
+
 __all__ = ["__version__", "evaluate", "load", "prepare", "run", "train", "tune"]
 
 if TYPE_CHECKING:

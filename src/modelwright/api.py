@@ -1,9 +1,9 @@
 """The Python face: as short as the commands.
 
-    import modelwright as mw
-    run = mw.run("quickstart")              # or mw.train("my.yaml", "train.steps=200")
-    model = mw.load(run)
-    print(model("What does `os.path.join` do?"))
+import modelwright as mw
+run = mw.run("quickstart")              # or mw.train("my.yaml", "train.steps=200")
+model = mw.load(run)
+print(model("What does `os.path.join` do?"))
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def _stages(last: str, source: Source, overrides: tuple[str, ...], out: str | Pa
     run = open_run(source, *overrides, out=out)
     names = pipeline.stages_of(run.recipe)
     if last not in names:
-        raise ModelwrightError(f"{run.path}: the recipe has no stage {last!r}; add a `{last}:` part")
+        raise ModelwrightError(
+            f"{run.path}: no stage {last!r} in this recipe; add a `{last}:` part"
+        )
     pipeline.run_stages(run, names[: names.index(last) + 1], say)
     return run
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from modelwright import __version__
 from modelwright.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, ModelwrightError, did_you_mean
+from modelwright.version import __version__
 
 EXIT_CODES = """exit codes:
   0 done   1 a check does not hold   2 wrong input   3 a damaged file

@@ -40,14 +40,14 @@ class Split(Section):
 class Data(Section):
     """Where rows come from and how they are cleaned and divided."""
 
-    source: str = Field(description="a built-in source, or `files` with a path")
-    path: str | None = Field(None, description="file or folder, for `source: files`")
+    source: str = Field(description="a built-in data set, or the path of a file or folder")
+    path: str | None = Field(None, description="where a built-in data set lies")
     columns: dict[str, str] = Field({}, description="rename columns: {our name: their name}")
     clean: bool = Field(False, description="repair and filter text")
     deduplicate: float = Field(
         0.0, ge=0, le=1, description="drop near-duplicates at this Jaccard similarity (0: keep)"
     )
-    split: Split = Field(default_factory=lambda: Split())
+    split: Split = Field(default_factory=Split)
     limit: int | None = Field(None, gt=0, description="read at most so many rows")
 
 
@@ -97,7 +97,7 @@ class Stage(Section):
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
         if self.batch is not None and self.batch % self.accumulate:
-            raise ValueError(f"batch={self.batch} is not a multiple of accumulate={self.accumulate}")
+            raise ValueError(f"batch={self.batch} is no multiple of accumulate={self.accumulate}")
         return self
 
 
@@ -120,7 +120,7 @@ class Recipe(Section):
     model: dict[str, Any] = Field({}, description="family and its fields, or parameters: 5M")
     train: Stage
     tune: Stage | None = None
-    evaluate: Evaluation = Field(default_factory=lambda: Evaluation())
+    evaluate: Evaluation = Field(default_factory=Evaluation)
     ask: str | None = Field(None, description="a question answered at the end")
 
     @field_validator("budget")

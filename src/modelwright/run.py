@@ -26,9 +26,10 @@ from typing import Any
 
 import yaml
 
-from modelwright import __version__, files
+from modelwright import files
 from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
 from modelwright.recipe import Recipe, parse
+from modelwright.version import __version__
 
 LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors", "pydantic")
 

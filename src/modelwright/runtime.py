@@ -73,7 +73,7 @@ def matmul_gflops(precision: str, size: int = 1024, seconds: float = 0.4) -> flo
     at = device()
     a = torch.randn(size, size, device=at).to(PRECISIONS[precision])
     b = torch.randn(size, size, device=at).to(PRECISIONS[precision])
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + seconds
     torch.mm(a, b)
     while time.perf_counter() < end or len(times) < 3:

@@ -146,9 +146,6 @@ def check_machine() -> int:
         ("ok", f"device {machine.device}; matrix products: {speeds}"),
         ("ok", f"precision chosen here: {runtime.faster_precision(machine)}"),
     ]
-    if sys.version_info < (3, 11):
-        lines.append(("fix", "Python 3.11 or newer is needed; install it and make .venv again"))
-        problems += 1
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     if free < FREE_GIB:
         lines.append(("fix", f"{free:.1f} GiB of disk are free here; runs need about {FREE_GIB:g}"))

@@ -8,7 +8,7 @@ arrays (a codec says how), many encoded examples are ``Columns`` on disk, some c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -157,6 +157,14 @@ def take(columns: Columns, rows: Array) -> Columns:
     return chosen
 
 
+def ragged_column(columns: Columns, name: str) -> Ragged:
+    """The column ``name``, which must be a ragged one."""
+    column = columns[name]
+    if not isinstance(column, Ragged):
+        raise TypeError(f"column {name!r} has rows of one length, ragged ones are meant")
+    return column
+
+
 def rows_in(columns: Columns) -> int:
     """How many examples the columns hold."""
     return len(next(iter(columns.values())))
@@ -181,8 +189,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        move = lambda d: {k: v.to(device) if isinstance(v, Tensor) else v for k, v in d.items()}  # noqa: E731
-        return Batch(move(self.inputs), move(self.targets), self.count, self.bytes, self.computed)
+        inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.inputs.items()}
+        targets = {k: v.to(device) for k, v in self.targets.items()}
+        return replace(self, inputs=inputs, targets=targets)
 
 
 class Codec(Protocol):

@@ -6,7 +6,6 @@ Written to a temporary folder that takes its name when complete, so a reader nev
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,7 +46,7 @@ def write_shard(folder: Path, encoded: Iterable[Encoded], ragged: Sequence[str])
         else:
             np.save(temporary / f"{name}.npy", values, allow_pickle=False)
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    temporary.replace(folder)
     return count
 
 

@@ -155,9 +155,11 @@ def module_files(root: Path) -> list[Path]:
         names[:] = sorted(
             n for n in names if n not in SKIPPED_FOLDERS and not n.startswith(SKIPPED_PREFIXES)
         )
-        for name in sorted(files):
-            if name.endswith(".py") and not name.startswith(SKIPPED_PREFIXES):
-                found.append(Path(folder, name).relative_to(root))
+        found += [
+            Path(folder, name).relative_to(root)
+            for name in sorted(files)
+            if name.endswith(".py") and not name.startswith(SKIPPED_PREFIXES)
+        ]
     return found
 
 

@@ -63,10 +63,9 @@ class Attention(nn.Module):
         at ``positions`` (B, T) and every query sees the positions up to its own.
         """
         b, t, _ = x.shape
-        split = lambda y, n: y.view(b, t, n, self.head_width).transpose(1, 2)  # noqa: E731
-        q = rotate(self.query_norm(split(self.query(x), self.heads)), *rotary)
-        k = rotate(self.key_norm(split(self.key(x), self.kv_heads)), *rotary)
-        v = split(self.value(x), self.kv_heads)
+        q = rotate(self.query_norm(self._split(self.query(x))), *rotary)
+        k = rotate(self.key_norm(self._split(self.key(x))), *rotary)
+        v = self._split(self.value(x))
         grouped = self.kv_heads != self.heads
         if layer is None:
             mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
@@ -86,3 +85,8 @@ class Attention(nn.Module):
             )
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))
         return out
+
+    def _split(self, y: Tensor) -> Tensor:
+        """(B, T, heads * head_width) to (B, heads, T, head_width)."""
+        b, t, _ = y.shape
+        return y.view(b, t, -1, self.head_width).transpose(1, 2)

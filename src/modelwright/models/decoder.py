@@ -139,7 +139,8 @@ class Block(nn.Module):
     ) -> Tensor:
         """Map the stream x (B, T, width)."""
         x = x + self.attention(self.attention_norm(x), rotary, layer)
-        return x + self.feed_forward(self.feed_norm(x))
+        mapped: Tensor = x + self.feed_forward(self.feed_norm(x))
+        return mapped
 
 
 class Decoder(nn.Module):
@@ -160,15 +161,18 @@ class Decoder(nn.Module):
 
     def reset_parameters(self) -> None:
         """Uniform of standard deviation 1/sqrt(fan_in); projections into the stream at zero."""
+        into_stream: list[Tensor] = []
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 bound = math.sqrt(3.0 / module.in_features)
                 nn.init.uniform_(module.weight, -bound, bound)
         nn.init.normal_(self.embedding.weight, std=0.02 if self.config.tied else 1.0)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            nn.init.zeros_(block.attention.out.weight)
-            nn.init.zeros_(block.feed_forward.down.weight)
+            if isinstance(module, Attention):
+                into_stream.append(module.out.weight)
+            if isinstance(module, FeedForward):
+                into_stream.append(module.down.weight)
+        for weight in into_stream:
+            nn.init.zeros_(weight)
         if not self.config.tied:
             nn.init.zeros_(self.output.weight)
 
@@ -177,9 +181,9 @@ class Decoder(nn.Module):
         c = self.config
         shape = (batch, c.kv_heads, capacity, c.width // c.heads)
         weight = self.output.weight
-        make = lambda: [torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(c.depth)]  # noqa: E731
-        lengths = torch.zeros(batch, dtype=torch.long, device=weight.device)
-        return Cache(make(), make(), lengths)
+        keys = [weight.new_zeros(shape) for _ in range(c.depth)]
+        values = [weight.new_zeros(shape) for _ in range(c.depth)]
+        return Cache(keys, values, torch.zeros(batch, dtype=torch.long, device=weight.device))
 
     def hidden(
         self, tokens: Tensor, cache: Cache | None = None, counts: Tensor | None = None
@@ -200,7 +204,7 @@ class Decoder(nn.Module):
         return normed
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Logits (..., vocabulary) in float32, softly capped: c * tanh(z / c) (arXiv:2408.00118)."""
+        """Logits (..., vocabulary) in float32, capped: c * tanh(z / c) (arXiv:2408.00118)."""
         logits = self.output(hidden).float()
         cap = self.config.softcap
         return cap * torch.tanh(logits / cap) if cap else logits

@@ -15,7 +15,7 @@ from modelwright.run import Run
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
 
-__all__ = ["STAGES", "ask", "run_stages", "stages_of"]
+__all__ = ["STAGES", "ask", "engine_of", "evaluate", "run_stages", "stages_of", "summary_lines"]
 
 STAGES = ("prepare", "train", "tune", "evaluate", "report")
 

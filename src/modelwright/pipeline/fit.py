@@ -153,7 +153,7 @@ class _Job:
         trainer = self._trainer(self._examples(columns), steps=1_000_000)
         self.model.to(self.device).train()
         numbers = iter(range(1_000_000))
-        return budget.measured_step(lambda: trainer.step(next(numbers)) and None)
+        return budget.measured_step(lambda: trainer.step(next(numbers)))
 
     # The parts ----------------------------------------------------------------------------
 

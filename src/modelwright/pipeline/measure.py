@@ -244,7 +244,7 @@ def _labels(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
         rows.append(
             {"who": _linear_name(columns), "value": _accuracy(reference, map(str, guesses))}
         )
-    low, high = _counted(reference, predictions(fitted, columns)).interval()
+    low, high = _counted(reference, predictions(fitted, columns)).interval
     result["measures"].append(
         {
             "name": "test accuracy",

@@ -73,18 +73,18 @@ def _split(data: Data, seed: int, say: Say) -> tuple[dict[str, list[Row]], list[
     say(f"prepare: collected {len(rows):,} rows from {source}")
     if data.clean:
         kept, dropped = clean_rows(rows)
-        _next(waterfall, "clean", rows, kept, dropped, say)
+        _next(waterfall, "clean", rows, kept, dropped, say=say)
         rows = kept
     if data.deduplicate:
         kept, dropped = drop_duplicates(rows, threshold=data.deduplicate, seed=seed)
-        _next(waterfall, "deduplicate", rows, kept, dropped, say)
+        _next(waterfall, "deduplicate", rows, kept, dropped, say=say)
         rows = kept
     shares = {"validation": data.split.validation, "test": data.split.test}
     fractions = {"train": 1.0 - sum(shares.values()), **shares}
     by = "id" if data.split.by == "row" else data.split.by
     splits, dropped = split_rows(rows, fractions, by, seed=seed)
     kept = [row for part in PARTS for row in splits[part]]
-    _next(waterfall, "split", rows, kept, dropped, say)
+    _next(waterfall, "split", rows, kept, dropped, say=say)
     return splits, waterfall.to_json()
 
 
@@ -109,6 +109,7 @@ def _next(
     before: Sequence[Row],
     after: Sequence[Row],
     dropped: Sequence[Dropped],
+    *,
     say: Say,
 ) -> None:
     waterfall.add(step, before, after, dropped)

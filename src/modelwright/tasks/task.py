@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.types import Example, Row, Turn, text_turn
 
+_NOT_TASKS = {"task", "grading"}  # shared parts in this room
+
 
 class Task(ABC):
     """One task. Constructor keywords of a subclass are its options in a recipe.
@@ -58,7 +60,9 @@ def names() -> list[str]:
     """The module names of all tasks."""
     import modelwright.tasks as room  # noqa: PLC0415 - the room itself, for its path
 
-    return sorted(m.name for m in pkgutil.iter_modules(room.__path__) if m.name not in ("task", "grading"))
+    return sorted(
+        m.name for m in pkgutil.iter_modules(room.__path__) if m.name not in ("task", "grading")
+    )
 
 
 def task_class(name: str) -> type[Task]:

@@ -74,7 +74,8 @@ def derive_model(recipe: Recipe, machine: runtime.Machine, derived: Derived) -> 
     cls = config_class(recipe.family)
     given = {k: v for k, v in recipe.model.items() if k not in ("family", "parameters")}
     for key, value in given.items():
-        derived.put(f"model.{key}", value, lambda: (None, ""))
+        derived.values[f"model.{key}"] = value
+        derived.reasons[f"model.{key}"] = "given in the recipe"
     time_allowed = stage_seconds(recipe, "train")
     if "parameters" in recipe.model:
         target = count(recipe.model["parameters"])
@@ -92,8 +93,8 @@ def derive_model(recipe: Recipe, machine: runtime.Machine, derived: Derived) -> 
         return given
     for key, value in cls.of_size(target, given).items():
         if key not in given:
-            derived.put(f"model.{key}", None, lambda v=value: (v, reason))
-            given[key] = value
+            derived.values[f"model.{key}"], derived.reasons[f"model.{key}"] = value, reason
+            given[key], reason = value, f"goes with model.{key}"
     return given
 
 
@@ -126,24 +127,30 @@ def derive_rates(stage: Stage, name: str, family_is_decoder: bool, derived: Deri
     optimizer = derived.put(
         f"{name}.optimizer",
         stage.optimizer,
-        lambda: ("muon", "about 1.5 x fewer steps than AdamW on matrices (Jordan et al. 2024)")
-        if family_is_decoder
-        else ("adamw", "a safe default for every model"),
+        lambda: (
+            ("muon", "about 1.5 x fewer steps than AdamW on matrices (Jordan et al. 2024)")
+            if family_is_decoder
+            else ("adamw", "a safe default for every model")
+        ),
     )
     rate = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 4e-3}[optimizer]
     derived.put(
         f"{name}.learning_rate",
         stage.learning_rate,
-        lambda: (rate / 2 if tuning else rate, f"default of {optimizer}, halved when tuning")
-        if tuning
-        else (rate, f"default of {optimizer}"),
+        lambda: (
+            (rate / 2 if tuning else rate, f"default of {optimizer}, halved when tuning")
+            if tuning
+            else (rate, f"default of {optimizer}")
+        ),
     )
     derived.put(
         f"{name}.matrix_learning_rate",
         stage.matrix_learning_rate,
-        lambda: (0.01 if tuning else 0.02, "default of Muon, halved when tuning")
-        if tuning
-        else (0.02, "default of Muon"),
+        lambda: (
+            (0.01 if tuning else 0.02, "default of Muon, halved when tuning")
+            if tuning
+            else (0.02, "default of Muon")
+        ),
     )
     derived.put(
         f"{name}.schedule",
@@ -158,7 +165,7 @@ def derive_rates(stage: Stage, name: str, family_is_decoder: bool, derived: Deri
     )
 
 
-def measured_step(step: Callable[[], None], least: float = 2.0) -> float:
+def measured_step(step: Callable[[], object], least: float = 2.0) -> float:
     """Median seconds of ``step`` over at least ``least`` seconds, after a warm-up call."""
     step()
     times: list[float] = []

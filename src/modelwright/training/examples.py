@@ -12,7 +12,7 @@ import numpy as np
 
 from modelwright.errors import ModelwrightError
 from modelwright.runtime import derived_seed
-from modelwright.types import Array, Columns, Ragged, rows_in, take
+from modelwright.types import Array, Columns, ragged_column, rows_in, take
 
 
 class Examples(Protocol):
@@ -43,9 +43,7 @@ class Shuffled:
         self.per_step = self.batch * accumulate
         self.lengths: Array | None = None
         if by_length:
-            field = columns[by_length]
-            assert isinstance(field, Ragged)
-            self.lengths = field.lengths
+            self.lengths = ragged_column(columns, by_length).lengths
         self._epoch: tuple[int, Array] | None = None
 
     def order(self, epoch: int) -> Array:
@@ -54,17 +52,16 @@ class Shuffled:
             rng = np.random.default_rng(derived_seed(self.seed, "epoch", epoch))
             order = rng.permutation(self.total)
             if self.lengths is not None:
-                order = self._grouped(order, rng)
+                order = self._grouped(order, self.lengths, rng)
             self._epoch = (epoch, order)
         return self._epoch[1]
 
-    def _grouped(self, order: Array, rng: np.random.Generator) -> Array:
-        assert self.lengths is not None
+    def _grouped(self, order: Array, lengths: Array, rng: np.random.Generator) -> Array:
         full = self.total // self.batch * self.batch
         batches: list[Array] = []
         for start in range(0, full, 16 * self.batch):
             run = order[start : min(start + 16 * self.batch, full)]
-            run = run[np.argsort(self.lengths[run], kind="stable")]
+            run = run[np.argsort(lengths[run], kind="stable")]
             batches += np.split(run, len(run) // self.batch)
         shuffled = [batches[i] for i in rng.permutation(len(batches))]
         return np.concatenate([*shuffled, order[full:]])
@@ -93,10 +90,8 @@ class Windows:
     def __init__(
         self, columns: Columns, batch: int, length: int, *, seed: int, accumulate: int = 1
     ) -> None:
-        tokens, learn = columns["tokens"], columns["learn"]
-        assert isinstance(tokens, Ragged)
-        assert isinstance(learn, Ragged)
-        self.tokens, self.learn = tokens.values, learn.values
+        self.tokens = ragged_column(columns, "tokens").values
+        self.learn = ragged_column(columns, "learn").values
         self.length, self.seed, self.accumulate, self.batch = length, seed, accumulate, batch
         self.per_step = batch * accumulate
         self.total = (len(self.tokens) - 1) // length - 1  # one less: room for the offset
@@ -143,14 +138,12 @@ def windows_once(columns: Columns, batch: int, length: int) -> Iterator[Columns]
     All windows have length + 1 tokens; the last one starts earlier so as to end at the end of
     the stream, and what it repeats is not counted again.
     """
-    tokens, learn = columns["tokens"], columns["learn"]
-    assert isinstance(tokens, Ragged)
-    assert isinstance(learn, Ragged)
-    last = len(tokens.values) - 1  # windows predict positions 1 .. last
+    tokens, learn = ragged_column(columns, "tokens").values, ragged_column(columns, "learn").values
+    last = len(tokens) - 1  # windows predict positions 1 .. last
     length = min(length, last)
     starts = np.arange(0, last, length)
     begin = np.minimum(starts, last - length)
     for i in range(0, len(starts), batch):
         rows = begin[i : i + batch, None] + np.arange(length + 1)
         fresh = rows > starts[i : i + batch, None]
-        yield {"tokens": tokens.values[rows], "learn": learn.values[rows] & fresh}
+        yield {"tokens": tokens[rows], "learn": learn[rows] & fresh}

@@ -26,11 +26,12 @@ def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
     a, b, c = _QUINTIC
     tall = update.shape[-2] > update.shape[-1]
     x = update.mT if tall else update
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(iterations):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    orthogonal: Tensor = x.mT if tall else x
+    return orthogonal
 
 
 class Muon(torch.optim.Optimizer):
@@ -49,9 +50,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(
-            parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        )
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.precision = precision  # of the Newton-Schulz products
 
     @torch.no_grad()
@@ -74,13 +73,14 @@ class Muon(torch.optim.Optimizer):
         for p in parameters:
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
+        values: list[Tensor] = list(parameters)
         momenta = [self.state[p]["momentum"] for p in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(gradients, momenta, group["momentum"])
         update = orthogonalise(torch.stack(list(nesterov)).to(self.precision)).float()
         if group["weight_decay"]:
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, list(update.unbind()), alpha=-group["lr"] * scale)
+            torch._foreach_mul_(values, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(values, list(update.unbind()), alpha=-group["lr"] * scale)
 
 
 class Optimizers:

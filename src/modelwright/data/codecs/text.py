@@ -35,8 +35,8 @@ class Codec:
         self.tokenizer = tokenizer
         tokenizer.encode_special_tokens = True  # "<|end|>" typed by a user is text, not control
         self.vocabulary: int = tokenizer.get_vocab_size()
-        self.end: int = tokenizer.token_to_id(END)
-        self.role: dict[str, int] = {r: tokenizer.token_to_id(f"<|{r}|>") for r in ROLES}
+        self.end = self._number(END)
+        self.role = {r: self._number(f"<|{r}|>") for r in ROLES}
         self.special: frozenset[int] = frozenset({self.end, *self.role.values()})
         self._spelling = self._spellings()
         self.token_bytes = np.array([len(s) for s in self._spelling], dtype=np.int64)
@@ -68,12 +68,18 @@ class Codec:
         tokenizer.train_from_iterator(texts, trainer)
         return cls(tokenizer)
 
+    def _number(self, special: str) -> int:
+        number: int | None = self.tokenizer.token_to_id(special)
+        if number is None:
+            raise ModelwrightError(f"tokenizer: no token {special!r}; train it with modelwright")
+        return number
+
     def _spellings(self) -> list[bytes]:
         """The bytes of every token; special tokens spell nothing."""
         byte_of = {char: byte for byte, char in _byte_characters().items()}
         spelling = []
         for i in range(self.vocabulary):
-            token = self.tokenizer.id_to_token(i)
+            token = self.tokenizer.id_to_token(i) or ""
             known = i not in self.special
             spelling.append(bytes(byte_of[c] for c in token) if known else b"")
         return spelling
