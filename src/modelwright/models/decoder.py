@@ -166,11 +166,11 @@ class Decoder(nn.Module):
             if isinstance(module, nn.Linear):
                 bound = math.sqrt(3.0 / module.in_features)
                 nn.init.uniform_(module.weight, -bound, bound)
-        nn.init.normal_(self.embedding.weight, std=0.02 if self.config.tied else 1.0)
             if isinstance(module, Attention):
                 into_stream.append(module.out.weight)
             if isinstance(module, FeedForward):
                 into_stream.append(module.down.weight)
+        nn.init.normal_(self.embedding.weight, std=0.02 if self.config.tied else 1.0)
         for weight in into_stream:
             nn.init.zeros_(weight)
         if not self.config.tied:
