@@ -105,3 +105,15 @@ def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
 def test_a_checkpoint_without_its_codec_is_corrupt() -> None:
     with pytest.raises(CorruptError, match=r"codec/kind\.json is missing"):
         load_codec({})
+
+
+@every_codec
+def test_an_encoded_example_can_be_read_back(kind: str) -> None:
+    examples = examples_for(kind)
+    codec = fit_codec(kind, examples, {})
+    for example in examples:
+        encoded = codec.encode(example)
+        again = codec.example(encoded)
+        assert same(codec.encode(again), encoded)
+        assert [t.learn for t in again.turns] == [t.learn for t in example.turns]
+        assert [t.role for t in again.turns] == [t.role for t in example.turns]

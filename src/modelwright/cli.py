@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A user's mistake is one line, no traceback."""
     try:
-        options = _parser().parse_args(arguments)
+        options = _parse(arguments)
         code: int = options.work(options)
         return code
     except ModelwrightError as error:
@@ -51,6 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("modelwright: out of memory; lower train.batch or the model's size", file=sys.stderr)
         return EXIT_USAGE
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options, with key=value overrides allowed before and after the flags."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if "overrides" in options:
+        options.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
+        rest = [word for word in rest if word not in options.overrides]
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

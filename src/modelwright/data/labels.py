@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.types import Example, Label, Turn
+from modelwright.types import Example, Label, Part, Turn
 
 UNKNOWN = -1  # the number of a label that was not given, as in a question
 _SHOWN = 20
@@ -53,6 +53,14 @@ def label_number(example: Example, labels: list[str]) -> int:
             f" {', '.join(labels[:_SHOWN])}{more}; add training rows of it, or remove the row"
         )
     return labels.index(name)
+
+
+def turns(part: Part, number: int, labels: list[str]) -> Example:
+    """The example of a stored part and label number: the part given, the label to learn."""
+    given = Turn("user", (part,))
+    if number == UNKNOWN:
+        return Example((given,))
+    return Example((given, Turn("assistant", (Label(labels[number]),), learn=True)))
 
 
 def probabilities(logits: Tensor, labels: list[str]) -> Tensor:

@@ -230,6 +230,7 @@ class _Job:
         trainer = self._trainer(self._examples(self.train_columns), self.values["steps"])
         first = self._resume(trainer)
         parameters = sum(p.numel() for p in self.model.parameters())
+        per_epoch = trainer.examples.total / trainer.examples.per_step
         v = self.values
         self.say(
             f"{self.name}: {self.config.family} of {parameters / 1e6:.2f}M parameters, "
@@ -247,6 +248,8 @@ class _Job:
             validation=self._validation,
             prompts=self._prompts(),
             codec=self.codec,
+            epoch_steps=per_epoch if self.stage.epochs else 0.0,
+            say=self.say,
             totals=self.totals,
             write=lambda step, totals: self._save(trainer, step, totals),
         )

@@ -37,6 +37,8 @@ class StageObserver(Observer):
     validation: Callable[[], Iterator[Columns]]
     prompts: Sequence[Sequence[Turn]]
     codec: Codec
+    epoch_steps: float  # steps of one pass over the data; 0: do not speak of epochs
+    say: Callable[[str], None]
     totals: dict[str, float]  # of the steps before ``first``
     write: Callable[[int, dict[str, float]], None]
 
@@ -45,7 +47,8 @@ class StageObserver(Observer):
         self.progress = ProgressLine(self.name, self.values["steps"], self.first)
         self.progress.__enter__()
         self.started = time.perf_counter()
-        self.totals = {"computed": 0, "items": 0, "busy_seconds": 0.0, **self.totals}
+        zero = {"computed": 0, "items": 0, "busy_seconds": 0.0, "epoch_loss": 0.0, "epoch_items": 0}
+        self.totals = {**zero, **self.totals}
         self.saved = self.first
         return self
 
@@ -82,12 +85,27 @@ class StageObserver(Observer):
         shown = f"{bits:.3f} bits/byte" if bits is not None else f"loss {record.loss:.4f}"
         mfu = self.flops_per_item * rate / (self.matmul_gflops * 1e9)
         self.progress.update(step, f"{shown}  {rate:,.0f}/s  {mfu:.0%} MFU")
+        self._epoch(record, last=last)
         if step % v["validate_every"] == 0 or last:
             self.validate(step)
         if self.prompts and (step % v["sample_every"] == 0 or last):
             self.sample(step)
         if step % v["save_every"] == 0 or last:
             self.save(step)
+
+    def _epoch(self, record: Record, *, last: bool) -> None:
+        """At the end of a pass over the data, say the running loss: its mean over the pass."""
+        if not self.epoch_steps:
+            return
+        self.totals["epoch_loss"] += record.loss * record.items
+        self.totals["epoch_items"] += record.items
+        done = int(record.step / self.epoch_steps)
+        if done > int((record.step - 1) / self.epoch_steps) or last:
+            loss = self.totals["epoch_loss"] / self.totals["epoch_items"]
+            epochs = self.values["steps"] / self.epoch_steps
+            self.say(f"{self.name}: epoch {done}/{epochs:.0f}  running loss {loss:.4f}")
+            self.log.write({"step": record.step, "epoch": done, "running_loss": loss})
+            self.totals.update(epoch_loss=0.0, epoch_items=0)
 
     def save(self, step: int) -> None:
         """Write the checkpoint of ``step``, once."""

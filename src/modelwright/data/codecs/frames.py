@@ -65,6 +65,11 @@ class Codec:
         number = np.array(label_sets.label_number(example, self.labels), dtype=np.int64)
         return {"frames": frames.astype(np.float32), "label": number}
 
+    def example(self, encoded: Encoded) -> Example:
+        """The example that ``encode`` was given."""
+        frames = Frames(np.asarray(encoded["frames"]))
+        return label_sets.turns(frames, int(encoded["label"]), self.labels)
+
     def tensors(self, columns: Columns) -> dict[str, Tensor]:
         """``frames`` (B, T, features) scaled and padded with 0; ``lengths`` and ``label`` (B,)."""
         stored = columns["frames"]

@@ -107,6 +107,11 @@ class Codec:
             "label": number,
         }
 
+    def example(self, encoded: Encoded) -> Example:
+        """The example that ``encode`` was given, its array as an Image."""
+        image = Image(np.asarray(encoded["features"]))
+        return label_sets.turns(image, int(encoded["label"]), self.labels)
+
     def tensors(self, columns: Columns) -> dict[str, Tensor]:
         """``features`` (B, *shape) float32, scaled, and ``label`` (B,) int64."""
         stored = np.asarray(columns["features"], dtype=np.float32)
