@@ -32,47 +32,64 @@ class Section(BaseModel):
 class Split(Section):
     """How rows are divided. ``by: given`` respects a ``split`` field of the rows."""
 
-    by: Literal["group", "row", "given"] = Field("group", description="what must stay together")
-    validation: float = Field(0.05, ge=0, lt=1, description="share for choosing and watching")
-    test: float = Field(0.05, ge=0, lt=1, description="share for reporting only")
+    by: Literal["group", "row", "given"] = Field(
+        "group",
+        description="what must stay together: rows of one `group`, nothing, or as the rows' own "
+        "column `split` says",
+    )
+    validation: float = Field(0.05, ge=0, lt=1, description="share to choose and watch by")
+    test: float = Field(0.05, ge=0, lt=1, description="share to report on, used last")
 
 
 class Data(Section):
     """Where rows come from and how they are cleaned and divided."""
 
     source: str = Field(description="a built-in data set, or the path of a file or folder")
-    path: str | None = Field(None, description="where a built-in data set lies")
+    path: str | None = Field(None, description="the folder of a built-in data set")
     columns: dict[str, str] = Field({}, description="rename columns: {our name: their name}")
-    clean: bool = Field(False, description="repair and filter text")
+    clean: bool = Field(False, description="repair text, drop what is no text")
     deduplicate: float = Field(
         0.0, ge=0, le=1, description="drop near-duplicates at this Jaccard similarity (0: keep)"
     )
-    split: Split = Field(default_factory=Split)
+    split: Split = Field(default_factory=Split, description="how rows are divided")
     limit: int | None = Field(None, gt=0, description="read at most so many rows")
 
 
 class Stage(Section):
     """One training: what, how, how long. None means: derive it."""
 
-    task: str = Field(description="a module of the tasks room")
+    task: str = Field(description="what is learned, see Tasks")
     options: dict[str, Any] = Field({}, description="the task's options")
-    objective: str | None = Field(None, description="a module of the objectives room")
+    objective: str | None = Field(None, description="how it is learned; left out: the task's own")
     objective_options: dict[str, Any] = Field({}, description="the objective's options")
-    share: float | None = Field(None, gt=0, lt=1, description="part of the budget (tune)")
+    share: float | None = Field(
+        None, gt=0, lt=1, description="tune's part of the budget; left out: 0.3"
+    )
     steps: int | None = Field(None, gt=0, description="updates of the parameters")
     epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
-    batch: int | None = Field(None, gt=0, description="examples (or windows) a step")
+    batch: int | None = Field(None, gt=0, description="examples (or windows of text) a step")
     accumulate: int = Field(1, gt=0, description="micro-batches a step; the batch is divided")
+    lengths: Literal["mixed", "grouped"] = Field(
+        "mixed", description="steps of mixed lengths, or of similar ones (faster, less random)"
+    )
     optimizer: str | None = Field(None, description="sgd, adam, adamw or muon")
     learning_rate: float | None = Field(None, gt=0, description="base rate")
-    matrix_learning_rate: float | None = Field(None, gt=0, description="muon's rate for matrices")
+    matrix_learning_rate: float | None = Field(
+        None, gt=0, description="of muon, for the matrices of blocks"
+    )
     momentum: float = Field(0.95, ge=0, lt=1, description="of sgd and muon")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled, on matrices only")
+    weight_decay: float = Field(
+        0.0, ge=0, description="adamw, muon: decoupled, on matrices; sgd: on all; adam: none"
+    )
     schedule: str | None = Field(None, description="constant, linear, cosine, warmup_stable_decay")
-    warmup: float | None = Field(None, ge=0, le=1, description="share of the steps")
-    decay: float | None = Field(None, ge=0, le=1, description="share of the steps")
+    warmup: float | None = Field(None, ge=0, le=1, description="share of the steps, rising")
+    decay: float | None = Field(
+        None, ge=0, le=1, description="share of the steps, falling (warmup_stable_decay)"
+    )
     clip: float = Field(1.0, ge=0, description="largest gradient norm (0: none)")
-    precision: Literal["float32", "bfloat16"] | None = Field(None, description="of products")
+    precision: Literal["float32", "bfloat16"] | None = Field(
+        None, description="of matrix products; parameters stay float32"
+    )
     threads: int | None = Field(None, gt=0, description="processor threads")
     validate_every: int | None = Field(None, gt=0, description="steps between validations")
     save_every: int | None = Field(None, gt=0, description="steps between checkpoints")
@@ -112,15 +129,19 @@ class Evaluation(Section):
 class Recipe(Section):
     """One run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="of the run")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run directory"
+    )
     seed: int = Field(1, ge=0, description="decides every random choice")
     budget: str | None = Field(None, description="training time, such as 90s, 3m or 1h")
-    data: Data
-    codec: dict[str, Any] = Field({}, description="options of the codec's fit")
-    model: dict[str, Any] = Field({}, description="family and its fields, or parameters: 5M")
-    train: Stage
-    tune: Stage | None = None
-    evaluate: Evaluation = Field(default_factory=Evaluation)
+    data: Data = Field(description="where rows come from")
+    codec: dict[str, Any] = Field({}, description="options of the codec, see Codecs")
+    model: dict[str, Any] = Field(
+        {}, description="`family` and its fields; or `parameters`, such as 5M, for a decoder"
+    )
+    train: Stage = Field(description="training from random weights")
+    tune: Stage | None = Field(None, description="fine-tuning of what train made")
+    evaluate: Evaluation = Field(default_factory=Evaluation, description="what is measured")
     ask: str | None = Field(None, description="a question answered at the end")
 
     @field_validator("budget")

@@ -204,6 +204,7 @@ def data_set_folder(name: str, path: Path | None) -> Path:
 
 
 def _python_stdlib(path: Path | None) -> Iterator[Row]:
+    """This Python's own library: rows of kind ``source``, ``object`` and ``topic``, by module."""
     yield from stdlib_rows(path)
 
 

@@ -176,12 +176,17 @@ class _Job:
         v = self.values
         seed = runtime.derived_seed(self.run.recipe.seed, self.name, "examples")
         accumulate = self.stage.accumulate
-        batch = max(1, v["batch"] // accumulate)
         if self.task.stream:
-            length = v["model"]["context"]
+            batch, length = max(1, v["batch"] // accumulate), v["model"]["context"]
             return Windows(columns, batch, length, seed=seed, accumulate=accumulate)
-        ragged = self.codec.ragged[0] if self.codec.ragged else ""
-        return Shuffled(columns, batch, seed=seed, accumulate=accumulate, by_length=ragged)
+        return Shuffled(
+            columns,
+            v["batch"],
+            seed=seed,
+            accumulate=accumulate,
+            by_length=self.codec.ragged[0] if self.codec.ragged else "",
+            lengths=self.stage.lengths,
+        )
 
     def _trainer(self, examples: Examples, steps: int) -> Trainer:
         v = self.values

@@ -1,14 +1,13 @@
 """An assistant that answers questions about Python objects, from signatures and docstrings.
 
-Three questions about each documented public object: what it does (the first sentence of its
-docstring), which arguments it takes, and in which module it is. About half of the questions
-show the signature, chosen by a hash of the name, so that a person may write either form.
+Two kinds of questions about each documented public object: what it does (the first sentence of
+its docstring), asked with and without its signature as a person may write either, and which
+arguments it takes.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -39,7 +38,6 @@ class Docstrings(Task):
         "full_name": "os.path.join",
         "signature": "join(a, *p)",
         "docstring": "Join two or more pathname components, inserting '/' as needed.\n\nMore.",
-        "module": "os.path",
     }
 
     def examples(self, row: Row) -> Iterator[Example] | str:
@@ -63,13 +61,10 @@ class Docstrings(Task):
         name, signature = str(row["full_name"]), str(row["signature"])
         opening = signature.find("(")
         called = name + signature[opening:] if opening >= 0 else name
-        shown = called if _coin(name) else name
-        yield conversation(f"What does `{shown}` do?", summary)
+        yield conversation(f"What does `{name}` do?", summary)
         if opening >= 0:
+            yield conversation(f"What does `{called}` do?", summary)
             yield conversation(f"Which arguments does `{called}` take?", arguments(called))
-        module = str(row.get("module") or name.rpartition(".")[0])
-        if module and module != name:
-            yield conversation(f"Which module is `{name}` in?", f"`{module}`.")
 
     def grade(self, example: Example, answer: Turn) -> float:
         """F1 of the words of the answer and the reference (as in SQuAD, arXiv:1606.05250)."""
@@ -119,8 +114,3 @@ def split_arguments(inside: str) -> list[str]:
             start = i + 1
     parts.append(inside[start:])
     return [part.strip() for part in parts if part.strip()]
-
-
-def _coin(name: str) -> bool:
-    """A fixed fair coin for a name."""
-    return zlib.crc32(name.encode()) % 2 == 0

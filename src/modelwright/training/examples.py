@@ -14,6 +14,8 @@ from modelwright.errors import ModelwrightError
 from modelwright.runtime import derived_seed
 from modelwright.types import Array, Columns, ragged_column, rows_in, take
 
+MIXED_PARTS = 4  # micro-batches of a step whose rows vary in length
+
 
 class Examples(Protocol):
     """The micro-batches of a step."""
@@ -29,21 +31,29 @@ class Examples(Protocol):
 class Shuffled:
     """Rows drawn without replacement: a new permutation each epoch, seeded by (seed, epoch).
 
-    With ``by_length`` (a ragged field) rows of similar length share a batch: runs of 16 batches
-    of the permutation are sorted by length and their batches shuffled, which cuts padding while
-    every epoch still sees every row once.
+    Where rows vary in length (``by_length`` names a ragged field) padding is cut in one of two
+    ways. "mixed": a step is a plain random sample, sorted by length and cut into micro-batches
+    of similar length, which changes no gradient (law 2). "grouped": runs of 16 batches of the
+    permutation are sorted by length and their batches shuffled, so a step sees similar lengths.
     """
 
     def __init__(
-        self, columns: Columns, batch: int, *, seed: int, accumulate: int = 1, by_length: str = ""
+        self,
+        columns: Columns,
+        batch: int,
+        *,
+        seed: int,
+        accumulate: int = 1,
+        by_length: str = "",
+        lengths: str = "mixed",
     ) -> None:
-        self.columns, self.seed, self.accumulate = columns, seed, accumulate
+        self.columns, self.seed = columns, seed
         self.total = rows_in(columns)
-        self.batch = min(batch, self.total)
-        self.per_step = self.batch * accumulate
-        self.lengths: Array | None = None
-        if by_length:
-            self.lengths = ragged_column(columns, by_length).lengths
+        self.per_step = min(batch, self.total)
+        self.lengths = ragged_column(columns, by_length).lengths if by_length else None
+        self.grouped = lengths == "grouped"
+        mixed = self.lengths is not None and not self.grouped
+        self.parts = max(accumulate, MIXED_PARTS) if mixed else accumulate
         self._epoch: tuple[int, Array] | None = None
 
     def order(self, epoch: int) -> Array:
@@ -51,18 +61,19 @@ class Shuffled:
         if self._epoch is None or self._epoch[0] != epoch:
             rng = np.random.default_rng(derived_seed(self.seed, "epoch", epoch))
             order = rng.permutation(self.total)
-            if self.lengths is not None:
+            if self.lengths is not None and self.grouped:
                 order = self._grouped(order, self.lengths, rng)
             self._epoch = (epoch, order)
         return self._epoch[1]
 
     def _grouped(self, order: Array, lengths: Array, rng: np.random.Generator) -> Array:
-        full = self.total // self.batch * self.batch
+        size = self.per_step
+        full = self.total // size * size
         batches: list[Array] = []
-        for start in range(0, full, 16 * self.batch):
-            run = order[start : min(start + 16 * self.batch, full)]
+        for start in range(0, full, 16 * size):
+            run = order[start : min(start + 16 * size, full)]
             run = run[np.argsort(lengths[run], kind="stable")]
-            batches += np.split(run, len(run) // self.batch)
+            batches += np.split(run, len(run) // size)
         shuffled = [batches[i] for i in rng.permutation(len(batches))]
         return np.concatenate([*shuffled, order[full:]])
 
@@ -77,7 +88,10 @@ class Shuffled:
             epoch, offset = divmod(first + have, self.total)
             wanted.append(self.order(epoch)[offset : offset + self.per_step - have])
         rows = np.concatenate(wanted)
-        return [take(self.columns, part) for part in np.split(rows, self.accumulate)]
+        if self.lengths is not None and not self.grouped:
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+        parts = np.array_split(rows, min(self.parts, len(rows)))
+        return [take(self.columns, part) for part in parts]
 
 
 class Windows:
