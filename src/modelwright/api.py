@@ -8,6 +8,7 @@ print(model("What does `os.path.join` do?"))
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from modelwright import pipeline, recipe
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline.fit import Fitted, load_fitted, newest_checkpoint
 from modelwright.run import Run
+from modelwright.serving.classifier import Classifier
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
 from modelwright.types import Turn, text_turn
@@ -30,12 +32,19 @@ class Model:
 
     def __init__(self, fitted: Fitted) -> None:
         self.fitted = fitted
-        self.engine = Engine(fitted.model, fitted.codec)
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """The engine that generates; a model that cannot is refused with the reason."""
+        return Engine(self.fitted.model, self.fitted.codec)
 
     def __call__(self, question: str | list[Turn], **params: Any) -> str:
-        """The answer as text; ``params`` are those of SamplingParams (max_tokens, ...)."""
-        turns = self.fitted.task.question(question) if isinstance(question, str) else question
-        return self.engine.answer([turns], SamplingParams(**params))[0].text
+        """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label."""
+        f = self.fitted
+        turns = f.task.question(question) if isinstance(question, str) else question
+        if hasattr(f.model, "new_cache"):
+            return self.engine.answer([turns], SamplingParams(**params))[0].text
+        return Classifier(f.model, f.codec, f.objective).answer([turns])[0].label
 
     def complete(self, text: str, **params: Any) -> str:
         """The continuation of a document that begins with ``text``."""

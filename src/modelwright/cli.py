@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("recipe", help="a shipped recipe, a YAML file, or a run directory")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="train.steps=200")
         command.add_argument("--out", type=Path, help="the run directory (default runs/NAME)")
-        command.set_defaults(work=_run, last="report" if name == "run" else name)
+        command.set_defaults(work=_run, verb=name)
 
     show = commands.add_parser("show", help="a recipe with every value and its reason")
     show.add_argument("recipe", help="a shipped recipe, a YAML file, or a run directory")
@@ -135,8 +135,9 @@ def _run(options: argparse.Namespace) -> int:
 
     run = api.open_run(options.recipe, *options.overrides, out=options.out)
     api.say(f"run: {run.path}")
-    api._stages(options.last, run, (), None)
-    if options.last == "report" and run.recipe.ask:
+    verbs = {"run": api.run, "prepare": api.prepare, "train": api.train, "tune": api.tune}
+    verbs[options.verb](run)
+    if options.verb == "run" and run.recipe.ask:
         print(f"\n> {run.recipe.ask}\n{pipeline.ask(run, run.recipe.ask, SamplingParams())}")
     return EXIT_OK
 

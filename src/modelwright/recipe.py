@@ -69,9 +69,6 @@ class Stage(Section):
     epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
     batch: int | None = Field(None, gt=0, description="examples (or windows of text) a step")
     accumulate: int = Field(1, gt=0, description="micro-batches a step; the batch is divided")
-    lengths: Literal["mixed", "grouped"] = Field(
-        "mixed", description="steps of mixed lengths, or of similar ones (faster, less random)"
-    )
     optimizer: str | None = Field(None, description="sgd, adam, adamw or muon")
     learning_rate: float | None = Field(None, gt=0, description="base rate")
     matrix_learning_rate: float | None = Field(

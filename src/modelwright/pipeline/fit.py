@@ -185,7 +185,6 @@ class _Job:
             seed=seed,
             accumulate=accumulate,
             by_length=self.codec.ragged[0] if self.codec.ragged else "",
-            lengths=self.stage.lengths,
         )
 
     def _trainer(self, examples: Examples, steps: int) -> Trainer:

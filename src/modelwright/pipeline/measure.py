@@ -29,6 +29,7 @@ from modelwright.evaluation.metrics import Accuracy, Mean
 from modelwright.pipeline.fit import Fitted, load_fitted, mean_loss, newest_checkpoint
 from modelwright.pipeline.prepare import Say
 from modelwright.run import Run, fingerprint
+from modelwright.serving.classifier import Classifier
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
 from modelwright.tasks.task import Task
@@ -259,15 +260,9 @@ def _labels(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
 
 def predictions(fitted: Fitted, columns: Columns) -> list[str]:
     """The most probable label of every row."""
-    device = next(fitted.model.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    names: list[str] = []
-    with torch.inference_mode():
-        for part in once(columns, 256):
-            batch = fitted.objective.collate(part, generator).to(device)
-            turns = cast(Any, fitted.codec).decode(fitted.model(**batch.inputs))
-            names += [turn.label for turn in turns]
-    return names
+    classifier = Classifier(fitted.model, fitted.codec, fitted.objective)
+    parts = once(columns, 256)
+    return [turn.label for part in parts for turn in classifier.answer_columns(part)]
 
 
 def _names(fitted: Fitted, columns: Columns) -> list[str]:

@@ -37,9 +37,9 @@ def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum, then each matrix's update orthogonalised (Nesterov form).
 
-    W <- W - rate * max(1, rows / columns)^0.5 * orthogonalise(g + momentum * m), with
-    m <- momentum * m + (1 - momentum) * g, and decoupled weight decay. Matrices of one shape
-    are orthogonalised together, which keeps small products efficient.
+    m <- momentum * m + (1 - momentum) * g, u = (1 - momentum) * g + momentum * m,
+    W <- W - rate * max(1, rows / columns)^0.5 * orthogonalise(u), with decoupled weight decay.
+    Matrices of one shape are orthogonalised together, which keeps small products efficient.
     """
 
     def __init__(
