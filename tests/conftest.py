@@ -11,7 +11,7 @@ import pytest
 # Before anything imports torch; child processes inherit it. Two, because that is what CI has,
 # and because bit-identity only holds at one thread count.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see modelwright/__init__.py
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,10 +14,11 @@ from modelwright.version import __version__
 
 __all__ = ["__version__", "evaluate", "load", "prepare", "run", "train", "tune"]
 
-# Before torch starts its threads: waiting threads sleep instead of spinning. On a quiet machine it
-# costs nothing measurable; beside one other busy program it is the difference between 1/2 of the
-# speed and 1/50 of it, because spinning threads starve the ones they wait for.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch starts its threads: a thread that waits for the others spins for some microseconds
+# and then sleeps. Left alone it spins for milliseconds, and beside another busy program starves
+# the very threads it waits for: two trainings at once on four cores then run at a tenth of their
+# share. On a quiet machine the two settings are equal within the noise (sleeping at once is not).
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 if TYPE_CHECKING:
     from modelwright.api import evaluate, load, prepare, run, train, tune

@@ -17,16 +17,20 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from modelwright.data.codecs import codec_options
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.models.model import config_class
+from modelwright.models.model import checked_fields, config_class
 from modelwright.objectives import names as objective_names
-from modelwright.tasks.task import task_class
+from modelwright.objectives import objective_options
+from modelwright.tasks.task import make_task, task_class
 
 
 class Section(BaseModel):
     """A part of a recipe: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class Split(Section):
@@ -39,6 +43,14 @@ class Split(Section):
     )
     validation: float = Field(0.05, ge=0, lt=1, description="share to choose and watch by")
     test: float = Field(0.05, ge=0, lt=1, description="share to report on, used last")
+
+    @model_validator(mode="after")
+    def _shares(self) -> Split:
+        if self.validation + self.test >= 1:
+            raise ValueError(
+                f"validation={self.validation:g} and test={self.test:g} leave nothing for train"
+            )
+        return self
 
 
 class Data(Section):
@@ -69,7 +81,9 @@ class Stage(Section):
     epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
     batch: int | None = Field(None, gt=0, description="examples (or windows of text) a step")
     accumulate: int = Field(1, gt=0, description="micro-batches a step; the batch is divided")
-    optimizer: str | None = Field(None, description="sgd, adam, adamw or muon")
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] | None = Field(
+        None, description="sgd, adam, adamw or muon"
+    )
     learning_rate: float | None = Field(None, gt=0, description="base rate")
     matrix_learning_rate: float | None = Field(
         None, gt=0, description="of muon, for the matrices of blocks"
@@ -78,7 +92,9 @@ class Stage(Section):
     weight_decay: float = Field(
         0.0, ge=0, description="adamw, muon: decoupled, on matrices; sgd: on all; adam: none"
     )
-    schedule: str | None = Field(None, description="constant, linear, cosine, warmup_stable_decay")
+    schedule: Literal["constant", "linear", "cosine", "warmup_stable_decay"] | None = Field(
+        None, description="constant, linear, cosine, warmup_stable_decay"
+    )
     warmup: float | None = Field(None, ge=0, le=1, description="share of the steps, rising")
     decay: float | None = Field(
         None, ge=0, le=1, description="share of the steps, falling (warmup_stable_decay)"
@@ -87,16 +103,10 @@ class Stage(Section):
     precision: Literal["float32", "bfloat16"] | None = Field(
         None, description="of matrix products; parameters stay float32"
     )
-    threads: int | None = Field(None, gt=0, description="processor threads")
+    threads: int | None = Field(None, gt=0, le=1024, description="processor threads")
     validate_every: int | None = Field(None, gt=0, description="steps between validations")
     save_every: int | None = Field(None, gt=0, description="steps between checkpoints")
     sample_every: int | None = Field(None, gt=0, description="steps between samples")
-
-    @field_validator("task")
-    @classmethod
-    def _task(cls, value: str) -> str:
-        task_class(value)
-        return value
 
     @field_validator("objective")
     @classmethod
@@ -107,7 +117,9 @@ class Stage(Section):
         return value
 
     @model_validator(mode="after")
-    def _one_length(self) -> Stage:
+    def _sound(self) -> Stage:
+        task = make_task(self.task, self.options)
+        objective_options(self.objective or task.objective, self.objective_options)
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
         if self.batch is not None and self.batch % self.accumulate:
@@ -141,20 +153,28 @@ class Recipe(Section):
     evaluate: Evaluation = Field(default_factory=Evaluation, description="what is measured")
     ask: str | None = Field(None, description="a question answered at the end")
 
-    @field_validator("budget")
+    @field_validator("budget", mode="before")
     @classmethod
-    def _budget(cls, value: str | None) -> str | None:
+    def _budget(cls, value: Any) -> Any:
         if value is not None:
-            seconds(value)
+            seconds(str(value))
         return value
 
     @model_validator(mode="after")
-    def _model(self) -> Recipe:
-        cls = config_class(self.family)
-        known = {"family", "parameters", *cls.__dataclass_fields__}
-        for key in self.model:
-            if key not in known:
-                raise ValueError(f"model.{key}: unknown key{did_you_mean(key, known)}")
+    def _sound(self) -> Recipe:
+        given = {k: v for k, v in self.model.items() if k not in ("family", "parameters")}
+        fields = checked_fields(config_class(self.family), given)
+        # YAML reads 1e3 as text; a list stays one, so that the recipe can be written as YAML.
+        self.model.update({k: fields[k] for k, v in given.items() if isinstance(v, str)})
+        if "parameters" in self.model and count(self.model["parameters"]) < 1:
+            raise ModelwrightError("model.parameters: 0 is no size; write it like 5M")
+        kinds = [task_class(stage.task).codec for stage in self.stages.values()]
+        codec_options(kinds[0], self.codec)
+        if len(set(kinds)) > 1:
+            raise ModelwrightError(
+                f"tune.task: {self.stages['tune'].task} needs the codec {kinds[1]!r}, but the model "
+                f"is trained with {kinds[0]!r} by train.task: {self.train.task}"
+            )
         return self
 
     @property
@@ -204,6 +224,8 @@ def read(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         text, where = _read_file(name_or_path), name_or_path
     try:
         values = yaml.safe_load(text)
+    except RecursionError as error:
+        raise ModelwrightError(f"{where}: nested too deeply; correct the YAML") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -219,17 +241,21 @@ def read(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
 
 def _read_file(name: str) -> str:
     path = Path(name)
-    if path.is_dir():
-        raise ModelwrightError(f"{name}: is a directory; give a recipe file, such as my.yaml")
     try:
+        if path.is_dir():
+            raise ModelwrightError(
+                f"{name or '.'}: is a directory and no run; give a recipe file, such as my.yaml"
+            )
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         hint = did_you_mean(name, shipped())
         raise ModelwrightError(
             f"{name}: no such recipe{hint}; shipped: {', '.join(shipped())}"
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelwrightError(f"{name}: cannot be read as UTF-8 text ({error})") from error
+    except OSError as error:
+        raise ModelwrightError(f"{name[:80]}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ModelwrightError(f"{name}: not UTF-8 text ({error}); give a YAML file") from error
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -246,14 +272,16 @@ def _override(values: dict[str, Any], override: str) -> None:
         target = inner
     try:
         target[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ModelwrightError(f"{override}: the value is not valid YAML") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ModelwrightError(f"{override[:80]}: the value is not valid YAML") from error
 
 
 def parse(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """A recipe from plain values, with one clear line for the first thing that is wrong."""
     try:
         return Recipe.model_validate(values)
+    except ModelwrightError as error:
+        raise ModelwrightError(f"{where}: {error}") from error
     except ValidationError as error:
         problems = error.errors()
         first = problems[0]
@@ -268,6 +296,9 @@ def parse(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
             given = first.get("input")
             shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
             said = first["msg"].removeprefix("Value error, ") + shown
+            if first["type"] == "literal_error":
+                words = re.findall("'([^']+)'", first["ctx"]["expected"])
+                said += did_you_mean(str(given), words)
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
         place = f"{where}: {key}: " if key else f"{where}: "
         raise ModelwrightError(place + said + more) from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from modelwright.models.model import ModelConfig
@@ -20,8 +21,8 @@ class Config(ModelConfig):
 
     family: ClassVar[str] = "bag_of_frames"
     specimen: ClassVar[dict[str, Any]] = {"features": 4, "outputs": 3}
-    features: int
-    outputs: int
+    features: PositiveInt
+    outputs: PositiveInt
 
     def build(self) -> BagOfFrames:
         """The module with fresh parameters."""

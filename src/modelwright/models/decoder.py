@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
@@ -39,17 +40,17 @@ class Config(ModelConfig):
         "kv_heads": 2,
         "context": 512,
     }
-    vocabulary: int
-    depth: int = 6
-    width: int = 384
-    heads: int = 6
-    kv_heads: int = 3
-    hidden: int = 0
-    context: int = 256
+    vocabulary: PositiveInt
+    depth: PositiveInt = 6
+    width: PositiveInt = 384
+    heads: PositiveInt = 6
+    kv_heads: PositiveInt = 3
+    hidden: NonNegativeInt = 0
+    context: PositiveInt = 256
     feed_forward: str = "relu2"
     tied: bool = False
-    rope_base: float = 10_000.0
-    softcap: float = 15.0
+    rope_base: PositiveFloat = 10_000.0
+    softcap: NonNegativeFloat = 15.0
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:

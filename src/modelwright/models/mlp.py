@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
@@ -25,9 +26,9 @@ class Config(ModelConfig):
 
     family: ClassVar[str] = "mlp"
     specimen: ClassVar[dict[str, Any]] = {"features": 6, "classes": 3, "hidden": [5, 4]}
-    features: int
-    classes: int
-    hidden: tuple[int, ...] = (128, 64)
+    features: PositiveInt
+    classes: PositiveInt
+    hidden: tuple[PositiveInt, ...] = (128, 64)
     activation: str = "relu"
 
     def __post_init__(self) -> None:

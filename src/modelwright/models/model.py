@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.options import checked
 
 # Shared parts in this room.
 _NOT_FAMILIES = {"model", "layers", "activations", "attention", "likelihood"}
@@ -73,12 +74,47 @@ def config_class(family: str) -> type[ModelConfig]:
 
 
 def from_dict(values: Mapping[str, Any]) -> ModelConfig:
-    """The config of a checkpoint; unknown fields are refused."""
+    """The config of a checkpoint; unknown and mistyped fields are refused."""
     cls = config_class(str(values.get("family")))
-    given = {k: v for k, v in values.items() if k != "family"}
-    known = {f.name for f in dataclasses.fields(cls)}
-    for name in given:
+    return cls(**checked_fields(cls, {k: v for k, v in values.items() if k != "family"}))
+
+
+def checked_fields(cls: type[ModelConfig], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a config as the types it declares.
+
+    Raises:
+        ModelwrightError: one is unknown (the nearest is named) or of a wrong type.
+    """
+    known = [f.name for f in dataclasses.fields(cls)]
+    for name in values:
         if name not in known:
             hint = did_you_mean(name, known)
-            raise ModelwrightError(f"model.{name}: not a field of {cls.family}{hint}")
-    return cls(**given)
+            raise ModelwrightError(
+                f"model.{name}: not a field of {cls.family}{hint}; known: {', '.join(known)}"
+            )
+    return checked("model", cls, values)
+
+
+def fields_for(cls: type[ModelConfig], codec: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that the recipe gives, and those that the data decide through the codec.
+
+    Raises:
+        ModelwrightError: the family does not read what this codec makes, or a size is given that
+            is too small for the data.
+    """
+    try:
+        needed = cls.data_fields(codec)
+    except AttributeError:
+        kind = type(codec).__module__.rpartition(".")[2]
+        raise ModelwrightError(
+            f"model.family: a {cls.family} cannot read what the {kind} codec of this task makes; "
+            "leave model.family out to take the task's own"
+        ) from None
+    for name, size in needed.items():
+        if name not in given or not isinstance(size, int):
+            continue
+        if given[name] < size or (name == "features" and given[name] != size):
+            raise ModelwrightError(
+                f"model.{name}: the data need {size}, not {given[name]}; leave it out"
+            )
+    return {**needed, **given}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
@@ -28,11 +29,11 @@ class Config(ModelConfig):
 
     family: ClassVar[str] = "rnn"
     specimen: ClassVar[dict[str, Any]] = {"features": 4, "outputs": 3, "hidden": 5}
-    features: int
-    outputs: int
-    hidden: int = 128
+    features: PositiveInt
+    outputs: PositiveInt
+    hidden: PositiveInt = 128
     activation: str = "sigmoid"
-    mean_length: float = 1.0
+    mean_length: PositiveFloat = 1.0
 
     def __post_init__(self) -> None:
         activation(self.activation)

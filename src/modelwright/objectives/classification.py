@@ -39,6 +39,11 @@ class Objective:
             raise ModelwrightError(
                 f"objective classification: label_smoothing {label_smoothing} is not in [0, 1)"
             )
+        if not hasattr(codec, "labels"):
+            raise ModelwrightError(
+                "objective classification: needs a task with labels, this one has text to learn; "
+                "use next_token"
+            )
         self.codec, self.label_smoothing, self.sigmoid = codec, label_smoothing, sigmoid
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:  # noqa: ARG002

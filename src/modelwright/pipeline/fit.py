@@ -19,10 +19,11 @@ import torch
 from torch import nn
 
 from modelwright import checkpoint, runtime
+from modelwright.checkpoint.layout import step_of
 from modelwright.data.codecs import load_codec, save_codec
 from modelwright.data.shards import open_shard
 from modelwright.errors import CorruptError, Interrupted, ModelwrightError
-from modelwright.models.model import ModelConfig, config_class, from_dict
+from modelwright.models.model import ModelConfig, config_class, fields_for, from_dict
 from modelwright.objectives import make_objective
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
 from modelwright.pipeline.watch import StageObserver
@@ -58,7 +59,7 @@ def fit(run: Run, name: str, say: Say) -> None:
         Interrupted: on Ctrl-C or SIGTERM, saved; the message says how to go on.
     """
     mark = _mark(run, name)
-    if run.is_done(name, mark):
+    if run.is_done(name, mark) and _ended(run, name):
         say(f"{name}: nothing changed, kept")
         return
     record = run.stage(name)
@@ -81,6 +82,13 @@ def _mark(run: Run, name: str) -> str:
     recipe = run.recipe
     stage = recipe.stages[name].model_dump()
     return fingerprint(before, stage, recipe.model, recipe.budget, recipe.seed)
+
+
+def _ended(run: Run, name: str) -> bool:
+    """Whether the checkpoint of the stage's last step is there and sound."""
+    last = checkpoint.newest(run.path / "checkpoints" / name)
+    steps = run.stage(name)["resolved"]["steps"]
+    return last is not None and step_of(last) == steps and not checkpoint.verify(last)
 
 
 class _Job:
@@ -141,9 +149,8 @@ class _Job:
             fields: dict[str, Any] = self.run.stage("train")["resolved"]["model"]
             return fields
         cls = config_class(self.run.recipe.family)
-        fixed = cls.data_fields(self.codec)
         fields = budget.derive_model(self.run.recipe, machine, derived)
-        return cls(**{**fixed, **fields}).to_dict()
+        return cls(**fields_for(cls, self.codec, fields)).to_dict()
 
     def _probe(self, columns: Columns) -> float:
         """Seconds of one training step here: the very step that will run, on a scratch model."""
@@ -312,9 +319,9 @@ class _Job:
             return []
         folder = self.run.path / "data" / self.name / "validation"
         prompts: list[Any] = []
+        codec = cast(Any, self.codec)
         if folder.exists():
             columns = open_shard(folder)
-            codec = cast(Any, self.codec)
             for i in range(min(2, rows_in(columns))):
                 encoded = {k: c[i] for k, c in columns.items()}
                 if self.task.stream:  # the first few tokens of a document, to be continued

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.options import checked
 from modelwright.types import Example, Row, Turn, text_turn
 
 _NOT_TASKS = {"task", "grading"}  # shared parts in this room
@@ -83,10 +83,4 @@ def task_class(name: str) -> type[Task]:
 def make_task(name: str, options: dict[str, Any]) -> Task:
     """The task ``name`` with its options; a mistyped option is refused."""
     cls = task_class(name)
-    known = [p for p in inspect.signature(cls).parameters if p not in ("args", "kwargs")]
-    for option in options:
-        if option not in known:
-            hint = did_you_mean(option, known)
-            allowed = ", ".join(known) or "none"
-            raise ModelwrightError(f"task {name}: no option {option!r}{hint}; known: {allowed}")
-    return cls(**options)
+    return cls(**checked(f"task {name}", cls, options))

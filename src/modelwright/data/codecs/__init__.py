@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
+from modelwright.options import checked
 from modelwright.types import Codec, Example
 
-__all__ = ["fit_codec", "kinds", "load_codec", "save_codec"]
+__all__ = ["codec_options", "fit_codec", "kinds", "load_codec", "save_codec"]
 
 _PREFIX = "codec/"
 
@@ -30,8 +31,13 @@ def _class(kind: str) -> Any:
 
 def fit_codec(kind: str, examples: Iterable[Example], options: Mapping[str, Any]) -> Codec:
     """A codec fitted on ``examples``, which must be those of the train split (law 11)."""
-    codec: Codec = _class(kind).fit(examples, **options)
+    codec: Codec = _class(kind).fit(examples, **codec_options(kind, options))
     return codec
+
+
+def codec_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the codec's fit, checked; a mistyped one is refused."""
+    return checked(f"codec {kind}", _class(kind).fit, options, apart=("examples",))
 
 
 def save_codec(codec: Codec) -> dict[str, bytes]:

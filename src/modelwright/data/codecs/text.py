@@ -47,7 +47,7 @@ class Codec:
         smallest = 256 + len(SPECIAL)
         if vocabulary < smallest:
             raise ModelwrightError(
-                f"tokenizer.vocabulary: {vocabulary} is below {smallest}, "
+                f"codec.vocabulary: {vocabulary} is below {smallest}, "
                 "the 256 bytes and the special tokens; raise it"
             )
         tokenizer = Tokenizer(models.BPE())
