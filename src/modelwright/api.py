@@ -56,7 +56,7 @@ def open_run(source: Source, *overrides: str, out: str | Path | None = None) -> 
     """The run of a recipe (a name, a file, values), or an existing run directory."""
     if isinstance(source, Run):
         return source
-    if isinstance(source, str | Path) and (Path(source) / "recipe.yaml").is_file():
+    if isinstance(source, str | Path) and is_run(source):
         if overrides:
             raise ModelwrightError(
                 f"{source}: an existing run keeps its recipe; give the recipe's name or file "
@@ -70,6 +70,19 @@ def open_run(source: Source, *overrides: str, out: str | Path | None = None) -> 
     else:
         made = recipe.read(str(source), overrides)
     return Run.create(made, ROOT, Path(out) if out else None)
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether a run lies there."""
+    try:
+        return (Path(path) / "recipe.yaml").is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def existing(source: Source) -> Run:
+    """The run that lies at a path; nothing is made."""
+    return Run.open(Path(source)) if isinstance(source, str | Path) else open_run(source)
 
 
 def _stages(last: str, source: Source, overrides: tuple[str, ...], out: str | Path | None) -> Run:
@@ -105,14 +118,14 @@ def run(source: Source, *overrides: str, out: str | Path | None = None) -> Run:
 
 def evaluate(source: Source) -> dict[str, Any]:
     """Measure a trained run on its test split; the content of evaluation.json."""
-    found = open_run(source)
+    found = existing(source)
     with found.locked():
         return pipeline.evaluate(found, say)
 
 
 def load(source: Source, stage: str | None = None) -> Model:
     """The newest model of a run (of ``stage`` "train" or "tune" when given), verified."""
-    return Model(load_fitted(newest_checkpoint(open_run(source), stage)))
+    return Model(load_fitted(newest_checkpoint(existing(source), stage)))
 
 
 def say(line: str) -> None:

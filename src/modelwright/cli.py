@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,20 +40,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A user's mistake is one line, no traceback."""
     try:
         options = _parse(arguments)
-        code: int = options.work(options)
+        with _terminable():
+            code: int = options.work(options)
         return code
     except ModelwrightError as error:
-        print(f"modelwright: {error}", file=sys.stderr)
-        return error.exit_code
+        return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("modelwright: stopped", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _say("stopped; give the same command again to go on", EXIT_INTERRUPTED)
     except BrokenPipeError:  # the reader of our output (a pager, head) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except MemoryError:
-        print("modelwright: out of memory; lower train.batch or the model's size", file=sys.stderr)
-        return EXIT_USAGE
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(f"{place}{error.strerror or error}; mend that and try again", EXIT_MACHINE)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
+        return _say("out of memory; lower train.batch or the model's size", EXIT_USAGE)
+
+
+def _say(problem: str, code: int) -> int:
+    """The one line that matters, on standard error, whatever is in it."""
+    line = " ".join(f"modelwright: {problem}".splitlines())
+    print(line.encode(errors="backslashreplace").decode(), file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does: what is finished is kept, and how to go on is said."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

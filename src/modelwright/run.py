@@ -9,6 +9,7 @@ evaluation.json  report.html                     lock            who is writing 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
@@ -53,7 +54,14 @@ class Run:
         written = path / "recipe.yaml"
         if not written.is_file():
             raise ModelwrightError(f"{path}: not a run directory, it has no recipe.yaml")
-        recipe = parse(yaml.safe_load(written.read_text(encoding="utf-8")), str(written))
+        try:
+            values = yaml.safe_load(written.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise CorruptError(
+                f"{written}: damaged ({reason}); write it again as it was, or use --out"
+            ) from error
+        recipe = parse(values, str(written))
         return cls(path, recipe, _read_json(path / "manifest.json") or {})
 
     @classmethod
@@ -64,7 +72,9 @@ class Run:
         holds the same recipe is taken. With ``out`` a different recipe there is refused.
         """
         path = out or _free(root, recipe)
-        if (path / "recipe.yaml").exists():
+        with _told(path, "cannot be used"):
+            there = (path / "recipe.yaml").exists()
+        if there:
             run = cls.open(path)
             if run.recipe.model_dump() != recipe.model_dump():
                 raise ModelwrightError(
@@ -74,12 +84,8 @@ class Run:
             return run
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ModelwrightError(f"{path}: exists and is not a run; choose another --out")
-        try:
+        with _told(path, "cannot be made"):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MachineError(
-                f"{path}: cannot be made ({error.strerror}); choose another --out"
-            ) from error
         run = cls(path, recipe)
         run.manifest = {
             "run": recipe.name,
@@ -89,9 +95,10 @@ class Run:
             "python": platform.python_version(),
             "stages": {},
         }
-        run.save_manifest()
         text = yaml.safe_dump(recipe.model_dump(exclude_unset=True), sort_keys=False)
-        files.replace_file(path / "recipe.yaml", text.encode())
+        with _told(path, "cannot be written"):
+            run.save_manifest()
+            files.replace_file(path / "recipe.yaml", text.encode())
         return run
 
     @contextmanager
@@ -101,7 +108,9 @@ class Run:
         Raises:
             MachineError: when another process works in this run.
         """
-        with (self.path / "lock").open("a+") as handle:
+        with _told(self.path, "cannot be written"):
+            lock = (self.path / "lock").open("a+")
+        with lock as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -140,7 +149,8 @@ class Run:
             yield record
         except BaseException:
             record.update(status="interrupted", seconds=before + time.perf_counter() - start)
-            self.save_manifest()
+            with contextlib.suppress(OSError):  # a full disk: what went wrong first is said
+                self.save_manifest()
             raise
         record.update(status="done", seconds=round(before + time.perf_counter() - start, 2))
         self.save_manifest()
@@ -159,6 +169,15 @@ class Run:
     def read_json(self, name: str) -> Any:
         """A JSON file of the run, or None when it is not there."""
         return _read_json(self.path / name)
+
+
+@contextlib.contextmanager
+def _told(path: Path, what: str) -> Iterator[None]:
+    """What the disk refuses, as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(f"{path}: {what} ({error.strerror}); choose another --out") from error
 
 
 def _read_json(path: Path) -> Any:

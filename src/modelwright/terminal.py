@@ -32,7 +32,7 @@ FREE_GIB = 2.0
 
 def show(name: str, overrides: Sequence[str]) -> None:
     """Print every value of a recipe (or of a run, as resolved), with the reason it has."""
-    if (Path(name) / "recipe.yaml").is_file():
+    if api.is_run(name):
         run = Run.open(Path(name))
         resolved = run.read_json("resolved.json") or {}
         values = resolved.get("recipe") or run.recipe.model_dump()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from modelwright.errors import Interrupted
+from modelwright.errors import Interrupted, MachineError
 from modelwright.pipeline.fit import fit, load_fitted, newest_checkpoint
 from modelwright.pipeline.measure import evaluate, summary_lines
 from modelwright.pipeline.prepare import Say, prepare
@@ -40,13 +40,15 @@ def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:
     }
     with run.locked():
         for name in stages:
+            again = f"what was finished is kept, continue with `modelwright run {run.path}`"
             try:
                 work[name]()
             except KeyboardInterrupt:
-                raise Interrupted(
-                    f"{name}: stopped; what was finished is kept, continue with "
-                    f"`modelwright run {run.path}`"
-                ) from None
+                raise Interrupted(f"{name}: stopped; {again}") from None
+            except OSError as error:
+                place = f"{error.filename}: " if error.filename else ""
+                why = error.strerror or str(error)
+                raise MachineError(f"{name}: {place}{why}; mend that; {again}") from error
     if "evaluate" in stages:
         for line in summary_lines(run.read_json("evaluation.json")):
             say(f"evaluate: {line}")

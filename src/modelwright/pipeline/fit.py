@@ -28,7 +28,7 @@ from modelwright.objectives import make_objective
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
 from modelwright.pipeline.watch import StageObserver
 from modelwright.recipe import Stage
-from modelwright.run import Run, fingerprint
+from modelwright.run import Run, fingerprint, flatten
 from modelwright.tasks.task import Task, make_task
 from modelwright.training import budget
 from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
@@ -285,12 +285,13 @@ class _Job:
                 _load_parameters(self.model, checkpoint.load(start, groups=["model"]))
             return 0
         state = json.loads(found.documents["state.json"])
-        mine = self._state(found.step)
-        changed = [k for k in mine if state.get(k) != mine[k]]
+        mine, theirs = flatten(self._state(found.step)), flatten({**state, "totals": 0})
+        changed = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k) and k != "totals"]
         if changed:
+            key = changed[0].removeprefix("values.")
             raise ModelwrightError(
-                f"{found.path}: was saved with another {', '.join(changed)}; "
-                "use --out for a new run"
+                f"{found.path}: was trained with {key} = {theirs.get(changed[0])}, now it would be "
+                f"{mine.get(changed[0])}; start a new run with --out, or delete this folder"
             )
         _load_parameters(self.model, found)
         trainer.optimizers.load_state(found.tensors["optimizer"])
@@ -331,7 +332,8 @@ class _Job:
                     prompts.append(codec.example(encoded).given)
         if self.run.recipe.ask and not self.task.stream:
             prompts.insert(0, self.task.question(self.run.recipe.ask))
-        return prompts
+        context = self.values["model"]["context"]
+        return [p for p in prompts if len(codec.prompt(p)) < context]
 
 
 @dataclass(frozen=True)
@@ -372,7 +374,8 @@ def newest_checkpoint(run: Run, stage: str | None = None) -> Path:
         found = checkpoint.newest(run.path / "checkpoints" / name)
         if found is not None:
             return found
-    raise ModelwrightError(f"{run.path}: nothing trained yet; run `modelwright run {run.path}`")
+    what = f"no trained stage {stage!r}" if stage else "nothing trained yet"
+    raise ModelwrightError(f"{run.path}: {what}; run `modelwright run {run.path}`")
 
 
 def mean_loss(fitted: Fitted, batches: Iterator[Columns]) -> tuple[float, int, int]:

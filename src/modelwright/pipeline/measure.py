@@ -197,9 +197,12 @@ def _graded(
 
 
 def _generate(fitted: Fitted, examples: Sequence[Example], tokens: int) -> list[str]:
+    """Greedy answers; a question that the context cannot hold has none, and is graded so."""
     engine = Engine(fitted.model, fitted.codec, max_batch=64)
-    params = SamplingParams(max_tokens=tokens)
-    return [turn.text for turn in engine.answer([e.given for e in examples], params)]
+    fits = [len(engine.prompt(e.given)) < engine.context for e in examples]
+    asked = [e.given for e, fit in zip(examples, fits, strict=True) if fit]
+    answers = iter(engine.answer(asked, SamplingParams(max_tokens=tokens)))
+    return [next(answers).text if fit else "" for fit in fits]
 
 
 def _nearest(fitted: Fitted, columns: Columns) -> NearestAnswer:

@@ -38,6 +38,7 @@ class SamplingParams:
             "temperature": (0 <= self.temperature <= 100, "between 0 and 100"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "top_k": (self.top_k >= 0, "0 (all) or more"),
+            "seed": (self.seed is None or -(1 << 63) <= self.seed < 1 << 63, "a 64-bit integer"),
             "stop": (all(self.stop), "made of non-empty texts"),
         }
         for name, (held, wanted) in checks.items():

@@ -255,6 +255,8 @@ def _listen(host: str, port: int) -> socket.socket:
     Its protocol is named, not left to default: asyncio sends small pieces at once (TCP_NODELAY)
     only then, and a stream of tokens is nothing but small pieces.
     """
+    if not 0 <= port <= 65535:
+        raise ModelwrightError(f"port: {port} is not between 0 (any free one) and 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
