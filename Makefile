@@ -34,8 +34,8 @@ format: venv ## Rewrite the code in the house style
 bench: venv ## Compare with peers: NAME=x [QUICK=1] runs benchmarks/x
 	@$(PY) -m benchmarks "$(NAME)" $(if $(filter-out 0,$(QUICK)),--quick)
 
-docs: venv ## Check that links and references to code in the documents resolve
-	@$(PY) scripts/check_docs.py
+docs: venv ## Check links and references to code in the documents, and the recipe reference
+	@$(PY) scripts/check_docs.py && $(PY) scripts/make_recipe_reference.py --check
 
 clean: ## Remove .venv, caches and build output; runs are kept
 	@rm -rf .venv .venv-unfinished build dist .pytest_cache .mypy_cache .ruff_cache \

@@ -12,7 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from modelwright.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, ModelwrightError, did_you_mean
+from modelwright.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_MACHINE,
+    EXIT_OK,
+    EXIT_USAGE,
+    ModelwrightError,
+    did_you_mean,
+)
 from modelwright.version import __version__
 
 EXIT_CODES = """exit codes:

@@ -21,6 +21,7 @@ def checked(
     options: Mapping[str, Any],
     *,
     apart: Collection[str] = (),
+    joint: str = ": ",
 ) -> dict[str, Any]:
     """``options`` as the types that the parameters of ``function`` declare.
 
@@ -29,6 +30,7 @@ def checked(
         function: a function or a class; its annotations may bear pydantic's constraints.
         options: what the recipe gives.
         apart: parameters that are no options, because the caller gives them.
+        joint: what stands between ``where`` and the option.
 
     Raises:
         ModelwrightError: an option is unknown (the nearest is named) or of a wrong type.
@@ -38,7 +40,7 @@ def checked(
         for p in inspect.signature(function).parameters.values()
         if p.kind not in _VARIADIC and p.name not in apart
     ]
-    declared = function.__init__ if isinstance(function, type) else function
+    declared = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
     hints = typing.get_type_hints(declared, include_extras=True)
     values: dict[str, Any] = {}
     for option, value in options.items():
@@ -52,5 +54,7 @@ def checked(
             first = error.errors()[0]
             inner = "".join(f".{part}" for part in first["loc"])
             shown = f" (got {value!r})" if isinstance(value, str | int | float) else ""
-            raise ModelwrightError(f"{where}: {option}{inner}: {first['msg']}{shown}") from None
+            raise ModelwrightError(
+                f"{where}{joint}{option}{inner}: {first['msg']}{shown}"
+            ) from None
     return values

@@ -172,8 +172,8 @@ class Recipe(Section):
         codec_options(kinds[0], self.codec)
         if len(set(kinds)) > 1:
             raise ModelwrightError(
-                f"tune.task: {self.stages['tune'].task} needs the codec {kinds[1]!r}, but the model "
-                f"is trained with {kinds[0]!r} by train.task: {self.train.task}"
+                f"tune.task: needs the codec {kinds[1]!r}, but train.task {self.train.task} trains "
+                f"with {kinds[0]!r}; choose tasks of one codec"
             )
         return self
 

@@ -82,7 +82,7 @@ class Run:
                     "choose another --out"
                 )
             return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not _vacant(path):
             raise ModelwrightError(f"{path}: exists and is not a run; choose another --out")
         with _told(path, "cannot be made"):
             path.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,7 @@ def _free(root: Path, recipe: Recipe) -> Path:
     number = 1
     while True:
         path = root / (recipe.name if number == 1 else f"{recipe.name}-{number}")
-        if not path.exists():
+        if _vacant(path):
             return path
         try:
             if Run.open(path).recipe.model_dump() == recipe.model_dump():
@@ -223,6 +223,14 @@ def _free(root: Path, recipe: Recipe) -> Path:
         except ModelwrightError:
             pass  # not a run, or one of another version: leave it alone
         number += 1
+
+
+def _vacant(path: Path) -> bool:
+    """Whether nothing is there, or only what a run leaves that was killed while it was made."""
+    if not path.is_dir():
+        return not path.exists()
+    begun = {"manifest.json", "manifest.json.tmp", "recipe.yaml.tmp"}
+    return {p.name for p in path.iterdir()} <= begun
 
 
 def _differences(old: Recipe, new: Recipe) -> str:

@@ -41,8 +41,11 @@ def device() -> torch.device:
 
 
 def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use; OMP_NUM_THREADS lowers them, as it does for torch."""
+    able = hasattr(os, "sched_getaffinity")
+    allowed = len(os.sched_getaffinity(0)) if able else os.cpu_count() or 1
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    return min(allowed, int(named)) if named.isdecimal() and int(named) else allowed
 
 
 def cpu_name() -> str:

@@ -48,7 +48,7 @@ def show(name: str, overrides: Sequence[str]) -> None:
     table.add_column("why", overflow="fold", style="dim")
     for key, value in flatten(values).items():
         why = "given in the recipe" if key in written else reasons.get(key, "default")
-        if value is None and key not in reasons:
+        if value in (None, {}, []) and key not in reasons:
             continue
         table.add_row(key, Text(_short(value)), Text(why))
     Console().print(table)
@@ -131,8 +131,11 @@ def converse(model: api.Model, params: Mapping[str, Any]) -> None:
             question = input("> " if sys.stdin.isatty() else "").strip()
         except EOFError:
             return
-        if question:
-            print(model(question, **params), flush=True)
+        try:
+            if question:
+                print(model(question, **params), flush=True)
+        except ModelwrightError as error:  # a bad question does not end the conversation
+            print(f"modelwright: {error}", file=sys.stderr)
 
 
 def check_machine() -> int:

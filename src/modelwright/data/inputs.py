@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from modelwright.data.sources import DATA_SETS, data_set_folder
+from modelwright.data.sources import DATA_SETS, data_set_folder, source_path
 from modelwright.data.stdlib import module_files, stdlib_root
 from modelwright.errors import ModelwrightError
 
@@ -19,24 +19,33 @@ def input_hashes(source: str, path: str | None = None) -> dict[str, str]:
     if source == "python-stdlib":
         root = Path(path) if path else stdlib_root()
         files = [root / file for file in module_files(root)]
-        return {f"standard library of Python {platform.python_version()}": _all(files)}
+        return {f"standard library of Python {platform.python_version()}": hash_files(files)}
     if source == "digits":
-        return {"digits": f"scikit-learn {metadata.version('scikit-learn')}"}
+        try:
+            return {"digits": f"scikit-learn {metadata.version('scikit-learn')}"}
+        except metadata.PackageNotFoundError:
+            return {"digits": "no scikit-learn"}  # reading them says how to get it
     folder = Path(path) if path else None
-    root = data_set_folder(source, folder) if source in DATA_SETS else Path(source).expanduser()
+    root = data_set_folder(source, folder) if source in DATA_SETS else source_path(source)
     if root.is_file():
-        return {root.name: _all([root])}
+        return {root.name: hash_files([root])}
     files = sorted(p for p in root.rglob("*") if p.is_file())
     if not files:
         raise ModelwrightError(f"{source}: no files there; give a file or a folder with files")
     if len(files) > MANY:
-        return {f"{root.name}/ ({len(files)} files)": _all(files)}
-    return {str(p.relative_to(root)): _all([p]) for p in files}
+        return {f"{root.name}/ ({len(files)} files)": hash_files(files)}
+    return {str(p.relative_to(root)): hash_files([p]) for p in files}
 
 
-def _all(files: list[Path]) -> str:
+def hash_files(files: list[Path]) -> str:
+    """One SHA-256 over the contents of some files, in their order."""
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        try:
+            with path.open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+        except OSError as error:
+            raise ModelwrightError(
+                f"{path}: cannot be read ({error.strerror}); give a readable copy"
+            ) from error
     return digest.hexdigest()

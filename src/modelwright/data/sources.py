@@ -26,6 +26,10 @@ from modelwright.types import Array, Row
 
 ROW_COLUMNS = ("id", "group", "split")  # what a row says about itself, not its content
 FSDD_TEST_TAKES = 5
+ORIGINS = {
+    "mnist": "https://yann.lecun.com/exdb/mnist (four idx .gz files)",
+    "fsdd": "https://github.com/Jakobovski/free-spoken-digit-dataset",
+}
 _NOTES = ("readme", "license", "licence", "notice", "source", "index")
 
 
@@ -50,7 +54,7 @@ def read_rows(source: str, *, path: Path | None = None) -> Iterator[Row]:
             f" no meaning; data sets: {', '.join(DATA_SETS)}; name a file by its path alone"
         )
     else:
-        found = _read_path(Path(source).expanduser(), source)
+        found = _read_path(source_path(source), source)
     return _identified(found, source)
 
 
@@ -73,15 +77,29 @@ def _identified(rows: Iterator[Row], source: str) -> Iterator[Row]:
         raise ModelwrightError(f"{source}: the source is empty, {what}: give one with content")
 
 
+def source_path(source: str) -> Path:
+    """The file or folder that ``source`` names.
+
+    Raises:
+        ModelwrightError: nothing is there; the nearest name is suggested.
+    """
+    path = Path(source).expanduser()
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if there:
+        return path
+    hint = did_you_mean(source, DATA_SETS)
+    if not hint and path.parent.is_dir():
+        hint = did_you_mean(path.name, (p.name for p in path.parent.iterdir()))
+    raise ModelwrightError(
+        f"{source[:200]}: no such file or folder, and no data set of this name{hint};"
+        f" data sets: {', '.join(DATA_SETS)}"
+    )
+
+
 def _read_path(path: Path, source: str) -> Iterator[Row]:
-    if not path.exists():
-        hint = did_you_mean(source, DATA_SETS)
-        if not hint and path.parent.is_dir():
-            hint = did_you_mean(path.name, (p.name for p in path.parent.iterdir()))
-        raise ModelwrightError(
-            f"{source}: no such file or folder, and no data set of this name{hint};"
-            f" data sets: {', '.join(DATA_SETS)}"
-        )
     suffix = formats.format_of(path)
     if path.is_dir():
         if suffix:
@@ -200,7 +218,7 @@ def _data_folder(name: str, path: Path | None, origin: str) -> Path:
 
 def data_set_folder(name: str, path: Path | None) -> Path:
     """Where the files of a named data set lie: ``path``, or a folder of ``data_root``."""
-    return _data_folder(name, path, "where its documentation says")
+    return _data_folder(name, path, ORIGINS[name])
 
 
 def _python_stdlib(path: Path | None) -> Iterator[Row]:
@@ -230,7 +248,7 @@ def _digits(path: Path | None) -> Iterator[Row]:
 
 def _mnist(path: Path | None) -> Iterator[Row]:
     """MNIST: ``pixels`` uint8 (28, 28), ``label`` "0".."9", ``split`` "train" or "test"."""
-    folder = _data_folder("mnist", path, "https://yann.lecun.com/exdb/mnist (four idx .gz files)")
+    folder = data_set_folder("mnist", path)
     for split, stem in (("train", "train"), ("test", "t10k")):
         images = read_idx(_present(folder, f"{stem}-images-idx3-ubyte"), 3)
         labels = read_idx(_present(folder, f"{stem}-labels-idx1-ubyte"), 1)
@@ -277,8 +295,7 @@ def _fsdd(path: Path | None) -> Iterator[Row]:
     Names are digit_speaker_take.wav. The data set's own split: takes 0 to 4 of every digit and
     speaker are the test, the rest is for training.
     """
-    origin = "https://github.com/Jakobovski/free-spoken-digit-dataset"
-    folder = _data_folder("fsdd", path, origin)
+    folder = data_set_folder("fsdd", path)
     if folder.is_file():
         found = tar_members(folder, suffix=".wav")
     elif packed := sorted(folder.glob("*.tar*")):
@@ -287,7 +304,7 @@ def _fsdd(path: Path | None) -> Iterator[Row]:
         found = ((p.name, gunzip(p)) for p in folder.rglob("*.wav"))
     recordings = sorted((Path(name).stem, content) for name, content in found)
     if not recordings:
-        raise ModelwrightError(f"{folder}: no .wav recordings: get them from {origin}")
+        raise ModelwrightError(f"{folder}: no .wav recordings: get them from {ORIGINS['fsdd']}")
     for stem, content in recordings:
         label, _, rest = stem.partition("_")
         speaker, _, take = rest.rpartition("_")

@@ -92,7 +92,7 @@ def checked_fields(cls: type[ModelConfig], values: Mapping[str, Any]) -> dict[st
             raise ModelwrightError(
                 f"model.{name}: not a field of {cls.family}{hint}; known: {', '.join(known)}"
             )
-    return checked("model", cls, values)
+    return checked("model", cls, values, joint=".")
 
 
 def fields_for(cls: type[ModelConfig], codec: Any, given: Mapping[str, Any]) -> dict[str, Any]:

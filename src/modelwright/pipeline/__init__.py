@@ -45,6 +45,8 @@ def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:
                 work[name]()
             except KeyboardInterrupt:
                 raise Interrupted(f"{name}: stopped; {again}") from None
+            except BrokenPipeError:
+                raise
             except OSError as error:
                 place = f"{error.filename}: " if error.filename else ""
                 why = error.strerror or str(error)

@@ -23,6 +23,7 @@ from modelwright.checkpoint.layout import step_of
 from modelwright.data.codecs import load_codec, save_codec
 from modelwright.data.shards import open_shard
 from modelwright.errors import CorruptError, Interrupted, ModelwrightError
+from modelwright.files import rename
 from modelwright.models.model import ModelConfig, config_class, fields_for, from_dict
 from modelwright.objectives import make_objective
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
@@ -64,6 +65,9 @@ def fit(run: Run, name: str, say: Say) -> None:
         return
     record = run.stage(name)
     resuming = record.get("fingerprint") == mark and record.get("resolved") is not None
+    if not resuming:
+        record.pop("resolved", None)
+        _set_aside(run.path / "checkpoints" / name, say)
     with run.working(name, mark) as record:
         job = _Job(run, name, record["resolved"] if resuming else None, say)
         record["resolved"] = job.values
@@ -78,7 +82,8 @@ def fit(run: Run, name: str, say: Say) -> None:
 
 def _mark(run: Run, name: str) -> str:
     """What a stage depends on: the stage before it, and its part of the recipe."""
-    before = run.stage("prepare" if name == "train" else "train").get("fingerprint")
+    prepared, trained = run.stage("prepare").get("content"), run.stage("train").get("fingerprint")
+    before = prepared if name == "train" else (prepared, trained)
     recipe = run.recipe
     stage = recipe.stages[name].model_dump()
     return fingerprint(before, stage, recipe.model, recipe.budget, recipe.seed)
@@ -89,6 +94,17 @@ def _ended(run: Run, name: str) -> bool:
     last = checkpoint.newest(run.path / "checkpoints" / name)
     steps = run.stage(name)["resolved"]["steps"]
     return last is not None and step_of(last) == steps and not checkpoint.verify(last)
+
+
+def _set_aside(folder: Path, say: Say) -> None:
+    """Keep the checkpoints of other data apart: training must not go on from them."""
+    if not folder.exists():
+        return
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}-before-{number}")).exists():
+        number += 1
+    rename(folder, aside)
+    say(f"{folder.name}: the data have changed, training anew; {aside} keeps the earlier model")
 
 
 class _Job:

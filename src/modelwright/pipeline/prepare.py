@@ -8,6 +8,7 @@ data part and the code that prepares are the same.
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from modelwright.data.clean import clean_rows
 from modelwright.data.codecs import fit_codec, load_codec, save_codec
 from modelwright.data.dedup import drop_duplicates
-from modelwright.data.inputs import input_hashes
+from modelwright.data.inputs import hash_files, input_hashes
 from modelwright.data.shards import write_shard
 from modelwright.data.sources import read_rows
 from modelwright.data.split import PARTS, leakage_audit, split_rows
@@ -39,7 +40,7 @@ def prepare(run: Run, say: Say) -> None:
     mark = fingerprint(
         inputs, data.model_dump(), run.recipe.codec, run.recipe.seed, tasks, source_hash("data")
     )
-    if run.is_done("prepare", mark):
+    if run.is_done("prepare", mark) and _present(run):
         say("prepare: nothing changed, kept")
         return
     with run.working("prepare", mark) as record:
@@ -61,6 +62,24 @@ def prepare(run: Run, say: Say) -> None:
             for task, of in prepared["tasks"].items()
             for part, facts in of["splits"].items()
         }
+        record["content"] = _content(run)
+
+
+def _present(run: Run) -> bool:
+    """Whether what was prepared is still there: a user may delete a damaged part of it."""
+    made = run.stage("prepare").get("content", {})
+    return bool(made) and all((run.path / "data" / folder).is_dir() for folder in made)
+
+
+def _content(run: Run) -> dict[str, str]:
+    """Folder -> SHA-256 of what training reads: it is redone when that changes, and only then."""
+    data = run.path / "data"
+    parts = [f"{stage}/{part}" for stage in run.recipe.stages for part in PARTS]
+    return {
+        folder: hash_files(sorted((data / folder).iterdir()))
+        for folder in ("codec", *parts)
+        if (data / folder).is_dir()
+    }
 
 
 def _split(data: Data, seed: int, say: Say) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
@@ -171,6 +190,7 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
     for part, examples in made.examples.items():
         folder = run.path / "data" / name / part
         if not examples:
+            shutil.rmtree(folder, ignore_errors=True)  # of data that have changed since
             continue
         say(f"prepare: {name}: encoding {len(examples):,} examples of {part}")
         tokens = [0]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from modelwright.errors import ModelwrightError
 from modelwright.tasks.task import Task
-from modelwright.types import Example, Row, text_turn
+from modelwright.types import Example, Row, Turn, text_turn
 
 
 class Documents(Task):
@@ -37,3 +37,7 @@ class Documents(Task):
                 "name the column that holds it with data.columns.text"
             )
         return iter([Example((text_turn("document", row["text"], learn=True),))])
+
+    def question(self, text: str) -> Sequence[Turn]:
+        """A text to go on with: what was never taught to answer continues."""
+        return (text_turn("document", text),)

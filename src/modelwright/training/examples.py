@@ -89,14 +89,15 @@ class Windows:
     ) -> None:
         self.tokens = ragged_column(columns, "tokens").values
         self.learn = ragged_column(columns, "learn").values
-        self.length, self.seed, self.accumulate, self.batch = length, seed, accumulate, batch
-        self.per_step = batch * accumulate
+        self.length, self.seed, self.accumulate = length, seed, accumulate
         self.total = (len(self.tokens) - 1) // length - 1  # one less: room for the offset
         if self.total < 1:
             raise ModelwrightError(
                 f"data: {len(self.tokens)} training tokens are too few for model.context={length};"
                 " give more text or a smaller context"
             )
+        self.batch = min(batch, self.total)
+        self.per_step = self.batch * accumulate
         self._epoch: tuple[int, Array] | None = None
 
     def starts(self, epoch: int) -> Array:

@@ -169,7 +169,15 @@ def build_optimizers(
         return Optimizers(model, [sgd])
     if name == "adam":
         return Optimizers(
-            model, [torch.optim.Adam([p for _, p in trainable], lr=learning_rate, foreach=True)]
+            model,
+            [
+                torch.optim.Adam(
+                    [p for _, p in trainable],
+                    lr=learning_rate,
+                    weight_decay=weight_decay,
+                    foreach=True,
+                )
+            ],
         )
     betas = (0.9, 0.95)
     if name == "adamw":

@@ -7,6 +7,7 @@ Layout of tokens: a document is its text and <|end|>; a conversation is, turn by
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -24,6 +25,8 @@ SPECIAL = (END, *(f"<|{role}|>" for role in ROLES))
 # Words with their leading space, numbers of at most three digits, punctuation runs, and white
 # space kept in runs so that indentation is one token.
 _SPLIT = r" ?[A-Za-z]+|\p{N}{1,3}| ?[^\s\p{N}A-Za-z]+\n*|\s*\n|\s+(?!\S)|\s+"
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Codec:
@@ -64,7 +67,7 @@ class Codec:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        texts = (turn.text for example in examples for turn in example.turns)
+        texts = (_encodable(turn.text) for example in examples for turn in example.turns)
         tokenizer.train_from_iterator(texts, trainer)
         return cls(tokenizer)
 
@@ -86,7 +89,7 @@ class Codec:
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self.tokenizer.encode(_encodable(text), add_special_tokens=False).ids
         return ids
 
     def spell(self, tokens: Iterable[int]) -> bytes:
@@ -173,6 +176,11 @@ class Codec:
         """Read what ``save`` wrote."""
         document = json.loads(files["tokenizer.json"])
         return cls(Tokenizer.from_str(json.dumps(document)))
+
+
+def _encodable(text: str) -> str:
+    """The text with U+FFFD for lone surrogates, which no UTF-8 can spell; JSON may hold them."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
 def _byte_characters() -> dict[int, str]:
