@@ -76,16 +76,23 @@ class Run:
             there = (path / "recipe.yaml").exists()
         if there:
             run = cls.open(path)
-            if run.recipe.model_dump() != recipe.model_dump():
+            if run.recipe.model_dump() == recipe.model_dump():
+                return run
+            if not run.blank:
                 raise ModelwrightError(
                     f"{path}: holds a run of another recipe ({_differences(run.recipe, recipe)}); "
                     "choose another --out"
                 )
-            return run
+            with run.locked():  # nothing came of it: the corrected recipe takes its place
+                return cls._begin(path, recipe)
         if not _vacant(path):
             raise ModelwrightError(f"{path}: exists and is not a run; choose another --out")
         with _told(path, "cannot be made"):
             path.mkdir(parents=True, exist_ok=True)
+        return cls._begin(path, recipe)
+
+    @classmethod
+    def _begin(cls, path: Path, recipe: Recipe) -> Run:
         run = cls(path, recipe)
         run.manifest = {
             "run": recipe.name,
@@ -100,6 +107,12 @@ class Run:
             run.save_manifest()
             files.replace_file(path / "recipe.yaml", text.encode())
         return run
+
+    @property
+    def blank(self) -> bool:
+        """Whether no stage has finished or is at work: nothing would be lost with it."""
+        states = {r.get("status") for r in self.manifest.get("stages", {}).values()}
+        return not states & {"done", "running"} and not (self.path / "checkpoints").exists()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -218,7 +231,8 @@ def _free(root: Path, recipe: Recipe) -> Path:
         if _vacant(path):
             return path
         try:
-            if Run.open(path).recipe.model_dump() == recipe.model_dump():
+            there = Run.open(path)
+            if there.blank or there.recipe.model_dump() == recipe.model_dump():
                 return path
         except ModelwrightError:
             pass  # not a run, or one of another version: leave it alone

@@ -60,11 +60,12 @@ def _forecast(made: recipe.Recipe) -> tuple[dict[str, Any], dict[str, str]]:
     derived = budget.Derived()
     budget.derive_machine(made, machine, derived)
     fields = budget.derive_model(made, machine, derived)
-    context = config_class(made.family).__dataclass_fields__.get("context")
+    family = config_class(made.family)
+    context = family.__dataclass_fields__.get("context")
     window = int(fields.get("context", context.default if context else 1))
     for name, stage in made.stages.items():
         budget.derive_batch(made, name, window, derived)
-        budget.derive_rates(stage, name, made.family == "decoder", derived)
+        budget.derive_rates(stage, name, family.optimizer, derived)
         if stage.steps is None:
             derived.reasons[f"{name}.steps"] = (
                 "derived when the data are prepared and a step of this model has been measured"

@@ -138,9 +138,9 @@ RECIPES = {
     "nul": (b"a: \0", "not valid YAML"),
     "deep": (b"[" * 5000, "nested too deeply"),
     "code": (b"a: !!python/object/apply:os.system [x]", "could not determine a constructor"),
-    "number": (b"1: 2\n", "unknown key"),
+    "number": (b"1: 2\n", "data: is missing"),
     "date": (b"name: 2024-01-01\ndata: {source: x}\ntrain: {task: documents}", "name"),
-    "no data": (b"train: {task: documents}", "data: is missing; every recipe needs it"),
+    "no-data": (b"train: {task: documents}", "data: is missing; every recipe needs it"),
     "bad name!": (b"data: {source: x}\ntrain: {task: documents}", "name: String should match"),
 }
 
@@ -182,7 +182,7 @@ def test_a_recipe_that_is_not_there(refused: Refuse, name: str, words: str) -> N
         (["rnu"], "(did you mean 'run'?)"),
         (["run"], "arguments are required: recipe"),
         (["run", "tiny.yaml", "--bogus"], "unrecognized arguments: --bogus"),
-        (["run", "tiny.yaml", "steps"], "unrecognized arguments: steps"),
+        (["run", "tiny.yaml", "steps"], "steps: write overrides as key=value"),
         (["run", "tiny.yaml", "--out"], "argument --out: expected one argument"),
         (["run", "tiny.yaml", "--out", "tiny.yaml"], "exists and is not a run"),
         (["run", "tiny.yaml", "--out", "."], "exists and is not a run"),

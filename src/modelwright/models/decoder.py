@@ -32,6 +32,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "decoder"
+    optimizer: ClassVar[str] = "muon"
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,
         "depth": 2,

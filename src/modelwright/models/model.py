@@ -28,6 +28,7 @@ class ModelConfig:
     """
 
     family: ClassVar[str]
+    optimizer: ClassVar[str] = "adamw"  # used unless the recipe names one
     specimen: ClassVar[dict[str, Any]]
 
     def build(self) -> nn.Module:

@@ -144,7 +144,7 @@ class _Job:
         columns = self._fitting("train")
         mean = window if self.task.stream else _mean_length(columns, self.codec)
         budget.derive_batch(run.recipe, name, mean, derived)
-        budget.derive_rates(self.stage, name, self.config.family == "decoder", derived)
+        budget.derive_rates(self.stage, name, self.config.optimizer, derived)
         values = {k.partition(".")[2]: v for k, v in derived.values.items() if _of(k, name)}
         self.values.update(values)
         examples = self._examples(columns)
@@ -183,7 +183,7 @@ class _Job:
     def _fitting(self, part: str) -> Columns:
         """The examples of a split, without those longer than the model's context."""
         columns = open_shard(self.run.path / "data" / self.name / part)
-        context = self.values["model"].get("context") if hasattr(self, "values") else None
+        context = self.values["model"].get("context")
         lengths = longest(columns, self.codec.ragged)
         if self.task.stream or context is None or lengths is None:
             return columns

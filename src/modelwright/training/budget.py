@@ -21,6 +21,10 @@ from modelwright.recipe import Recipe, Stage, count, seconds
 TOKENS_PER_PARAMETER = 4.0
 EXPECTED_UTILISATION = 0.30  # of the measured matrix-product speed, for small models on a CPU
 TUNE_SHARE = 0.3
+OPTIMIZER_REASONS = {
+    "muon": "about 1.5 x fewer steps than AdamW on matrices (Jordan et al. 2024)",
+    "adamw": "a safe default for every model",
+}
 PASSES = 4.0  # more passes over the same text teach little (arXiv:2305.16264, figure 3)
 
 
@@ -120,17 +124,13 @@ def derive_batch(recipe: Recipe, name: str, window: int, derived: Derived) -> in
     return batch
 
 
-def derive_rates(stage: Stage, name: str, family_is_decoder: bool, derived: Derived) -> None:
-    """Optimiser, learning rates and schedule."""
+def derive_rates(stage: Stage, name: str, preferred: str, derived: Derived) -> None:
+    """Optimiser, learning rates and schedule; ``preferred`` is the model family's optimiser."""
     tuning = name == "tune"
     optimizer = derived.put(
         f"{name}.optimizer",
         stage.optimizer,
-        lambda: (
-            ("muon", "about 1.5 x fewer steps than AdamW on matrices (Jordan et al. 2024)")
-            if family_is_decoder
-            else ("adamw", "a safe default for every model")
-        ),
+        lambda: (preferred, OPTIMIZER_REASONS[preferred]),
     )
     rate = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 4e-3}[optimizer]
     derived.put(
