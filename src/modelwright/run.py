@@ -69,7 +69,8 @@ class Run:
         """The run of this recipe: continued when it exists, else made.
 
         Without ``out`` the first of NAME, NAME-2, NAME-3, ... under ``root`` that is free or
-        holds the same recipe is taken. With ``out`` a different recipe there is refused.
+        holds the same recipe is taken. With ``out`` a different recipe there is refused. A run of
+        which nothing came, since its first stage failed, counts as free.
         """
         path = out or _free(root, recipe)
         with _told(path, "cannot be used"):
@@ -113,6 +114,15 @@ class Run:
         """Whether no stage has finished or is at work: nothing would be lost with it."""
         states = {r.get("status") for r in self.manifest.get("stages", {}).values()}
         return not states & {"done", "running"} and not (self.path / "checkpoints").exists()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process works in the run."""
+        try:
+            with self.locked():
+                return False
+        except MachineError:
+            return True
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -232,7 +242,7 @@ def _free(root: Path, recipe: Recipe) -> Path:
             return path
         try:
             there = Run.open(path)
-            if there.blank or there.recipe.model_dump() == recipe.model_dump():
+            if (there.blank and not there.busy) or there.recipe.model_dump() == recipe.model_dump():
                 return path
         except ModelwrightError:
             pass  # not a run, or one of another version: leave it alone
