@@ -19,6 +19,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +44,7 @@ ask: What does `textwrap.wrap` do?
 """
 
 
+@cache
 def rows() -> list[dict[str, str]]:
     """Every documented function of some modules: its source as text, and what it is."""
     found = []

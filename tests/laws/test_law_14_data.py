@@ -30,10 +30,16 @@ def prepare(
     (tmp_path / "table.yaml").write_text(LABELLED)
     monkeypatch.chdir(tmp_path)
 
-    def run(source: str, *overrides: str, recipe: str = "tiny", code: int = EXIT_USAGE) -> str:
+    def run(
+        source: str,
+        *overrides: str,
+        recipe: str = "tiny",
+        code: int = EXIT_USAGE,
+        out: str = "run",
+    ) -> str:
         capsys.readouterr()
         given = ["train", f"{recipe}.yaml", f"data.source={source}", *overrides]
-        assert main([*given, "--out", "run"]) == code
+        assert main([*given, "--out", out]) == code
         return the_line(capsys.readouterr().err)
 
     return run
@@ -151,7 +157,7 @@ def test_a_task_for_other_data(prepare: Prepare) -> None:
         ("model.width=7", "model.width: 7 is not an even multiple of heads=2"),
         ("codec.vocabulary=10", "codec.vocabulary: 10 is below 260"),
     ):
-        assert words in prepare("corpus.jsonl", override)
+        assert words in prepare("corpus.jsonl", override, out=override)
 
 
 def test_text_that_no_file_can_hold_is_learned_all_the_same(
