@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def cuts(draw: st.DrawFn) -> list[int]:
     """Sizes of at least one row each that add up to all rows."""
     borders = draw(st.sets(st.integers(1, ROWS - 1), max_size=ROWS - 1))
     ends = [0, *sorted(borders), ROWS]
-    return [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    return [b - a for a, b in pairwise(ends)]
 
 
 @every_task
@@ -87,7 +88,7 @@ def test_accumulate_takes_the_same_examples(name: str) -> None:
     assert whole.examples.per_step == cut.examples.per_step == batch
     for step in range(4):
         one, three = whole.examples(step), cut.examples(step)
-        assert len(three) >= 3 > 0
+        assert len(three) >= 3
         assert sorted(rows_of(one)) == sorted(rows_of(three))
     left, right = whole.step(0), cut.step(0)
     assert right.items == left.items

@@ -7,14 +7,16 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelwright import checkpoint, files
 from modelwright.errors import EXIT_CORRUPT, EXIT_INTERRUPTED, EXIT_MACHINE
-from tests.programs import Programs, command, outcome, serving, the_line
+from tests.programs import Programs, environment, outcome, serving, the_line
 
 TRAIN = ("train", "tiny.yaml", "train.steps=20")
 
@@ -69,15 +71,15 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "file", "at", "words"), DAMAGES)
+@pytest.mark.parametrize("case", DAMAGES, ids=lambda c: f"{c[0].__name__} {c[1]} at {c[2]}")
 def test_a_damaged_checkpoint_is_refused_and_training_goes_back(
-    programs: Programs, trained: Path, run: Path, damage, file: str, at: float, words: str
+    programs: Programs, trained: Path, run: Path, case: tuple[Any, str, float, str]
 ) -> None:
+    damage, file, at, words = case
     damage(last(run, file), at)
-    broken = str(last(Path(run.name).absolute().parent / run.name, file)) if False else file
     for arguments in (["ask", run.name, "q"], ["serve", run.name, "--port", "0"]):
         line = the_line(programs.run(*arguments, code=EXIT_CORRUPT))
-        assert f"{run.name}/checkpoints/train/step-00000020/{broken}: " in line
+        assert f"{run.name}/checkpoints/train/step-00000020/{file}: " in line
         assert words in line
         assert f"go back to {run.name}/checkpoints/train/step-00000015" in line
     said = programs.run("check", run.name, code=EXIT_CORRUPT)
@@ -244,10 +246,19 @@ def test_stopped_at_every_stage_and_continued(programs: Programs, number: signal
     assert programs.run("run", out).count("nothing changed, kept") == 4
 
 
-def test_stopped_before_anything_began(programs: Programs) -> None:
-    """Also while the libraries are still being imported."""
-    for delay in ("0.1", "0.6", "1.2"):
-        line = ["timeout", "-s", "INT", delay, "python", "-m", "modelwright", "show", "quickstart"]
-        del line
-    done = command("ask", "nowhere", cwd=programs.cwd)
-    assert done.returncode == 2
+@pytest.mark.parametrize("module", ["pydantic", "numpy", "torch"])
+def test_stopped_while_the_libraries_are_imported(programs: Programs, module: str) -> None:
+    line = [sys.executable, "-X", "importtime", "-m", "modelwright", "show", "quickstart"]
+    process = subprocess.Popen(
+        line, cwd=programs.cwd, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    said = []
+    for words in process.stderr:
+        said.append(words)
+        if f" {module}" in words:
+            process.send_signal(signal.SIGINT)
+            break
+    said += process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == EXIT_INTERRUPTED, "".join(said[-20:])
+    assert "stopped" in the_line("".join(said))

@@ -6,6 +6,8 @@ Written to a temporary folder that takes its name when complete, so a reader nev
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,14 +42,24 @@ def write_shard(folder: Path, encoded: Iterable[Encoded], ragged: Sequence[str])
     for name, chunks in fields.items():
         values = np.concatenate(chunks)
         if name in lengths:
-            np.save(temporary / f"{name}.values.npy", values, allow_pickle=False)
+            _write(temporary / f"{name}.values.npy", values)
             offsets = np.concatenate([[0], np.cumsum(lengths[name])]).astype(np.int64)
-            np.save(temporary / f"{name}.offsets.npy", offsets, allow_pickle=False)
+            _write(temporary / f"{name}.offsets.npy", offsets)
         else:
-            np.save(temporary / f"{name}.npy", values, allow_pickle=False)
+            _write(temporary / f"{name}.npy", values)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.replace(folder)
     return count
+
+
+def _write(path: Path, values: Array) -> None:
+    try:
+        np.save(path, values, allow_pickle=False)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        # numpy says "46392 requested and 6080 written" when the disk is full
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def _join(

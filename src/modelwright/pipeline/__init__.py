@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:
             except OSError as error:
                 place = f"{error.filename}: " if error.filename else ""
                 why = error.strerror or str(error)
-                raise MachineError(f"{name}: {place}{why}; mend that; {again}") from error
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                remedy = "free some space" if full else "mend that"
+                raise MachineError(f"{name}: {place}{why}; {remedy}; {again}") from error
     if "evaluate" in stages:
         for line in summary_lines(run.read_json("evaluation.json")):
             say(f"evaluate: {line}")

@@ -27,7 +27,7 @@ from modelwright.files import rename
 from modelwright.models.model import ModelConfig, config_class, fields_for, from_dict
 from modelwright.objectives import make_objective
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
-from modelwright.pipeline.watch import StageObserver
+from modelwright.pipeline.watch import CHECKS, StageObserver
 from modelwright.recipe import Stage
 from modelwright.run import Run, fingerprint, flatten
 from modelwright.tasks.task import Task, make_task
@@ -158,7 +158,13 @@ class _Job:
         values = {**given, **derived.values}
         _write_resolved(run, values, derived.reasons)
         stage = {k.partition(".")[2]: v for k, v in values.items() if _of(k, name)}
-        return {"model": fields, **stage}
+        timed = run.recipe.budget and self.stage.steps is None and self.stage.epochs is None
+        return {"model": fields, **stage, "timed": bool(timed and self._can_replan(stage))}
+
+    def _can_replan(self, stage: dict[str, Any]) -> bool:
+        """Whether the rate is constant long enough for the number of steps to be open."""
+        falls_at: float = 1 - stage["decay"]
+        return stage["schedule"] == "warmup_stable_decay" and falls_at >= CHECKS[-1]
 
     def _model_fields(self, machine: runtime.Machine, derived: budget.Derived) -> dict[str, Any]:
         if self.name == "tune":
@@ -277,6 +283,8 @@ class _Job:
             codec=self.codec,
             epoch_steps=per_epoch if self.stage.epochs else 0.0,
             say=self.say,
+            allowed=self._timed() if v.get("timed") else 0.0,
+            replan=lambda step, steps: self._replan(trainer, step, steps),
             totals=self.totals,
             write=lambda step, totals: self._save(trainer, step, totals),
         )
@@ -285,6 +293,25 @@ class _Job:
             if first < v["steps"]:
                 trainer.run(first, observer)
         record.update(observer.summary(), parameters=parameters)
+
+    def _timed(self) -> float:
+        """Seconds for this stage, less a share for validating, sampling and saving."""
+        return budget.stage_seconds(self.run.recipe, self.name) or 0.0
+
+    def _replan(self, trainer: Trainer, step: int, steps: int) -> None:
+        """Fix a new number of steps, keeping the warm-up, and record it before going on."""
+        v = self.values
+        per_epoch = trainer.examples.total / trainer.examples.per_step
+        steps = max(step + 1, min(steps, math.ceil(budget.PASSES * per_epoch)))
+        v["warmup"] = v["warmup"] * v["steps"] / steps
+        v["steps"] = trainer.steps = steps
+        trainer.warmup = v["warmup"]
+        every = {f"{name}_every": max(1, steps // 10) for name in ("validate", "save")}
+        v.update({k: n for k, n in every.items() if getattr(self.stage, k) is None})
+        reason = f"planned anew at step {step}, for the time of a step until then"
+        values = {f"{self.name}.{k}": v[k] for k in ("steps", "warmup", *every)}
+        _write_resolved(self.run, values, {f"{self.name}.steps": reason})
+        self.run.save_manifest()
 
     def _resume(self, trainer: Trainer) -> int:
         """Load the newest sound checkpoint of this stage, or start from the stage before."""
@@ -315,7 +342,10 @@ class _Job:
         return found.step
 
     def _state(self, step: int) -> dict[str, Any]:
-        exact = {k: v for k, v in self.values.items() if not k.endswith("_every")}
+        planned = {"steps", "warmup"} if self.values.get("timed") else set()
+        exact = {
+            k: v for k, v in self.values.items() if not k.endswith("_every") and k not in planned
+        }
         return json.loads(  # type: ignore[no-any-return]
             json.dumps({"stage": self.name, "step": step, "values": exact})
         )

@@ -21,6 +21,7 @@ from modelwright.training.train import Observer, Record, Trainer, compute
 from modelwright.types import Codec, Columns, Turn
 
 SAMPLE_TOKENS = 48
+CHECKS = (0.1, 0.2, 0.3)  # shares of the time at which the steps are planned anew
 
 
 @dataclass
@@ -39,6 +40,8 @@ class StageObserver(Observer):
     codec: Codec
     epoch_steps: float  # steps of one pass over the data; 0: do not speak of epochs
     say: Callable[[str], None]
+    allowed: float  # seconds this stage may take; 0: its steps are fixed
+    replan: Callable[[int, int], None]  # (step, new number of steps)
     totals: dict[str, float]  # of the steps before ``first``
     write: Callable[[int, dict[str, float]], None]
 
@@ -50,6 +53,10 @@ class StageObserver(Observer):
         zero = {"computed": 0, "items": 0, "busy_seconds": 0.0, "epoch_loss": 0.0, "epoch_items": 0}
         self.totals = {**zero, **self.totals}
         self.saved = self.first
+        self.began = self.log.offset
+        self.checks = (
+            [] if not self.allowed else [s for s in CHECKS if s * self.allowed > self.began]
+        )
         return self
 
     def __exit__(
@@ -65,6 +72,8 @@ class StageObserver(Observer):
     def after_step(self, record: Record, *, last: bool) -> None:
         """Log the step; validate, sample and save when it is time."""
         v, step = self.values, record.step
+        if self.checks and not last:
+            self._keep_to_time(step)
         self.totals["computed"] += record.computed
         self.totals["items"] += record.items
         self.totals["busy_seconds"] += record.seconds
@@ -106,6 +115,22 @@ class StageObserver(Observer):
             self.say(f"{self.name}: epoch {done}/{epochs:.0f}  running loss {loss:.4f}")
             self.log.write({"step": record.step, "epoch": done, "running_loss": loss})
             self.totals.update(epoch_loss=0.0, epoch_items=0)
+
+    def _keep_to_time(self, step: int) -> None:
+        """At set shares of the time, plan as many steps as the speed so far lets it have.
+
+        Always before the rate begins to fall: with a warm-up-stable-decay schedule the steps
+        already done are then those of the new plan as well.
+        """
+        spent = time.perf_counter() - self.started
+        if self.began + spent < self.checks[0] * self.allowed or step - self.first < 5:
+            return
+        self.checks.pop(0)
+        left = self.allowed - self.began - spent
+        steps = step + int(left / (spent / (step - self.first)))
+        earliest = math.ceil((step + 1) / max(1e-6, 1 - self.values["decay"]))
+        self.replan(step, max(steps, earliest))
+        self.progress.total = self.values["steps"]
 
     def save(self, step: int) -> None:
         """Write the checkpoint of ``step``, once."""

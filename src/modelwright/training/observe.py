@@ -109,7 +109,7 @@ class ProgressLine:
         """Show that ``done`` of ``total`` are done, with a short note of the rates."""
         self.done = done
         if self.bar:
-            self.bar.update(self.task, completed=done, note=note)
+            self.bar.update(self.task, completed=done, total=self.total, note=note)
             return
         now = time.perf_counter()
         if done < self.total and now - self.last < self.every:

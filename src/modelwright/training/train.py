@@ -58,7 +58,8 @@ class Trainer:
         """
         self.model.to(self.device).train()
         with _stop_requests() as stop:
-            for step in range(first, self.steps):
+            step = first
+            while step < self.steps:  # not a range: a timed stage may be re-planned on its way
                 started = time.perf_counter()
                 record = self.step(step)
                 record.seconds = time.perf_counter() - started
@@ -67,6 +68,7 @@ class Trainer:
                 if stop() and not last:
                     observer.save(step + 1)
                     raise Interrupted(f"stopped after step {step + 1} of {self.steps}, saved")
+                step += 1
 
     def step(self, step: int) -> Record:
         """One update: forward and backward over all micro-batches, clip, step."""
