@@ -16,7 +16,7 @@ from typing import Any
 
 from modelwright import pipeline, recipe
 from modelwright.errors import ModelwrightError
-from modelwright.pipeline.fit import Fitted, load_fitted, newest_checkpoint
+from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
 from modelwright.run import Run
 from modelwright.serving.classifier import Classifier
 from modelwright.serving.engine import Engine

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from modelwright.errors import Interrupted, MachineError
-from modelwright.pipeline.fit import fit, load_fitted, newest_checkpoint
+from modelwright.pipeline.fit import fit
+from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from modelwright.pipeline.measure import evaluate, summary_lines
 from modelwright.pipeline.prepare import Say, prepare
 from modelwright.recipe import Recipe

@@ -9,48 +9,35 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from modelwright import checkpoint, runtime
 from modelwright.checkpoint.layout import step_of
-from modelwright.data.codecs import load_codec, save_codec
+from modelwright.data.codecs import save_codec
 from modelwright.data.shards import open_shard
-from modelwright.errors import CorruptError, Interrupted, ModelwrightError
+from modelwright.errors import Interrupted, ModelwrightError
 from modelwright.files import rename
-from modelwright.models.model import ModelConfig, config_class, fields_for, from_dict
+from modelwright.models.model import config_class, fields_for, from_dict
 from modelwright.objectives import make_objective
+from modelwright.pipeline.fitted import TaskName, load_parameters
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
 from modelwright.pipeline.watch import CHECKS, StageObserver
 from modelwright.recipe import Stage
 from modelwright.run import Run, fingerprint, flatten
-from modelwright.tasks.task import Task, make_task
+from modelwright.tasks.task import make_task
 from modelwright.training import budget
 from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
 from modelwright.training.optimizers import build_optimizers
-from modelwright.training.train import Trainer, compute
-from modelwright.types import Codec, Columns, Objective, rows_in, take
+from modelwright.training.train import Trainer
+from modelwright.types import Codec, Columns, rows_in, take
 
 VALIDATION_BATCHES = 8  # during training; the evaluation takes the whole split
-
-
-@dataclass
-class Fitted:
-    """A trained model as it lies in a checkpoint, with all that is needed to use it."""
-
-    model: nn.Module
-    config: ModelConfig
-    codec: Codec
-    task: Task
-    objective: Objective
-    path: Path
-    step: int
 
 
 def fit(run: Run, name: str, say: Say) -> None:
@@ -325,7 +312,7 @@ class _Job:
                     raise ModelwrightError(
                         f"{self.run.path}: nothing trained to tune; run `modelwright train` first"
                     )
-                _load_parameters(self.model, checkpoint.load(start, groups=["model"]))
+                load_parameters(self.model, checkpoint.load(start, groups=["model"]))
             return 0
         state = json.loads(found.documents["state.json"])
         mine, theirs = flatten(self._state(found.step)), flatten({**state, "totals": 0})
@@ -336,7 +323,7 @@ class _Job:
                 f"{found.path}: was trained with {key} = {theirs.get(changed[0])}, now it would be "
                 f"{mine.get(changed[0])}; start a new run with --out, or delete this folder"
             )
-        _load_parameters(self.model, found)
+        load_parameters(self.model, found)
         trainer.optimizers.load_state(found.tensors["optimizer"])
         self.totals = state["totals"]
         return found.step
@@ -354,7 +341,7 @@ class _Job:
         documents = {
             "state.json": json.dumps({**self._state(step), "totals": totals}, indent=1).encode(),
             "model.json": json.dumps(self.config.to_dict(), indent=1).encode(),
-            "task.json": json.dumps(asdict(_TaskName.of(self.stage))).encode(),
+            "task.json": json.dumps(asdict(TaskName.of(self.stage))).encode(),
             **save_codec(self.codec),
         }
         tensors = {"model": self.model.state_dict(), "optimizer": trainer.optimizers.state()}
@@ -380,69 +367,6 @@ class _Job:
             prompts.insert(0, self.task.question(self.run.recipe.ask))
         context = self.values["model"]["context"]
         return [p for p in prompts if len(codec.prompt(p)) < context]
-
-
-@dataclass(frozen=True)
-class _TaskName:
-    """A task as a checkpoint remembers it."""
-
-    task: str
-    options: dict[str, Any]
-    objective: str
-    objective_options: dict[str, Any]
-
-    @classmethod
-    def of(cls, stage: Stage) -> _TaskName:
-        objective = stage.objective or make_task(stage.task, stage.options).objective
-        return cls(stage.task, stage.options, objective, stage.objective_options)
-
-
-def load_fitted(path: Path) -> Fitted:
-    """The model of a checkpoint, verified, in evaluation mode on the best device."""
-    found = checkpoint.load(path, groups=["model"])
-    try:
-        config = from_dict(json.loads(found.documents["model.json"]))
-        name = _TaskName(**json.loads(found.documents["task.json"]))
-    except (KeyError, ValueError, TypeError) as error:
-        raise CorruptError(f"{path}: not a model's checkpoint ({error})") from error
-    codec = load_codec(found.documents)
-    model = config.build()
-    _load_parameters(model, found)
-    task = make_task(name.task, name.options)
-    objective = make_objective(name.objective, codec, name.objective_options)
-    model.to(runtime.device()).eval()
-    return Fitted(model, config, codec, task, objective, path, found.step)
-
-
-def newest_checkpoint(run: Run, stage: str | None = None) -> Path:
-    """The newest complete checkpoint of a stage, or of the last stage that has one."""
-    for name in [stage] if stage else reversed(list(run.recipe.stages)):
-        found = checkpoint.newest(run.path / "checkpoints" / name)
-        if found is not None:
-            return found
-    what = f"no trained stage {stage!r}" if stage else "nothing trained yet"
-    raise ModelwrightError(f"{run.path}: {what}; run `modelwright run {run.path}`")
-
-
-def mean_loss(fitted: Fitted, batches: Iterator[Columns]) -> tuple[float, int, int]:
-    """Summed loss, items and bytes of some columns, without gradients."""
-    total, items, spelled = 0.0, 0, 0
-    generator = torch.Generator().manual_seed(0)
-    device = next(fitted.model.parameters()).device
-    with torch.inference_mode(), compute(torch.float32, device):
-        for columns in batches:
-            batch = fitted.objective.collate(columns, generator).to(device)
-            total += float(fitted.objective.loss(fitted.model, batch))
-            items, spelled = items + batch.count, spelled + batch.bytes
-    return total, items, spelled
-
-
-def _load_parameters(model: nn.Module, found: checkpoint.Checkpoint) -> None:
-    try:
-        model.load_state_dict(found.tensors["model"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CorruptError(f"{found.path}: does not fit its model.json ({reason})") from error
 
 
 def _machine(run: Run) -> runtime.Machine:

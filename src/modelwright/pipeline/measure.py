@@ -26,7 +26,7 @@ from modelwright.evaluation.baselines import (
     gzip_bits_per_byte,
 )
 from modelwright.evaluation.metrics import Accuracy, Mean
-from modelwright.pipeline.fit import Fitted, load_fitted, mean_loss, newest_checkpoint
+from modelwright.pipeline.fitted import Fitted, load_fitted, mean_loss, newest_checkpoint
 from modelwright.pipeline.prepare import Say
 from modelwright.run import Run, fingerprint
 from modelwright.serving.classifier import Classifier

@@ -1,0 +1,101 @@
+"""A trained model as it lies in a checkpoint: written by a stage, read by all who use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from modelwright import checkpoint, runtime
+from modelwright.data.codecs import load_codec
+from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.models.model import ModelConfig, from_dict
+from modelwright.objectives import make_objective
+from modelwright.recipe import Stage
+from modelwright.run import Run
+from modelwright.tasks.task import Task, make_task
+from modelwright.training.train import compute
+from modelwright.types import Codec, Columns, Objective
+
+
+@dataclass
+class Fitted:
+    """A trained model as it lies in a checkpoint, with all that is needed to use it."""
+
+    model: nn.Module
+    config: ModelConfig
+    codec: Codec
+    task: Task
+    objective: Objective
+    path: Path
+    step: int
+
+
+@dataclass(frozen=True)
+class TaskName:
+    """A task as a checkpoint remembers it."""
+
+    task: str
+    options: dict[str, Any]
+    objective: str
+    objective_options: dict[str, Any]
+
+    @classmethod
+    def of(cls, stage: Stage) -> TaskName:
+        """The task and objective of a recipe's stage."""
+        objective = stage.objective or make_task(stage.task, stage.options).objective
+        return cls(stage.task, stage.options, objective, stage.objective_options)
+
+
+def load_fitted(path: Path) -> Fitted:
+    """The model of a checkpoint, verified, in evaluation mode on the best device."""
+    found = checkpoint.load(path, groups=["model"])
+    try:
+        config = from_dict(json.loads(found.documents["model.json"]))
+        name = TaskName(**json.loads(found.documents["task.json"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise CorruptError(f"{path}: not a model's checkpoint ({error})") from error
+    codec = load_codec(found.documents)
+    model = config.build()
+    load_parameters(model, found)
+    task = make_task(name.task, name.options)
+    objective = make_objective(name.objective, codec, name.objective_options)
+    model.to(runtime.device()).eval()
+    return Fitted(model, config, codec, task, objective, path, found.step)
+
+
+def newest_checkpoint(run: Run, stage: str | None = None) -> Path:
+    """The newest complete checkpoint of a stage, or of the last stage that has one."""
+    for name in [stage] if stage else reversed(list(run.recipe.stages)):
+        found = checkpoint.newest(run.path / "checkpoints" / name)
+        if found is not None:
+            return found
+    what = f"no trained stage {stage!r}" if stage else "nothing trained yet"
+    raise ModelwrightError(f"{run.path}: {what}; run `modelwright run {run.path}`")
+
+
+def mean_loss(fitted: Fitted, batches: Iterator[Columns]) -> tuple[float, int, int]:
+    """Summed loss, items and bytes of some columns, without gradients."""
+    total, items, spelled = 0.0, 0, 0
+    generator = torch.Generator().manual_seed(0)
+    device = next(fitted.model.parameters()).device
+    with torch.inference_mode(), compute(torch.float32, device):
+        for columns in batches:
+            batch = fitted.objective.collate(columns, generator).to(device)
+            total += float(fitted.objective.loss(fitted.model, batch))
+            items, spelled = items + batch.count, spelled + batch.bytes
+    return total, items, spelled
+
+
+def load_parameters(model: nn.Module, found: checkpoint.Checkpoint) -> None:
+    """Give the model the verified parameters of a checkpoint."""
+    try:
+        model.load_state_dict(found.tensors["model"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CorruptError(f"{found.path}: does not fit its model.json ({reason})") from error
