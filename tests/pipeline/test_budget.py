@@ -1,104 +1,161 @@
-"""The dial: derived values have reasons, and more time never makes a smaller model."""
+"""The dial: from a training time to every value that a recipe leaves open, each with a reason."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright import recipe
-from modelwright.errors import ModelwrightError
+from modelwright.models.model import config_class
+from modelwright.recipe import Recipe
 from modelwright.runtime import Machine
 from modelwright.training import budget
+from modelwright.training.budget import Derived
 
-MACHINE = Machine(
-    cpu="test",
-    cores=4,
-    memory_gib=16.0,
-    system="Linux",
-    python="3.11",
-    device="cpu",
-    matmul_gflops={"float32": 250.0, "bfloat16": 800.0},
-)
+OURS = Machine("a processor", 4, 16.0, "Linux", "3.11", "cpu", {"float32": 200, "bfloat16": 900})
+TEXT = {"name": "t", "data": {"source": "x"}, "train": {"task": "documents"}}
 
 
-def made(time: str | None, **more: object) -> recipe.Recipe:
-    values = {
-        "name": "t",
-        "budget": time,
-        "data": {"source": "python-stdlib"},
-        "train": {"task": "documents"},
-        **more,
-    }
-    return recipe.parse(values)
+def text_recipe(**values: Any) -> Recipe:
+    return recipe.parse({**TEXT, **values})
 
 
-def matrices(seconds: int) -> int:
-    from modelwright.models.decoder import Config
-
-    r = made(f"{seconds}s")
-    derived = budget.Derived()
-    budget.derive_machine(r, MACHINE, derived)
-    fields = budget.derive_model(r, MACHINE, derived)
-    assert set(derived.reasons) == set(derived.values)
-    assert all(derived.reasons.values())
-    return Config(vocabulary=4096, **fields).matrix_parameters()
-
-
-@given(st.integers(20, 40_000), st.integers(1, 20))
-def test_more_time_never_makes_a_much_smaller_model(seconds: int, times: int) -> None:
-    # Shapes come in steps, so a slightly longer time may round down, never far.
-    assert matrices(seconds * times) >= 0.9 * matrices(seconds)
+def derived(made: Recipe, each: float = 0.1, per_epoch: float = 1e9) -> Derived:
+    """Everything that is derived, in the order of the pipeline."""
+    found = Derived()
+    budget.derive_machine(made, OURS, found)
+    fields = budget.derive_model(made, OURS, found)
+    for name, stage in made.stages.items():
+        budget.derive_batch(made, name, int(fields.get("context", 256)), found)
+        budget.derive_rates(stage, name, "muon", found)
+        budget.derive_steps(made, name, per_epoch, lambda: each, found)
+    return found
 
 
-@pytest.mark.parametrize("target", [300_000, 1_000_000, 10_000_000, 124_000_000, 1_000_000_000])
-def test_a_named_size_is_met(target: int) -> None:
-    from modelwright.models.decoder import Config
-
-    size = Config(vocabulary=1, **Config.of_size(target, {})).matrix_parameters()
-    assert target / 1.7 < size < target * 1.7
-
-
-def test_the_budget_is_shared_between_the_stages() -> None:
-    tune = {"task": "docstrings", "share": 0.25}
-    r = made("100s", tune=tune)
-    assert budget.stage_seconds(r, "train") == 75
-    assert budget.stage_seconds(r, "tune") == 25
-    assert budget.stage_seconds(made(None), "train") is None
+def size(found: Derived) -> int:
+    fields = {k.partition(".")[2]: v for k, v in found.values.items() if k.startswith("model.")}
+    config: Any = config_class("decoder")(**{"vocabulary": 4096, **fields})
+    matrices: int = config.matrix_parameters()
+    return matrices
 
 
-def test_steps_follow_from_the_measured_time() -> None:
-    r, derived = made("60s"), budget.Derived()
-    assert budget.derive_steps(r, "train", 1000.0, lambda: 0.5, derived) == 120
-    assert "500 ms" in derived.reasons["train.steps"]
+def test_every_value_has_a_reason() -> None:
+    made = text_recipe(budget="3m", tune={"task": "docstrings"}, model={"context": 128})
+    found = derived(made)
+    assert found.values.keys() == found.reasons.keys()
+    assert all(len(reason) > 10 for reason in found.reasons.values())
+    for stage in ("train", "tune"):
+        for key in ("precision", "threads", "batch", "optimizer", "learning_rate", "steps"):
+            assert f"{stage}.{key}" in found.values
+    assert {"model.depth", "model.width", "model.heads", "model.kv_heads"} <= found.values.keys()
 
 
-def test_many_passes_over_little_text_are_capped() -> None:
-    derived = budget.Derived()
-    assert budget.derive_steps(made("1h"), "train", 10.0, lambda: 0.1, derived) == 40
-    assert "teach little" in derived.reasons["train.steps"]
+def test_what_the_recipe_gives_is_kept_and_said_so() -> None:
+    stage = {"task": "documents", "batch": 7, "steps": 11, "precision": "float32", "threads": 1}
+    stage |= {"optimizer": "sgd", "learning_rate": 0.5, "schedule": "linear", "warmup": 0.1}
+    stage |= {"save_every": 3, "validate_every": 2, "sample_every": 4, "decay": 0.2}
+    found = derived(text_recipe(budget="3m", train=stage, model={"depth": 3, "width": 96}))
+    for key, value in stage.items():
+        if key != "task":
+            assert found.values[f"train.{key}"] == value
+            assert found.reasons[f"train.{key}"] == "given in the recipe"
+    assert found.values["model.depth"] == 3
+    assert found.values["model.width"] == 96
+    assert found.reasons["model.width"] == "given in the recipe"
 
 
-def test_given_steps_and_epochs_win() -> None:
-    r = made("1h", train={"task": "documents", "steps": 7})
-    assert budget.derive_steps(r, "train", 10.0, lambda: 0.1, budget.Derived()) == 7
-    r = made(None, train={"task": "documents", "epochs": 2.5})
-    assert budget.derive_steps(r, "train", 10.0, lambda: 0.1, budget.Derived()) == 25
+def test_the_arithmetic_of_the_size() -> None:
+    """C = 6 N D and D = 4 N: the FLOPs of the time give N, and the model is near it."""
+    found = derived(text_recipe(budget="10m"))
+    flops = budget.EXPECTED_UTILISATION * 900e9 * 600
+    wanted = math.sqrt(flops / (6 * budget.TOKENS_PER_PARAMETER))
+    assert 0.6 < size(found) / wanted < 1.6
+    assert "900" in found.reasons["train.precision"]
+    assert f"{wanted / 1e6:.2g}M" in found.reasons["model.depth"]
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("3m", 180), ("1h30m", 5400), ("1.5h", 5400), ("3m50s", 230)]
-)
-def test_times_are_read(text: str, seconds: float) -> None:
-    assert recipe.seconds(text) == seconds
+def test_the_arithmetic_of_the_steps() -> None:
+    found = derived(text_recipe(budget="100s"), each=0.25)
+    assert found.values["train.steps"] == 400
+    assert found.values["train.save_every"] == 40
+    assert "250 ms a step" in found.reasons["train.steps"]
+    capped = derived(text_recipe(budget="100s"), each=0.25, per_epoch=50)
+    assert capped.values["train.steps"] == budget.PASSES * 50
+    assert "400 steps" in capped.reasons["train.steps"]
+    shared = derived(text_recipe(budget="100s", tune={"task": "docstrings", "share": 0.4}), 0.1)
+    assert (shared.values["train.steps"], shared.values["tune.steps"]) == (600, 400)
 
 
-@pytest.mark.parametrize("text", ["3", "m3", "3x", "", "0s", "3m!"])
-def test_other_times_are_refused(text: str) -> None:
-    with pytest.raises(ModelwrightError, match="budget"):
-        recipe.seconds(text)
+def test_epochs_count_the_data() -> None:
+    found = derived(text_recipe(train={"task": "documents", "epochs": 2.5}), per_epoch=10)
+    assert found.values["train.steps"] == 25
+    once = derived(text_recipe(), per_epoch=9.2)
+    assert once.values["train.steps"] == 10
+    assert "one pass" in once.reasons["train.steps"]
 
 
-@pytest.mark.parametrize(("text", "number"), [("5M", 5_000_000), (12, 12), ("1.2b", 1_200_000_000)])
-def test_counts_are_read(text: str | int, number: int) -> None:
-    assert recipe.count(text) == number
+def test_a_step_is_not_measured_when_nothing_depends_on_it() -> None:
+    def measured() -> float:
+        raise AssertionError("measured for nothing")
+
+    for stage in ({"steps": 5}, {"epochs": 1}, {}):
+        made = text_recipe(train={"task": "documents", **stage})
+        budget.derive_steps(made, "train", 10.0, measured, Derived())
+
+
+@given(st.integers(5, 10**6), st.integers(5, 10**6), st.sampled_from([None, 0.2, 0.5]))
+@settings(max_examples=60, deadline=None)
+def test_more_time_never_gives_less(one: int, other: int, share: float | None) -> None:
+    tune = {"tune": {"task": "docstrings", "share": share}} if share else {}
+    less, more = (derived(text_recipe(budget=f"{t}s", **tune)) for t in sorted((one, other)))
+    assert size(less) <= size(more)
+    assert less.values["train.batch"] <= more.values["train.batch"]
+    assert less.values["train.steps"] <= more.values["train.steps"]
+
+
+@given(st.integers(50_000, 10**10), st.integers(50_000, 10**10))
+@settings(max_examples=40, deadline=None)
+def test_a_larger_size_never_gives_a_smaller_model(one: int, other: int) -> None:
+    less, more = (size(derived(text_recipe(model={"parameters": n}))) for n in sorted((one, other)))
+    assert less <= more
+
+
+@given(st.integers(1, 64), st.integers(1, 4096), st.integers(1, 10**5))
+@settings(max_examples=60, deadline=None)
+def test_a_batch_is_a_multiple_of_its_micro_batches(cut: int, window: int, time: int) -> None:
+    made = text_recipe(budget=f"{time}s", train={"task": "documents", "accumulate": cut})
+    batch = budget.derive_batch(made, "train", window, Derived())
+    assert batch >= 1
+    assert batch % cut == 0
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+def test_tuning_is_gentler_than_training(optimizer: str) -> None:
+    stage = {"task": "documents", "optimizer": optimizer}
+    made = text_recipe(train=stage, tune={**stage, "task": "docstrings"})
+    found = derived(made).values
+    assert found["tune.learning_rate"] < found["train.learning_rate"]
+    assert found["tune.matrix_learning_rate"] < found["train.matrix_learning_rate"]
+
+
+def test_the_faster_precision_is_taken_only_where_it_is_faster() -> None:
+    for speed, chosen in ((900, "bfloat16"), (210, "float32"), (20, "float32")):
+        machine = Machine("p", 2, 8.0, "L", "3", "cpu", {"float32": 200, "bfloat16": speed})
+        found = Derived()
+        budget.derive_machine(text_recipe(), machine, found)
+        assert found.values["train.precision"] == chosen
+        assert found.values["train.threads"] == 2
+
+
+def test_a_step_is_measured_by_its_usual_time() -> None:
+    calls = []
+
+    def step() -> None:
+        calls.append(len(calls))
+
+    assert 0 < budget.measured_step(step, least=0.01) < 0.01
+    assert len(calls) > 4

@@ -1,4 +1,4 @@
-"""Schedules: between 0 and 1, pure, and shaped as their formulas say."""
+"""Learning-rate schedules: pure functions of the step."""
 
 from __future__ import annotations
 
@@ -6,31 +6,60 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.training.schedules import SCHEDULES, cosine, linear, warmup_stable_decay
+from modelwright.training.schedules import SCHEDULES
+from tests.trainings import SETTINGS
+
+every_schedule = pytest.mark.parametrize("name", SCHEDULES)
+shares = st.floats(0, 1)
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@given(data=st.data())
-def test_every_schedule_is_a_share_above_zero(name: str, data: st.DataObject) -> None:
-    steps = data.draw(st.integers(1, 500))
-    step = data.draw(st.integers(0, steps - 1))
-    warmup, decay = data.draw(st.floats(0, 1)), data.draw(st.floats(0, 1))
-    value = SCHEDULES[name](step, steps, warmup, decay)
-    assert 0 <= value <= 1
-    if name != "cosine":
-        assert value > 0  # no step is wasted
+def curve(name: str, steps: int, warmup: float, decay: float) -> list[float]:
+    return [SCHEDULES[name](step, steps, warmup, decay) for step in range(steps)]
 
 
-def test_warmup_stable_decay_has_its_three_parts() -> None:
-    values = [warmup_stable_decay(s, 100, 0.1, 0.2) for s in range(100)]
-    assert values[:10] == pytest.approx([(s + 1) / 10 for s in range(10)])
-    assert set(values[10:80]) == {1.0}
-    assert values[80:] == pytest.approx([(100 - s) / 20 for s in range(80, 100)])
+@every_schedule
+@given(steps=st.integers(1, 400), warmup=shares, decay=shares)
+def test_a_rate_is_a_positive_share(name: str, steps: int, warmup: float, decay: float) -> None:
+    rates = curve(name, steps, warmup, decay)
+    assert all(0 <= rate <= 1 for rate in rates)
+    assert rates[0] > 0  # the first step learns
 
 
-def test_linear_and_cosine_fall_to_the_end() -> None:
-    for schedule in (linear, cosine):
-        values = [schedule(s, 50, 0.0, 0.0) for s in range(50)]
-        assert values == sorted(values, reverse=True)
-        assert values[0] == 1.0
-        assert values[-1] < 0.05
+@every_schedule
+@given(steps=st.integers(20, 400), warmup=st.floats(0.1, 0.4), decay=st.floats(0.1, 0.5))
+def test_it_rises_and_then_never_rises_again(
+    name: str, steps: int, warmup: float, decay: float
+) -> None:
+    rates = curve(name, steps, warmup, decay)
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert top <= warmup * steps + 1
+    assert rates[0] < 1 / (warmup * steps) * 1.01  # the warm-up is linear from the first step
+
+
+@every_schedule
+def test_all_but_the_constant_end_low(name: str) -> None:
+    last = curve(name, 200, 0.05, 0.5)[-1]
+    assert last == (1 if name == "constant" else pytest.approx(last))
+    assert (last > 0.9) == (name == "constant")
+    assert last < 0.02 or name == "constant"
+
+
+def test_warmup_stable_decay_is_stable_between() -> None:
+    rates = curve("warmup_stable_decay", 100, 0.1, 0.3)
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert set(rates[10:71]) == {1.0}
+    assert rates[71:] == pytest.approx([(100 - i) / 30 for i in range(71, 100)])
+
+
+def test_cosine_is_half_way_at_half_time() -> None:
+    assert curve("cosine", 1000, 0.0, 0.0)[500] == pytest.approx(0.5)
+
+
+def test_linear_falls_by_the_same_at_every_step() -> None:
+    assert curve("linear", 4, 0.0, 0.0) == [1, 0.75, 0.5, 0.25]
+
+
+def test_recipes_know_the_same_names() -> None:
+    assert set(SETTINGS["schedule"]) == set(SCHEDULES)
