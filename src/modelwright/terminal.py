@@ -37,11 +37,11 @@ def show(name: str, overrides: Sequence[str]) -> None:
         resolved = run.read_json("resolved.json") or {}
         values = resolved.get("recipe") or run.recipe.model_dump()
         reasons = resolved.get("reasons", {})
-        written = flatten(run.recipe.model_dump(exclude_unset=True))
+        written = flatten(run.recipe.model_dump(exclude_unset=True, exclude_none=True))
     else:
         made = recipe.read(name, overrides)
         values, reasons = _forecast(made)
-        written = flatten(made.model_dump(exclude_unset=True))
+        written = flatten(made.model_dump(exclude_unset=True, exclude_none=True))
     table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
     table.add_column("key", no_wrap=True)
     table.add_column("value", overflow="fold")

@@ -151,7 +151,7 @@ def test_a_split_that_the_rows_do_not_have(prepare: Prepare) -> None:
 
 def test_a_task_for_other_data(prepare: Prepare) -> None:
     for override, words in (
-        ("train.objective=classification", "objective classification: needs a task with labels"),
+        ("train.objective=classification", "objective classification: cannot learn what the text"),
         ("model.vocabulary=10", "model.vocabulary: the data need 320, not 10"),
         ("model.context=1000000", "training tokens are too few for model.context=1000000"),
         ("model.width=7", "model.width: 7 is not an even multiple of heads=2"),

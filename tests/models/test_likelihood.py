@@ -35,13 +35,14 @@ def gradients(loss: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
 
 
 @given(
-    rows=st.integers(1, 200), width=st.integers(1, 12), vocabulary=st.integers(1, 50), cap=caps,
+    shape=st.tuples(st.integers(1, 200), st.integers(1, 12), st.integers(1, 50)), cap=caps,
     seed=st.integers(0, 99), scale=st.sampled_from([1.0, 0.01, -3.0]),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
 def test_value_and_gradients_are_those_of_plain_cross_entropy(
-    rows: int, width: int, vocabulary: int, cap: float, seed: int, scale: float
+    shape: tuple[int, int, int], cap: float, seed: int, scale: float
 ) -> None:
+    rows, width, vocabulary = shape
     hidden, weight, targets = parts(rows, width, vocabulary, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(likelihood, "CHUNK_BYTES", 4 * vocabulary * 70)  # several chunks of 70 rows

@@ -66,6 +66,16 @@ def test_what_the_recipe_gives_is_kept_and_said_so() -> None:
     assert found.values["model.depth"] == 3
     assert found.values["model.width"] == 96
     assert found.reasons["model.width"] == "given in the recipe"
+    assert 96 / found.values["model.heads"] in (32, 48, 96)  # near the usual width of a head
+
+
+@given(st.integers(1, 40).map(lambda n: 8 * n), st.integers(1, 12))
+@settings(max_examples=40, deadline=None)
+def test_any_width_that_can_be_given_can_be_completed(width: int, depth: int) -> None:
+    found = derived(text_recipe(budget="3m", model={"width": width, "depth": depth}))
+    assert size(found) > 0
+    assert width % (2 * found.values["model.heads"]) == 0
+    assert found.values["model.heads"] % found.values["model.kv_heads"] == 0
 
 
 def test_the_arithmetic_of_the_size() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_rows_of_a_micro_batch_are_of_similar_length(total: int, batch: int, cut
     examples = Shuffled(rows_of(total), batch, seed=0, accumulate=cut, by_length="tokens")
     parts = examples(1)
     spans = [np.asarray(part["tokens"].lengths) for part in parts]  # type: ignore[union-attr]
-    for one, other in zip(spans, spans[1:], strict=False):
+    for one, other in pairwise(spans):
         assert one.max() <= other.min()
 
 

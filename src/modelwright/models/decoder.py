@@ -91,17 +91,19 @@ class Config(ModelConfig):
         """
         best: dict[str, Any] = {}
         error = math.inf
-        for depth in range(2, 49):
+        # Copying from what was read takes two layers of attention (arXiv:2209.11895); one to spare.
+        for depth in range(3, 49):
             for heads in range(2, 65):
                 kv_heads = heads // 2 if heads % 2 == 0 else heads
                 shape = {"depth": depth, "width": 64 * heads, "heads": heads, "kv_heads": kv_heads}
                 shape.update({k: v for k, v in fixed.items() if k in shape})
-                if shape["width"] % shape["heads"] or shape["heads"] % shape["kv_heads"]:
+                if shape["width"] % (2 * shape["heads"]) or shape["heads"] % shape["kv_heads"]:
                     continue
                 fields = {"vocabulary": 1, **fixed, **shape}
                 size = cls(**fields).matrix_parameters()
                 ratio = shape["width"] / shape["depth"]
                 miss = abs(math.log(size / parameters)) + 0.3 * abs(math.log(ratio / 64))
+                miss += 0.1 * abs(math.log(shape["width"] / shape["heads"] / 64))  # a given width
                 if miss < error:
                     best, error = shape, miss
         return best

@@ -23,6 +23,7 @@ from modelwright.types import Batch, Codec, Columns
 
 name = "classification"
 item = "example"
+needs = "labels"  # of the codec
 
 
 class Objective:
@@ -38,11 +39,6 @@ class Objective:
         if not 0 <= label_smoothing < 1:
             raise ModelwrightError(
                 f"objective classification: label_smoothing {label_smoothing} is not in [0, 1)"
-            )
-        if not hasattr(codec, "labels"):
-            raise ModelwrightError(
-                "objective classification: needs a task with labels, this one has text to learn; "
-                "use next_token"
             )
         self.codec, self.label_smoothing, self.sigmoid = codec, label_smoothing, sigmoid
 

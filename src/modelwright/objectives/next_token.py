@@ -11,24 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modelwright.errors import ModelwrightError
 from modelwright.types import Batch, Codec, Columns
 
 name = "next_token"
 item = "token"
+needs = "token_bytes"  # of the codec
 
 
 class Objective:
     """Cross-entropy of the next token, over the tokens marked ``learn``."""
 
     def __init__(self, codec: Codec) -> None:
-        if not hasattr(codec, "token_bytes"):
-            raise ModelwrightError(
-                "objective next_token: needs a task with text to learn, this one has labels; "
-                "use classification"
-            )
         self.codec = codec
-        self.token_bytes: Any = codec.token_bytes
+        self.token_bytes: Any = codec.token_bytes  # type: ignore[attr-defined]
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:  # noqa: ARG002
         """Inputs ``tokens`` (B, T); targets (B, T) with -100 where nothing is learned."""

@@ -126,7 +126,6 @@ def derive_batch(recipe: Recipe, name: str, window: int, derived: Derived) -> in
 
 def derive_rates(stage: Stage, name: str, preferred: str, derived: Derived) -> None:
     """Optimiser, learning rates and schedule; ``preferred`` is the model family's optimiser."""
-    tuning = name == "tune"
     optimizer = derived.put(
         f"{name}.optimizer",
         stage.optimizer,
@@ -134,22 +133,12 @@ def derive_rates(stage: Stage, name: str, preferred: str, derived: Derived) -> N
     )
     rate = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 4e-3}[optimizer]
     derived.put(
-        f"{name}.learning_rate",
-        stage.learning_rate,
-        lambda: (
-            (rate / 2 if tuning else rate, f"default of {optimizer}, halved when tuning")
-            if tuning
-            else (rate, f"default of {optimizer}")
-        ),
+        f"{name}.learning_rate", stage.learning_rate, lambda: (rate, f"default of {optimizer}")
     )
     derived.put(
         f"{name}.matrix_learning_rate",
         stage.matrix_learning_rate,
-        lambda: (
-            (0.01 if tuning else 0.02, "default of Muon, halved when tuning")
-            if tuning
-            else (0.02, "default of Muon")
-        ),
+        lambda: (0.02, "default of Muon"),
     )
     derived.put(
         f"{name}.schedule",

@@ -1,0 +1,124 @@
+"""What every shipped recipe promises. A new file in recipes/ is found here by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modelwright import api, checkpoint, recipe
+from modelwright.cli import main
+from modelwright.models.model import checked_fields, config_class
+from modelwright.pipeline import stages_of
+from modelwright.run import Run
+from tests.programs import the_line
+
+every_recipe = pytest.mark.parametrize("name", recipe.shipped())
+
+# Of every data set: enough rows for its splits and classes, few enough to be quick.
+LIMITS = {"python-stdlib": 1500, "digits": 200, "mnist": 300, "fsdd": 700}
+SMALL = {
+    "decoder": {"depth": 1, "width": 64, "heads": 2, "kv_heads": 1, "context": 64},
+    "mlp": {"hidden": "[8]"},
+    "rnn": {"hidden": 8},
+    "bag_of_frames": {},
+}
+
+
+# The others' data come with Python and with scikit-learn.
+FETCHED = [n for n in recipe.shipped() if recipe.read(n).data.source in ("mnist", "fsdd")]
+
+
+def written(name: str) -> str:
+    return (resources.files("modelwright") / "recipes" / f"{name}.yaml").read_text()
+
+
+def little(name: str, data: Callable[[str], Path]) -> list[str]:
+    """Overrides for two steps of a tiny model on a little of the real data."""
+    made = recipe.read(name)
+    source = made.data.source
+    overrides = [f"data.limit={LIMITS[source]}"]
+    if name in FETCHED:
+        overrides.append(f"data.path={data(source)}")
+    overrides += [f"model.{key}={value}" for key, value in SMALL[made.family].items()]
+    for stage in made.stages:
+        overrides += [f"{stage}.steps=2", f"{stage}.epochs=null", f"{stage}.batch=4"]
+        overrides += [f"{stage}.threads=1", f"{stage}.precision=float32"]
+    if made.family == "decoder":
+        overrides.append("codec.vocabulary=300")
+    return overrides
+
+
+@every_recipe
+def test_it_is_what_its_file_says(name: str) -> None:
+    made = recipe.read(name)
+    assert made.name == name
+    assert made == recipe.parse(yaml.safe_load(written(name)))
+    assert "report" in stages_of(made)
+
+
+@every_recipe
+def test_every_value_in_it_is_explained(name: str) -> None:
+    """Most lines bear a comment: a recipe is the first thing that a person reads."""
+    lines = [line for line in written(name).splitlines() if ":" in line]
+    assert sum("#" in line for line in lines) >= len(lines) / 4
+
+
+@every_recipe
+def test_show_gives_every_value_and_its_reason(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["show", name]) == 0
+    said = capsys.readouterr().out
+    made = recipe.read(name)
+    for stage, values in made.stages.items():
+        for key in ("task", "optimizer", "learning_rate", "schedule", "threads", "steps"):
+            line = next(line for line in said.splitlines() if line.startswith(f"{stage}.{key} "))
+            given = getattr(values, key) is not None
+            assert ("given in the recipe" in line) == given, line
+            assert len(line.split()) > 2
+
+
+@every_recipe
+def test_it_trains_on_real_data(
+    name: str,
+    data: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    overrides = little(name, data)
+    monkeypatch.chdir(tmp_path)
+    assert main(["tune" if recipe.read(name).tune else "train", name, *overrides]) == 0
+    run = Run.open(tmp_path / "runs" / name)
+    for stage in run.recipe.stages:
+        newest = checkpoint.newest(run.path / "checkpoints" / stage)
+        assert newest is not None
+        assert newest.name == "step-00000002"
+        assert checkpoint.verify(newest) == []
+        fields = run.stage(stage)["resolved"]["model"]
+        assert checked_fields(
+            config_class(run.recipe.family), {k: v for k, v in fields.items() if k != "family"}
+        )
+        for part in ("train", "validation"):
+            assert (run.path / "data" / stage / part).is_dir(), part
+    assert "Traceback" not in capsys.readouterr().err
+    again = api.open_run(name, *overrides)  # the same recipe and overrides mean the same run
+    assert again.path.resolve() == run.path
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_without_its_data_it_says_where_to_get_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = recipe.read(name).data.source
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODELWRIGHT_DATA", raising=False)
+    assert main(["prepare", name]) == 2
+    line = the_line(capsys.readouterr().err)
+    assert f"data set '{source}'" in line
+    assert "MODELWRIGHT_DATA" in line
