@@ -18,7 +18,7 @@ from modelwright import runtime
 from modelwright.models.model import config_class
 from modelwright.recipe import Recipe, Stage, count, seconds
 
-TOKENS_PER_PARAMETER = 4.0
+TOKENS_PER_PARAMETER = 3.0
 EXPECTED_UTILISATION = 0.30  # of the measured matrix-product speed, for small models on a CPU
 TUNE_SHARE = 0.3
 OPTIMIZER_REASONS = {
@@ -131,14 +131,18 @@ def derive_rates(stage: Stage, name: str, preferred: str, derived: Derived) -> N
         stage.optimizer,
         lambda: (preferred, OPTIMIZER_REASONS[preferred]),
     )
+    tuning = name == "tune"  # what was learned shall be bent, not overwritten
+    said = ", halved when tuning" if tuning else ""
     rate = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 4e-3}[optimizer]
     derived.put(
-        f"{name}.learning_rate", stage.learning_rate, lambda: (rate, f"default of {optimizer}")
+        f"{name}.learning_rate",
+        stage.learning_rate,
+        lambda: (rate / 2 if tuning else rate, f"default of {optimizer}{said}"),
     )
     derived.put(
         f"{name}.matrix_learning_rate",
         stage.matrix_learning_rate,
-        lambda: (0.02, "default of Muon"),
+        lambda: (0.01 if tuning else 0.02, f"default of Muon{said}"),
     )
     derived.put(
         f"{name}.schedule",
