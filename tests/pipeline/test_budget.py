@@ -144,12 +144,12 @@ def test_a_batch_is_a_multiple_of_its_micro_batches(cut: int, window: int, time:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
-def test_rates_are_those_of_the_optimiser_in_both_stages(optimizer: str) -> None:
+def test_tuning_is_never_wilder_than_training(optimizer: str) -> None:
     stage = {"task": "documents", "optimizer": optimizer}
     made = text_recipe(train=stage, tune={**stage, "task": "docstrings"})
     found = derived(made)
     for key in ("learning_rate", "matrix_learning_rate"):
-        assert found.values[f"tune.{key}"] == found.values[f"train.{key}"] > 0
+        assert 0 < found.values[f"tune.{key}"] <= found.values[f"train.{key}"]
     assert optimizer in found.reasons["tune.learning_rate"]
 
 
