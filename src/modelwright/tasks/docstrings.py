@@ -1,13 +1,14 @@
 """An assistant that answers questions about Python objects, from signatures and docstrings.
 
-Two kinds of questions about each documented public object: what it does (the first sentence of
-its docstring), asked with and without its signature as a person may write either, and which
-arguments it takes.
+Two questions about each documented public object: what it does (the first sentence of its
+docstring) and which arguments it takes. Half of the first kind show the signature, chosen by a
+hash of the name, since a person may write either form.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -61,9 +62,9 @@ class Docstrings(Task):
         name, signature = str(row["full_name"]), str(row["signature"])
         opening = signature.find("(")
         called = name + signature[opening:] if opening >= 0 else name
-        yield conversation(f"What does `{name}` do?", summary)
+        shown = called if zlib.crc32(name.encode()) % 2 else name  # a fixed fair coin
+        yield conversation(f"What does `{shown}` do?", summary)
         if opening >= 0:
-            yield conversation(f"What does `{called}` do?", summary)
             yield conversation(f"Which arguments does `{called}` take?", arguments(called))
 
     def grade(self, example: Example, answer: Turn) -> float:
