@@ -76,7 +76,7 @@ def test_every_example_has_something_to_learn(name: str) -> None:
 def test_the_reference_answer_gets_the_best_grade(name: str) -> None:
     task, examples = examples_of(name)
     if type(task).grade is Task.grade:
-        with pytest.raises(NotImplementedError, match="has no graded answers"):
+        with pytest.raises(ModelwrightError, match="has no graded answers"):
             task.grade(examples[0], examples[0].answer)
         return
     sign = {"higher": 1, "lower": -1}[task.better]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -19,7 +20,7 @@ _NOT_FAMILIES = {"model", "layers", "activations", "attention", "likelihood"}
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(ABC):
     """The numbers that define a model; a family's ``Config`` extends it.
 
     ``build()`` makes the module with freshly initialised parameters, drawn from torch's global
@@ -31,14 +32,14 @@ class ModelConfig:
     optimizer: ClassVar[str] = "adamw"  # used unless the recipe names one
     specimen: ClassVar[dict[str, Any]]
 
+    @abstractmethod
     def build(self) -> nn.Module:
         """The module, on the current default device, in float32."""
-        raise NotImplementedError(f"{type(self).__name__} does not build a model")
 
     @classmethod
+    @abstractmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
         """The fields that a fitted codec decides, e.g. the vocabulary."""
-        raise NotImplementedError(f"{cls.__name__} does not say what a codec decides")
 
     @classmethod
     def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003

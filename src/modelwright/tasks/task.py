@@ -43,9 +43,9 @@ class Task(ABC):
             ModelwrightError: when the row lacks a field the task needs, naming it.
         """
 
-    def grade(self, example: Example, answer: Turn) -> float:
+    def grade(self, example: Example, answer: Turn) -> float:  # noqa: ARG002 - subclasses use them
         """How good ``answer`` is for ``example``, in units of ``measure``."""
-        raise NotImplementedError(f"{type(self).__name__} has no graded answers")
+        raise ModelwrightError(f"task {type(self).__name__}: has no graded answers")
 
     def kind(self, example: Example) -> str:  # noqa: ARG002 - subclasses use it
         """A name by which scores are also reported apart, or an empty string."""
