@@ -163,15 +163,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from modelwright import api, pipeline  # noqa: PLC0415
-    from modelwright.serving.sampling import SamplingParams  # noqa: PLC0415
+    from modelwright import api  # noqa: PLC0415
 
     run = api.open_run(options.recipe, *options.overrides, out=options.out)
     api.say(f"run: {run.path}")
     verbs = {"run": api.run, "prepare": api.prepare, "train": api.train, "tune": api.tune}
     verbs[options.verb](run)
     if options.verb == "run" and run.recipe.ask:
-        print(f"\n> {run.recipe.ask}\n{pipeline.ask(run, run.recipe.ask, SamplingParams())}")
+        print(f"\n> {run.recipe.ask}\n{api.load(run)(run.recipe.ask)}")
     return EXIT_OK
 
 

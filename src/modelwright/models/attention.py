@@ -28,11 +28,6 @@ class Cache:
         """The most positions a row can hold."""
         return self.keys[0].shape[2]
 
-    def rows(self, index: Tensor) -> Cache:
-        """A cache of the chosen rows only, copied."""
-        pick = [k[index] for k in self.keys], [v[index] for v in self.values]
-        return Cache(*pick, self.lengths[index])
-
 
 class Attention(nn.Module):
     """softmax(QK^T / sqrt(d)) V with fewer key/value heads than query heads (arXiv:2305.13245).

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from modelwright.errors import Interrupted, MachineError
 from modelwright.pipeline.fit import fit
-from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from modelwright.pipeline.measure import evaluate, summary_lines
 from modelwright.pipeline.prepare import Say, prepare
 from modelwright.recipe import Recipe
 from modelwright.reporting.report import write_report
 from modelwright.run import Run
-from modelwright.serving.engine import Engine
-from modelwright.serving.sampling import SamplingParams
 
-__all__ = ["STAGES", "ask", "engine_of", "evaluate", "run_stages", "stages_of", "summary_lines"]
+__all__ = ["STAGES", "evaluate", "run_stages", "stages_of", "summary_lines"]
 
 STAGES = ("prepare", "train", "tune", "evaluate", "report")
 
@@ -60,16 +56,3 @@ def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:
             say(f"evaluate: {line}")
     if "report" in stages:
         say(f"report: {run.path / 'report.html'}")
-
-
-def ask(run: Run, question: str, params: SamplingParams, stage: str | None = None) -> str:
-    """The answer of the run's newest model to a question, as text."""
-    fitted = load_fitted(newest_checkpoint(run, stage))
-    engine = Engine(fitted.model, fitted.codec)
-    return engine.answer([fitted.task.question(question)], params)[0].text
-
-
-def engine_of(path: Path, stage: str | None = None) -> Engine:
-    """A serving engine for a run's newest model."""
-    fitted = load_fitted(newest_checkpoint(Run.open(path), stage))
-    return Engine(fitted.model, fitted.codec)
