@@ -153,7 +153,7 @@ def take(columns: Columns, rows: Array) -> Columns:
         if isinstance(column, Ragged):
             chosen[name] = Ragged.of([np.asarray(column[int(r)]) for r in rows])
         else:
-            chosen[name] = np.asarray(column[rows])
+            chosen[name] = np.asarray(column).take(rows, axis=0)  # faster than column[rows]
     return chosen
 
 
@@ -189,6 +189,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
+        tensors = [*self.targets.values(), *self.inputs.values()]
+        if all(t.device == device for t in tensors if isinstance(t, Tensor)):
+            return self
         inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.inputs.items()}
         targets = {k: v.to(device) for k, v in self.targets.items()}
         return replace(self, inputs=inputs, targets=targets)
@@ -220,7 +223,12 @@ class Codec(Protocol):
 
 
 class Objective(Protocol):
-    """How a model learns: what a batch is and what it costs."""
+    """How a model learns: what a batch is and what it costs.
+
+    ``packs`` says that rows of different lengths are joined, so that nothing is padded.
+    """
+
+    packs: bool
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:
         """Make a batch of stored examples."""

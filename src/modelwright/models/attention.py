@@ -1,13 +1,14 @@
-"""Causal grouped-query attention, with a cache of keys and values for generation."""
+"""Grouped-query attention: over packed documents, or with a cache for generation."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modelwright.kernels.attention import packed_attention
 from modelwright.models.layers import RMSNorm, rotate
 
 
@@ -16,12 +17,18 @@ class Cache:
     """Keys and values of what has been read, for a batch of sequences of different lengths.
 
     ``keys`` and ``values`` hold one tensor (B, kv_heads, capacity, head_width) per layer;
-    ``lengths`` (B,) counts the valid positions of each row.
+    ``lengths`` (B,) counts the valid positions of each row; ``previous`` (B,) is the last token
+    read of each row, -1 where there is none.
     """
 
     keys: list[Tensor]
     values: list[Tensor]
     lengths: Tensor
+    previous: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+    def __post_init__(self) -> None:
+        if len(self.previous) != len(self.lengths):
+            self.previous = torch.full_like(self.lengths, -1)
 
     @property
     def capacity(self) -> int:
@@ -29,59 +36,94 @@ class Cache:
         return self.keys[0].shape[2]
 
 
+def positions_in(starts: Tensor, rows: int) -> Tensor:
+    """Position (rows,) of every packed row in its document; starts (documents + 1,)."""
+    numbers = torch.arange(rows, device=starts.device)
+    return numbers - starts[torch.searchsorted(starts, numbers, right=True) - 1]
+
+
 class Attention(nn.Module):
     """softmax(QK^T / sqrt(d)) V with fewer key/value heads than query heads (arXiv:2305.13245).
 
     Queries and keys are normalised before the rotation (QK-norm, arXiv:2010.04245), which keeps
-    the logits bounded at high learning rates.
+    the logits bounded at high learning rates. ``mixing`` adds to every value a vector that the
+    token alone decides: v <- a v + b e(token), a and b learned (arXiv:2410.17897 has the idea of
+    carrying early values to every layer; tables of their own come from the GPT-2 speed runs).
+    ``causal``: a row sees itself and the rows before it; otherwise its whole document.
     """
 
-    def __init__(self, width: int, heads: int, kv_heads: int) -> None:
+    def __init__(
+        self, width: int, heads: int, kv_heads: int, *, mixing: bool = False, causal: bool = True
+    ) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_width = heads, kv_heads, width // heads
+        self.causal = causal
         self.query = nn.Linear(width, heads * self.head_width, bias=False)
         self.key = nn.Linear(width, kv_heads * self.head_width, bias=False)
         self.value = nn.Linear(width, kv_heads * self.head_width, bias=False)
         self.out = nn.Linear(heads * self.head_width, width, bias=False)
         self.query_norm = RMSNorm(self.head_width)
         self.key_norm = RMSNorm(self.head_width)
+        self.value_mix = nn.Parameter(torch.tensor([1.0, 0.5])) if mixing else None
 
     def forward(
         self,
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
-        layer: tuple[Tensor, Tensor, Tensor] | None = None,
+        extra: Tensor | None,
+        starts: Tensor,
     ) -> Tensor:
-        """Attend within x (B, T, width), or over a cache.
+        """Attend within the documents of the rows x (N, width).
+
+        ``rotary`` are cosine and sine (N, 1, d/2), ``extra`` (N, kv_heads * d) is what ``mixing``
+        adds, ``starts`` (documents + 1,) the documents' bounds among the rows.
+        """
+        q, k, v = self._projected(x, rotary, extra)
+        mixed = packed_attention(q, k, v, starts, self.head_width**-0.5, causal=self.causal)
+        out: Tensor = self.out(mixed.flatten(-2))
+        return out
+
+    def cached(
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        extra: Tensor | None,
+        layer: tuple[Tensor, Tensor, Tensor],
+    ) -> Tensor:
+        """Attend over a cache with the new rows x (B, T, width).
 
         ``layer`` is (keys, values, positions) of the cache: the new keys and values are written
         at ``positions`` (B, T) and every query sees the positions up to its own.
         """
         b, t, _ = x.shape
-        q = rotate(self.query_norm(self._split(self.query(x))), *rotary)
-        k = rotate(self.key_norm(self._split(self.key(x))), *rotary)
-        v = self._split(self.value(x))
-        grouped = self.kv_heads != self.heads
-        if layer is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-        else:
-            keys, values, positions = layer
-            index = positions[:, None, :, None].expand(b, self.kv_heads, t, self.head_width)
-            keys.scatter_(2, index, k.to(keys.dtype))
-            values.scatter_(2, index, v.to(values.dtype))
-            span = int(positions.max()) + 1  # read no further than the longest row
-            seen = torch.arange(span, device=x.device) <= positions[:, None, :, None]
-            mixed = F.scaled_dot_product_attention(
-                q,
-                keys[:, :, :span].to(q.dtype),
-                values[:, :, :span].to(q.dtype),
-                attn_mask=seen,
-                enable_gqa=grouped,
-            )
-        out: Tensor = self.out(mixed.transpose(1, 2).reshape(b, t, -1))
+        q, k, v = (y.transpose(1, 2) for y in self._projected(x, rotary, extra))
+        keys, values, positions = layer
+        index = positions[:, None, :, None].expand(b, self.kv_heads, t, self.head_width)
+        keys.scatter_(2, index, k.to(keys.dtype))
+        values.scatter_(2, index, v.to(values.dtype))
+        span = int(positions.max()) + 1  # read no further than the longest row
+        seen = torch.arange(span, device=x.device) <= positions[:, None, :, None]
+        mixed = F.scaled_dot_product_attention(
+            q,
+            keys[:, :, :span].to(q.dtype),
+            values[:, :, :span].to(q.dtype),
+            attn_mask=seen,
+            enable_gqa=self.kv_heads != self.heads,
+        )
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
         return out
 
-    def _split(self, y: Tensor) -> Tensor:
-        """(B, T, heads * head_width) to (B, heads, T, head_width)."""
-        b, t, _ = y.shape
-        return y.view(b, t, -1, self.head_width).transpose(1, 2)
+    def _projected(
+        self, x: Tensor, rotary: tuple[Tensor, Tensor], extra: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (..., heads, d) of x (..., width)."""
+
+        def split(y: Tensor) -> Tensor:
+            return y.view(*y.shape[:-1], -1, self.head_width)
+
+        v = self.value(x)
+        if self.value_mix is not None and extra is not None:
+            v = (self.value_mix[0] * v + self.value_mix[1] * extra).to(v.dtype)
+        q = rotate(self.query_norm(split(self.query(x))), *rotary)
+        k = rotate(self.key_norm(split(self.key(x))), *rotary)
+        return q, k, split(v)

@@ -10,17 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from modelwright.errors import ModelwrightError
-from modelwright.models.attention import Attention, Cache
+from modelwright.kernels.attention import any_number
+from modelwright.models.attention import Attention, Cache, positions_in
 from modelwright.models.layers import FeedForward, RMSNorm, Rotary
 from modelwright.models.likelihood import linear_cross_entropy
 from modelwright.models.model import ModelConfig
+
+# Of a pair of tokens: two odd multipliers and a prime beyond them.
+_HASH = (1_000_003, 998_244_353, 2_147_483_647)
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,15 @@ class Config(ModelConfig):
 
     ``hidden`` is the width of the feed-forward block (0: 4 x width for "relu2", 8/3 x width
     rounded to 64 for "gated", which has a third matrix); ``context`` is the longest sequence.
+    Three options add what a token alone knows, without products: ``value_embeddings`` a table of
+    values to every second layer, ``shortcuts`` the embedding, scaled, to the stream before every
+    layer, ``bigrams`` (a number of rows, 0: none) a table for the hashed pair of the token and
+    the one before it.
     """
 
     family: ClassVar[str] = "decoder"
     optimizer: ClassVar[str] = "muon"
+    compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,
         "depth": 2,
@@ -40,6 +50,9 @@ class Config(ModelConfig):
         "heads": 4,
         "kv_heads": 2,
         "context": 512,
+        "value_embeddings": True,
+        "shortcuts": True,
+        "bigrams": 64,
     }
     vocabulary: PositiveInt
     depth: PositiveInt = 6
@@ -52,6 +65,9 @@ class Config(ModelConfig):
     tied: bool = False
     rope_base: PositiveFloat = 10_000.0
     softcap: NonNegativeFloat = 15.0
+    value_embeddings: bool = False
+    shortcuts: bool = False
+    bigrams: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -116,36 +132,62 @@ class Config(ModelConfig):
         matrices = 3 if self.feed_forward == "gated" else 2
         return self.depth * (attention + matrices * self.width * self.hidden_width)
 
-    def flops_per_item(self) -> float:
+    def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:
         """FLOPs of forward and backward per token.
 
-        6 per parameter of a matrix product, head included, and 12 * depth * width * context / 2
-        for causal attention (arXiv:2204.02311, appendix B, halved for the mask).
+        6 per parameter of a matrix product, those of the head only for the ``learned`` share of
+        tokens, and 12 * depth * width * length / 2 for causal attention in rows of ``length``
+        tokens (arXiv:2204.02311, appendix B, halved for the mask).
         """
-        products = self.matrix_parameters() + self.vocabulary * self.width
-        return 6.0 * products + 6.0 * self.depth * self.width * self.context
+        products = self.matrix_parameters() + learned * self.vocabulary * self.width
+        seen = self.context if length is None else min(length, self.context)
+        return 6.0 * products + 6.0 * self.depth * self.width * seen
 
 
 class Block(nn.Module):
     """Attention and feed-forward, each after a norm and added to the stream."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, mixing: bool) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(config.width)
-        self.attention = Attention(config.width, config.heads, config.kv_heads)
+        self.attention = Attention(config.width, config.heads, config.kv_heads, mixing=mixing)
         self.feed_norm = RMSNorm(config.width)
         self.feed_forward = FeedForward(config.width, config.hidden_width, config.feed_forward)
+        self.scales = nn.Parameter(torch.tensor([1.0, 0.0])) if config.shortcuts else None
 
     def forward(
         self,
         x: Tensor,
+        first: Tensor,
         rotary: tuple[Tensor, Tensor],
-        layer: tuple[Tensor, Tensor, Tensor] | None,
+        extra: Tensor | None,
+        starts: Tensor,
     ) -> Tensor:
-        """Map the stream x (B, T, width)."""
-        x = x + self.attention(self.attention_norm(x), rotary, layer)
+        """Map the stream x (N, width) of packed documents; see ``Attention.forward``.
+
+        ``first`` (N, width) is the stream before the first block.
+        """
+        x = self._joined(x, first)
+        x = x + self.attention(self.attention_norm(x), rotary, extra, starts)
         mapped: Tensor = x + self.feed_forward(self.feed_norm(x))
         return mapped
+
+    def cached(
+        self,
+        x: Tensor,
+        first: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        extra: Tensor | None,
+        layer: tuple[Tensor, Tensor, Tensor],
+    ) -> Tensor:
+        """The same for rows x (B, T, width) that continue a cache."""
+        x = self._joined(x, first)
+        x = x + self.attention.cached(self.attention_norm(x), rotary, extra, layer)
+        mapped: Tensor = x + self.feed_forward(self.feed_norm(x))
+        return mapped
+
+    def _joined(self, x: Tensor, first: Tensor) -> Tensor:
+        return x if self.scales is None else self.scales[0] * x + self.scales[1] * first
 
 
 class Decoder(nn.Module):
@@ -154,10 +196,18 @@ class Decoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # activations of the blocks in the backward pass, to save memory
         self.embedding = nn.Embedding(config.vocabulary, config.width)
+        if config.bigrams:
+            self.bigram_embedding = nn.Embedding(config.bigrams, config.width)
         self.embedding_norm = RMSNorm(config.width)
         self.rotary = Rotary(config.width // config.heads, config.context, config.rope_base)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        mixing = [config.value_embeddings and i % 2 == 1 for i in range(config.depth)]
+        kv_width = config.width // config.heads * config.kv_heads
+        self.value_embeddings = nn.ModuleDict(
+            {str(i): nn.Embedding(config.vocabulary, kv_width) for i, m in enumerate(mixing) if m}
+        )
+        self.blocks = nn.ModuleList(Block(config, mixing=m) for m in mixing)
         self.norm = RMSNorm(config.width)
         self.output = nn.Linear(config.width, config.vocabulary, bias=False)
         self.reset_parameters()
@@ -176,10 +226,18 @@ class Decoder(nn.Module):
             if isinstance(module, FeedForward):
                 into_stream.append(module.down.weight)
         nn.init.normal_(self.embedding.weight, std=0.02 if self.config.tied else 1.0)
+        for table in self.value_embeddings.values():
+            nn.init.normal_(cast(nn.Embedding, table).weight, std=1.0)
+        if self.config.bigrams:
+            nn.init.zeros_(self.bigram_embedding.weight)
         for weight in into_stream:
             nn.init.zeros_(weight)
         if not self.config.tied:
             nn.init.zeros_(self.output.weight)
+
+    def regions(self) -> list[nn.Module]:
+        """The modules to compile, each by itself: the blocks are alike, so one is compiled."""
+        return [self.embedding_norm, *self.blocks, self.norm]
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for ``batch`` sequences of at most ``capacity`` <= context tokens."""
@@ -191,22 +249,59 @@ class Decoder(nn.Module):
         return Cache(keys, values, torch.zeros(batch, dtype=torch.long, device=weight.device))
 
     def hidden(
-        self, tokens: Tensor, cache: Cache | None = None, counts: Tensor | None = None
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        counts: Tensor | None = None,
+        starts: Tensor | None = None,
     ) -> Tensor:
         """The stream after the last norm, (B, T, width); see ``forward``."""
-        b, t = tokens.shape
-        start = cache.lengths if cache else torch.zeros(b, dtype=torch.long, device=tokens.device)
-        positions = start[:, None] + torch.arange(t, device=tokens.device)
-        rows = positions if cache else positions[:1]  # without a cache all rows start at 0
-        rotary = self.rotary.tables(rows)
-        x = self.embedding_norm(self.embedding(tokens))
-        for i, block in enumerate(self.blocks):
-            layer = (cache.keys[i], cache.values[i], positions) if cache else None
-            x = block(x, rotary, layer)
         if cache is not None:
-            cache.lengths = cache.lengths + (t if counts is None else counts)
+            return self._continued(tokens, cache, counts)
+        b, t = tokens.shape
+        rows = tokens.flatten()
+        if starts is None:
+            starts = torch.arange(0, b * t + 1, t, device=tokens.device)
+        positions = positions_in(starts, b * t)
+        starts = any_number(starts)
+        rotary = self.rotary.tables(positions)
+        first = x = self._embedded(rows, rows.roll(1).masked_fill(positions == 0, -1))
+        for i, block in enumerate(self.blocks):
+            extra = self._extra(i, rows)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, first, rotary, extra, starts, use_reentrant=False)
+            else:
+                x = block(x, first, rotary, extra, starts)
+        normed: Tensor = self.norm(x)
+        return normed.view(b, t, -1)
+
+    def _continued(self, tokens: Tensor, cache: Cache, counts: Tensor | None) -> Tensor:
+        b, t = tokens.shape
+        positions = cache.lengths[:, None] + torch.arange(t, device=tokens.device)
+        rotary = self.rotary.tables(positions)
+        before = torch.cat((cache.previous[:, None], tokens[:, :-1]), dim=1)
+        first = x = self._embedded(tokens, before)
+        for i, block in enumerate(self.blocks):
+            layer = (cache.keys[i], cache.values[i], positions)
+            x = cast(Block, block).cached(x, first, rotary, self._extra(i, tokens), layer)
+        read = torch.full((b,), t, device=tokens.device) if counts is None else counts
+        cache.lengths = cache.lengths + read
+        cache.previous = tokens.gather(1, (read - 1)[:, None])[:, 0]
         normed: Tensor = self.norm(x)
         return normed
+
+    def _embedded(self, tokens: Tensor, before: Tensor) -> Tensor:
+        """The stream (..., width) of tokens (...); ``before`` are those before them, or -1."""
+        x = self.embedding(tokens)
+        if self.config.bigrams:
+            pair = (tokens * _HASH[0] + (before + 1) * _HASH[1]) % _HASH[2] % self.config.bigrams
+            x = x + self.bigram_embedding(pair)
+        embedded: Tensor = self.embedding_norm(x)
+        return embedded
+
+    def _extra(self, layer: int, tokens: Tensor) -> Tensor | None:
+        name = str(layer)
+        return self.value_embeddings[name](tokens) if name in self.value_embeddings else None
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocabulary) in float32, capped: c * tanh(z / c) (arXiv:2408.00118)."""
@@ -219,12 +314,53 @@ class Decoder(nn.Module):
         return linear_cross_entropy(hidden, self.output.weight, targets, self.config.softcap)
 
     def forward(
-        self, tokens: Tensor, cache: Cache | None = None, counts: Tensor | None = None
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        counts: Tensor | None = None,
+        starts: Tensor | None = None,
     ) -> Tensor:
         """Logits (B, T, vocabulary) for tokens (B, T), T <= context.
 
         With a cache the tokens continue its rows; ``counts`` (B,) says how many of the T tokens
         of each row are real when rows are padded on the right (the padding is overwritten by
-        what follows and never seen).
+        what follows and never seen). Without one, ``starts`` (documents + 1,) may say where
+        documents begin among the B * T tokens read row by row: none sees another. Left out,
+        every row is a document.
         """
-        return self.head(self.hidden(tokens, cache, counts))
+        return self.head(self.hidden(tokens, cache, counts, starts))
+
+    def tensor_plan(self, size: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """How ``size`` processes share every block: whole heads and columns of the feed-forward.
+
+        Queries, keys, values and the first matrices are cut by columns, what maps back into the
+        stream by rows, so that a block has two exchanges (arXiv:1909.08053). Embedding, head and
+        norms are whole everywhere.
+
+        Returns:
+            A style for each module to cut, by a pattern of names; and the ends of the names of
+            whole parameters whose gradient is a sum over the processes, since each has its heads.
+
+        Raises:
+            ModelwrightError: the heads or columns do not divide by ``size``.
+        """
+        from torch.distributed.tensor.parallel import (  # noqa: PLC0415 - one process does without
+            ColwiseParallel,
+            RowwiseParallel,
+        )
+
+        c = self.config
+        for name, number in (("kv_heads", c.kv_heads), ("hidden", c.hidden_width)):
+            if number % size:
+                raise ModelwrightError(
+                    f"parallel.tensor: model.{name} = {number} does not divide by {size}"
+                )
+        columns = ("attention.query", "attention.key", "attention.value", "feed_forward.up")
+        plan: dict[str, Any] = {f"blocks.*.{name}": ColwiseParallel() for name in columns}
+        if c.feed_forward == "gated":
+            plan["blocks.*.feed_forward.gate"] = ColwiseParallel()
+        for name in ("attention.out", "feed_forward.down"):
+            plan[f"blocks.*.{name}"] = RowwiseParallel()
+        if len(self.value_embeddings):
+            plan["value_embeddings.*"] = ColwiseParallel()
+        return plan, ("query_norm.gain", "key_norm.gain", "value_mix")

@@ -34,14 +34,14 @@ class Rotary(nn.Module):
         self.register_buffer("sin", angle.sin(), persistent=False)
 
     def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine (B, 1, T, d/2) for integer positions (B, T)."""
+        """Cosine and sine (..., 1, d/2) for integer positions (...), the same for all heads."""
         cos: Tensor = self.get_buffer("cos")[positions]
         sin: Tensor = self.get_buffer("sin")[positions]
-        return cos[:, None], sin[:, None]
+        return cos.unsqueeze(-2), sin.unsqueeze(-2)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x (B, heads, T, d) by the angles of its positions, in float32."""
+    """Rotate x (..., heads, d) by the angles of its positions, in float32."""
     a, b = x.float().chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modelwright.kernels import likelihood as kernel
+
 CHUNK_BYTES = 4 << 20  # a chunk of float32 logits: stays in a second-level cache or near it
 
 
@@ -23,12 +25,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
         narrow = hidden.dtype
         w = weight.to(narrow)
-        rows = max(64, CHUNK_BYTES // (4 * len(weight)))
+        fast = kernel.fits(hidden)
+        rows = _rows(len(weight), fast=fast)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(hidden), rows):
             h, y = hidden[start : start + rows], targets[start : start + rows, None]
+            if fast:
+                dz = h @ w.T
+                total += kernel.likelihood_(dz, y.contiguous(), cap)
+                torch.mm(dz, w, out=grad_hidden[start : start + rows])
+                kernel.accumulate_(grad_weight, dz.T @ h)
+                continue
             s = (h @ w.T).float()
             if cap:
                 t = s.div_(cap).tanh_()
@@ -55,6 +64,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (grad_hidden * grad).to(grad_hidden.dtype), scaled.to(ctx.weight_dtype), None, None
 
 
+def _rows(vocabulary: int, *, fast: bool) -> int:
+    """Rows of a chunk.
+
+    The kernel reads a row once, so its chunks may be large, which the products like.
+    """
+    if fast:
+        return max(512, 2 * CHUNK_BYTES // (2 * vocabulary))
+    return max(64, CHUNK_BYTES // (4 * vocabulary))
+
+
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
     """Summed negative log-likelihood, in nats, of ``targets`` (n,) under a softly capped head.
 
@@ -73,7 +92,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, cap: f
 def _likelihood_only(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     w = weight.to(hidden.dtype)
-    rows = max(64, CHUNK_BYTES // (4 * len(weight)))
+    rows = _rows(len(weight), fast=False)
     for start in range(0, len(hidden), rows):
         h, y = hidden[start : start + rows], targets[start : start + rows]
         with torch.autocast(hidden.device.type, enabled=False):

@@ -52,7 +52,7 @@ class Config(ModelConfig):
         """The codec knows the size of the input and the label set."""
         return {"features": codec.features, "classes": len(codec.labels)}
 
-    def flops_per_item(self) -> float:
+    def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:  # noqa: ARG002
         """FLOPs of forward and backward for one example: 6 per weight."""
         return 6.0 * sum(n * m for n, m in pairwise(self.widths))
 

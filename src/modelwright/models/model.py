@@ -30,6 +30,7 @@ class ModelConfig(ABC):
 
     family: ClassVar[str]
     optimizer: ClassVar[str] = "adamw"  # used unless the recipe names one
+    compiles: ClassVar[bool] = False  # whether the module names ``regions`` worth compiling
     specimen: ClassVar[dict[str, Any]]
 
     @abstractmethod
@@ -46,8 +47,13 @@ class ModelConfig(ABC):
         """Shape fields for about ``parameters`` parameters; ``fixed`` are already decided."""
         return {}
 
-    def flops_per_item(self) -> float:
-        """FLOPs of forward and backward for one item of the loss (a token, an image)."""
+    def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:  # noqa: ARG002
+        """FLOPs of forward and backward for one position that is computed (a token, an image).
+
+        ``learned`` is the share of the positions that reach the head: in fine-tuning most are
+        given. ``length`` is the mean number of positions in a row, which attention looks back on
+        (None: the whole context). Families that have neither ignore them.
+        """
         return 6.0 * sum(p.numel() for p in self.build().parameters())
 
     def to_dict(self) -> dict[str, Any]:

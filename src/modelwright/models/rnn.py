@@ -55,7 +55,7 @@ class Config(ModelConfig):
             "mean_length": codec.mean_length,
         }
 
-    def flops_per_item(self) -> float:
+    def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:  # noqa: ARG002
         """FLOPs of forward and backward for one sequence of ``mean_length`` frames."""
         step = self.hidden * (self.features + self.hidden)
         return 6.0 * (self.mean_length * step + self.hidden * self.outputs)

@@ -14,6 +14,7 @@ Both in nats and summed over the examples.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,22 +42,27 @@ class Objective:
                 f"objective classification: label_smoothing {label_smoothing} is not in [0, 1)"
             )
         self.codec, self.label_smoothing, self.sigmoid = codec, label_smoothing, sigmoid
+        self.packs: bool = getattr(codec, "packs", False)
+        self.highest = -1  # label number that was collated
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:  # noqa: ARG002
         """The codec's tensors are the inputs, all but ``label`` (B,), the target."""
         tensors = self.codec.tensors(columns)
         label = tensors.pop("label")
-        return Batch(tensors, {"label": label}, int((label >= 0).sum()))
+        computed = len(tensors[self.codec.ragged[0]]) if self.packs else 0
+        numbers = label.numpy()  # here, not in the loss: there a GPU would have to be waited for
+        self.highest = max(self.highest, int(np.maximum.reduce(numbers, initial=-1)))
+        count = int(np.count_nonzero(numbers >= 0))
+        return Batch(tensors, {"label": label}, count, computed=computed)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The cross-entropy summed over the labelled examples, in nats."""
         label = batch.targets["label"]
         logits: Tensor = model(**batch.inputs).float()
         outputs = logits.shape[1]
-        known = label >= 0
-        if bool(((label >= outputs) & known).any()) and not (outputs == 1 and int(label.max()) < 2):
+        if self.highest >= max(outputs, 2 if outputs == 1 else 0):
             raise ModelwrightError(
-                f"objective classification: label number {int(label.max())}, but the model has"
+                f"objective classification: label number {self.highest}, but the model has"
                 f" {outputs} outputs; set model.classes or model.outputs to the number of labels"
             )
         if outputs > 1 and not self.sigmoid:
@@ -67,6 +73,7 @@ class Objective:
                 ignore_index=-1,
                 label_smoothing=self.label_smoothing,
             )
+        known = label >= 0
         logits, label = logits[known], label[known]
         chosen = label[:, None] if outputs == 1 else F.one_hot(label, outputs)
         target = (1 - self.label_smoothing) * chosen.float() + self.label_smoothing / 2

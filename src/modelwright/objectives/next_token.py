@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from modelwright.types import Batch, Codec, Columns
+from modelwright.types import Array, Batch, Codec, Columns, Ragged
 
 name = "next_token"
 item = "token"
@@ -19,25 +19,44 @@ needs = "token_bytes"  # of the codec
 
 
 class Objective:
-    """Cross-entropy of the next token, over the tokens marked ``learn``."""
+    """Cross-entropy of the next token, over the tokens marked ``learn``.
+
+    Nothing is padded: rows of different lengths stand one after another, and no document sees
+    another one (law 3). In a window of joined documents the token that ends one begins the next.
+    """
+
+    packs = True
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.token_bytes: Any = codec.token_bytes  # type: ignore[attr-defined]
+        self.end: int = codec.end  # type: ignore[attr-defined]
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:  # noqa: ARG002
-        """Inputs ``tokens`` (B, T); targets (B, T) with -100 where nothing is learned."""
-        tensors = self.codec.tensors(columns)
-        tokens, learn = tensors["tokens"], tensors["learn"]
-        targets = tokens[:, 1:].masked_fill(~learn[:, 1:], -100)
-        chosen = targets[targets >= 0]
-        spelled = int(np.asarray(self.token_bytes)[chosen.numpy()].sum())
+        """Inputs ``tokens`` (B, T) with the documents' ``starts``, targets (B, T).
+
+        Targets are -100 where nothing is learned. Rows of different lengths come as one row,
+        B = 1.
+        """
+        tokens, learn = columns["tokens"], columns["learn"]
+        if isinstance(tokens, Ragged) and isinstance(learn, Ragged):
+            before, after, learned, starts = _packed(tokens, learn)
+        else:
+            tokens, learn = np.asarray(tokens), np.asarray(learn)
+            before, after, learned = tokens[:, :-1], tokens[:, 1:], learn[:, 1:]
+            begins = before == self.end
+            begins[:, 0] = True
+            starts = np.append(np.flatnonzero(begins), begins.size)
+        targets = np.where(learned, after.astype(np.int64), -100)
         return Batch(
-            {"tokens": tokens[:, :-1]},
-            {"tokens": targets},
-            count=len(chosen),
-            bytes=spelled,
-            computed=targets.numel(),
+            {
+                "tokens": torch.from_numpy(before.astype(np.int64)),
+                "starts": torch.from_numpy(starts.astype(np.int64)),
+            },
+            {"tokens": torch.from_numpy(targets)},
+            count=int(np.count_nonzero(learned)),
+            bytes=int(np.asarray(self.token_bytes)[after[learned]].sum()),
+            computed=targets.size,
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -50,3 +69,15 @@ class Objective:
             hidden, targets = hidden[learned], targets[learned]
         loss: Tensor = model.negative_log_likelihood(hidden, targets)  # type: ignore[operator]
         return loss
+
+
+def _packed(tokens: Ragged, learn: Ragged) -> tuple[Array, Array, Array, Array]:
+    """Inputs, targets and which are learned, (1, N) each, and the bounds of the rows."""
+    first, last = tokens.offsets[:-1], tokens.offsets[1:] - 1
+    shifted = np.ones(len(tokens.values), dtype=np.bool_)
+    shifted[first] = False
+    kept = np.ones(len(tokens.values), dtype=np.bool_)
+    kept[last] = False
+    values, marks = np.asarray(tokens.values), np.asarray(learn.values)
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(tokens.lengths - 1)])
+    return values[None, kept], values[None, shifted], marks[None, shifted], starts

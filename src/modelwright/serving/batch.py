@@ -118,6 +118,13 @@ class Row:
         elif len(self.tokens) >= self.max_tokens:
             self._finish("length")
 
+    def read(self, position: int) -> int:
+        """The token at a position of prompt and answer, -1 before the first."""
+        prompt = self.request.tokens
+        if position < len(prompt):
+            return prompt[position] if position >= 0 else -1
+        return self.tokens[position - len(prompt)]
+
     def cancel(self) -> None:
         """Tell the listener that nothing more will come."""
         self._finish("cancelled")
@@ -216,10 +223,13 @@ class Batch:
         """The slots from ``first`` to the last live one, sharing memory with the whole cache."""
         slots = slice(first, len(self.rows))
         lengths = torch.tensor([row.cached for row in self.rows[slots]])
+        previous = torch.tensor([row.read(row.cached - 1) for row in self.rows[slots]])
+        at = self.cache.lengths.device
         return Cache(
             [k[slots] for k in self.cache.keys],
             [v[slots] for v in self.cache.values],
-            lengths.to(self.cache.lengths.device),
+            lengths.to(at),
+            previous.to(at),
         )
 
     def _draw(self, rows: Sequence[Row], stream: Tensor) -> None:

@@ -1,0 +1,191 @@
+"""Attention over documents that stand one after another (packed, of any lengths).
+
+    o_i = sum_j softmax_j(scale * q_i . k_j) v_j,   j in the document of i; j <= i when causal
+
+with fewer key/value heads than query heads where wanted (arXiv:2305.13245). On processors with
+AVX-512 BF16 a kernel of ours does it (``attention.cpp``), elsewhere PyTorch's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modelwright.kernels.build import compiler_loaded, constant, library
+
+NEEDS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
+
+
+@constant
+def available() -> bool:
+    """Whether the kernel can run here."""
+    return library("attention", NEEDS) is not None
+
+
+def fits(q: Tensor) -> bool:
+    """Whether the kernel takes such queries: bfloat16 on a CPU, heads a multiple of 16 wide."""
+    return (
+        q.device.type == "cpu"
+        and q.dtype == torch.bfloat16
+        and q.shape[-1] % 16 == 0
+        and available()
+    )
+
+
+def any_number(starts: Tensor) -> Tensor:
+    """The bounds of documents, marked so that one compiled graph serves any number of them."""
+    if compiler_loaded():
+        torch._dynamo.maybe_mark_dynamic(starts, 0)
+    return starts
+
+
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float, *, causal: bool = True
+) -> Tensor:
+    """Attend within documents; see the module.
+
+    Args:
+        q: (rows, heads, width).
+        k: (rows, kv_heads, width).
+        v: (rows, kv_heads, width).
+        starts: int64 (documents + 1,): document i is rows starts[i] .. starts[i + 1] - 1.
+        scale: factor of the products, usually width^-0.5.
+        causal: whether a row sees only itself and the rows before it.
+
+    Returns:
+        (rows, heads, width).
+    """
+    if fits(q):
+        out: Tensor = torch.ops.modelwright.attention(q, k, v, starts, scale, causal)[0]
+        return out
+    return _by_document(q, k, v, starts, scale, causal=causal)
+
+
+def _by_document(
+    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float, *, causal: bool
+) -> Tensor:
+    """The same with PyTorch's attention, a document at a time, equal lengths together."""
+    bounds = starts.tolist()
+    lengths = {b - a for a, b in pairwise(bounds)}
+    if len(lengths) == 1:
+        return _equal(q, k, v, len(bounds) - 1, scale, causal=causal)
+    parts = [_equal(q[a:b], k[a:b], v[a:b], 1, scale, causal=causal) for a, b in pairwise(bounds)]
+    return torch.cat(parts)
+
+
+def _equal(
+    q: Tensor, k: Tensor, v: Tensor, documents: int, scale: float, *, causal: bool
+) -> Tensor:
+    def split(x: Tensor) -> Tensor:
+        return x.view(documents, -1, *x.shape[1:]).transpose(1, 2)
+
+    mixed = F.scaled_dot_product_attention(
+        split(q),
+        split(k),
+        split(v),
+        is_causal=causal,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    return mixed.transpose(1, 2).reshape(q.shape)
+
+
+def _pointer(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
+
+
+def _sizes(q: Tensor, k: Tensor, starts: Tensor, scale: float, causal: bool) -> tuple[object, ...]:
+    """The arguments that both passes share, after the pointers of their inputs."""
+    numbers = (len(starts) - 1, q.shape[0], q.shape[1], k.shape[1], q.shape[2])
+    return (
+        _pointer(starts),
+        *(ctypes.c_long(n) for n in numbers),
+        ctypes.c_float(scale),
+        ctypes.c_int(causal),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+
+
+@torch.library.custom_op("modelwright::attention", mutates_args=())
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float, causal: bool
+) -> tuple[Tensor, Tensor]:
+    kernel = library("attention", NEEDS)
+    assert kernel is not None  # noqa: S101 - asked before by ``fits``
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+    out = torch.empty_like(q)
+    lse = torch.empty(q.shape[1], q.shape[0], dtype=torch.float32)
+    inputs = (_pointer(q), _pointer(k), _pointer(v))
+    kernel.attention_forward(
+        *inputs, *_sizes(q, k, starts, scale, causal), _pointer(out), _pointer(lse)
+    )
+    return out, lse
+
+
+@_attention.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float, causal: bool
+) -> tuple[Tensor, Tensor]:
+    return torch.empty(q.shape, dtype=q.dtype), q.new_empty(
+        q.shape[1], q.shape[0], dtype=torch.float32
+    )
+
+
+@torch.library.custom_op("modelwright::attention_backward", mutates_args=())
+def _attention_backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    grad: Tensor,
+    lse: Tensor,
+    starts: Tensor,
+    scale: float,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    kernel = library("attention", NEEDS)
+    assert kernel is not None  # noqa: S101
+    q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    inputs = (_pointer(x) for x in (q, k, v, out, grad, lse))
+    outputs = (_pointer(x) for x in (dq, dk, dv))
+    kernel.attention_backward(*inputs, *_sizes(q, k, starts, scale, causal), *outputs)
+    return dq, dk, dv
+
+
+@_attention_backward.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    grad: Tensor,
+    lse: Tensor,
+    starts: Tensor,
+    scale: float,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))  # type: ignore[return-value]
+
+
+def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    q, k, v, starts, scale, causal = inputs
+    out, lse = output
+    ctx.save_for_backward(q, k, v, out, lse, starts)
+    ctx.scale, ctx.causal = scale, causal
+    ctx.set_materialize_grads(False)
+
+
+def _slopes(ctx, grad, _):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    q, k, v, out, lse, starts = ctx.saved_tensors
+    grads = torch.ops.modelwright.attention_backward(
+        q, k, v, out, grad, lse, starts, ctx.scale, ctx.causal
+    )
+    return (*grads, None, None, None)
+
+
+_attention.register_autograd(_slopes, setup_context=_keep)

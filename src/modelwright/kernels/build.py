@@ -1,0 +1,79 @@
+"""Compile a kernel once and load it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from modelwright import runtime
+
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17", "-w")
+
+
+@functools.cache
+def library(name: str, needs: tuple[str, ...]) -> ctypes.CDLL | None:
+    """The compiled kernel ``name``, or None where it cannot run.
+
+    Args:
+        name: a C++ file of this room.
+        needs: processor flags that it uses, as Linux names them.
+    """
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if os.environ.get("MODELWRIGHT_KERNELS") == "0" or compiler is None:
+        return None
+    if not set(needs) <= runtime.cpu_flags():
+        return None
+    source = Path(__file__).with_name(f"{name}.cpp")
+    mark = hashlib.sha256(source.read_bytes())
+    mark.update(source.with_name("vector.h").read_bytes())
+    for part in (*FLAGS, compiler, runtime.cpu_name(), *sorted(runtime.cpu_flags())):
+        mark.update(part.encode())
+    built = _cache() / f"{name}-{mark.hexdigest()[:16]}.so"
+    try:
+        if not built.exists():
+            _compile(compiler, source, built)
+        return ctypes.CDLL(str(built))
+    except (OSError, subprocess.CalledProcessError):
+        return None  # a compiler that fails is one we do not have
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home) / "modelwright" / "kernels"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _compile(compiler: str, source: Path, built: Path) -> None:
+    """Under another name first: a process beside this one never loads half a file."""
+    with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+        made = Path(folder) / built.name
+        subprocess.run(  # noqa: S603 - our own source, a compiler from PATH
+            [compiler, *FLAGS, str(source), "-o", str(made)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+        made.replace(built)
+
+
+def constant(answer: Callable[[], bool]) -> Callable[[], bool]:
+    """Tell the compiler that a question has one answer in a process.
+
+    What ``torch.compiler.assume_constant_result`` does, without loading the compiler for it.
+    """
+    answer._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return answer
+
+
+def compiler_loaded() -> bool:
+    """Whether PyTorch's compiler is in use; loading it takes a second that others are spared."""
+    return "torch._dynamo" in sys.modules

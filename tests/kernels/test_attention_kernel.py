@@ -1,0 +1,113 @@
+"""The attention kernel against PyTorch's in float64: any documents, heads, widths."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from modelwright.kernels import attention
+from modelwright.kernels.attention import packed_attention
+
+needs_kernel = pytest.mark.skipif(
+    not attention.available(), reason="no AVX-512 BF16 or no C++ compiler here"
+)
+lengths = st.lists(st.integers(0, 150), min_size=1, max_size=5).filter(sum)
+
+
+def inputs(lengths: list[int], heads: int, kv_heads: int, width: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    rows = sum(lengths)
+    shapes = [(rows, heads, width), (rows, kv_heads, width), (rows, kv_heads, width)]
+    return [torch.randn(s, generator=generator).bfloat16() for s in [*shapes, shapes[0]]]
+
+
+def bounds(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
+
+
+def results(
+    tensors: list[Tensor], starts: Tensor, *, dtype: torch.dtype, causal: bool
+) -> list[Tensor]:
+    """Output and gradients of q, k, v."""
+    q, k, v = (x.detach().to(dtype).clone().requires_grad_() for x in tensors[:3])
+    out = packed_attention(q, k, v, starts, q.shape[-1] ** -0.5, causal=causal)
+    out.backward(tensors[3].to(dtype))
+    grads = [x.grad for x in (q, k, v)]
+    assert all(g is not None for g in grads)
+    return [out.detach(), *(g for g in grads if g is not None)]
+
+
+@needs_kernel
+@settings(deadline=None, max_examples=40)
+@given(
+    lengths=lengths,
+    kv_heads=st.integers(1, 2),
+    group=st.integers(1, 3),
+    width=st.sampled_from([16, 48, 64, 128]),
+    causal=st.booleans(),
+)
+@example(lengths=[1], kv_heads=1, group=1, width=16, causal=True)
+@example(lengths=[64, 128, 65], kv_heads=2, group=2, width=64, causal=True)
+@example(lengths=[129], kv_heads=1, group=1, width=64, causal=False)
+def test_kernel_is_attention(
+    lengths: list[int], kv_heads: int, group: int, width: int, causal: bool
+) -> None:
+    tensors, starts = inputs(lengths, kv_heads * group, kv_heads, width), bounds(lengths)
+    assert attention.fits(tensors[0])
+    ours = results(tensors, starts, dtype=torch.bfloat16, causal=causal)
+    exact = results(tensors, starts, dtype=torch.float64, causal=causal)
+    for got, wanted in zip(ours, exact, strict=True):
+        # Rounding to bfloat16 (8 bits) of inputs, products and results.
+        assert (got.double() - wanted).norm() <= 0.01 * wanted.norm() + 1e-3
+
+
+@needs_kernel
+def test_a_document_is_the_same_alone_and_among_others() -> None:
+    tensors = inputs([37, 70, 5], 4, 2, 32)
+    together = results(tensors, bounds([37, 70, 5]), dtype=torch.bfloat16, causal=True)
+    alone = results([x[37:107] for x in tensors], bounds([70]), dtype=torch.bfloat16, causal=True)
+    for a, b in zip(together, alone, strict=True):
+        assert torch.equal(a[37:107], b)
+
+
+@needs_kernel
+def test_threads_change_nothing() -> None:
+    tensors, starts = inputs([90, 30, 200, 1], 4, 2, 64), bounds([90, 30, 200, 1])
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = results(tensors, starts, dtype=torch.bfloat16, causal=True)
+        torch.set_num_threads(3)
+        three = results(tensors, starts, dtype=torch.bfloat16, causal=True)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+
+
+@needs_kernel
+def test_extreme_scores_stay_finite() -> None:
+    tensors = [x * 60 for x in inputs([50], 2, 2, 32)]
+    ours = results(tensors, bounds([50]), dtype=torch.bfloat16, causal=True)
+    assert all(bool(x.isfinite().all()) for x in ours)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_without_the_kernel_it_is_the_same_function(causal: bool) -> None:
+    """Float32 takes PyTorch's operators: each document alone gives the same rows."""
+    tensors = inputs([9, 1, 0, 30], 4, 2, 12)
+    together = results(tensors, bounds([9, 1, 0, 30]), dtype=torch.float32, causal=causal)
+    alone = results([x[10:] for x in tensors], bounds([30]), dtype=torch.float32, causal=causal)
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a[10:], b)
+
+
+def test_kernels_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modelwright.kernels.build import library
+
+    library.cache_clear()
+    monkeypatch.setenv("MODELWRIGHT_KERNELS", "0")
+    assert library("attention", ()) is None
+    library.cache_clear()
