@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.recipe import Stage
+from modelwright.training import budget
 from modelwright.training.optimizers import NAMES, Muon, Optimizers, build_optimizers, orthogonalise
 from tests.trainings import SETTINGS, raw
 
@@ -31,7 +35,7 @@ class Small(nn.Module):
         return logits
 
 
-def made(name: str, model: nn.Module, **more: float) -> Optimizers:
+def made(name: str, model: nn.Module, **more: Any) -> Optimizers:
     settings = {"learning_rate": 0.1, "matrix_learning_rate": 0.02, "momentum": 0.9}
     return build_optimizers(
         model, name, **{**settings, "weight_decay": 0.0, **more}, precision=torch.float32
@@ -116,8 +120,9 @@ def test_state_comes_back_exactly(name: str) -> None:
     for step in range(3):
         backward(model, step)
         ours.step()
-    other.load_state_dict(model.state_dict())
-    theirs.load_state(ours.state())
+    with ours.evaluation():  # as a stage saves: the weights to use, and the state
+        other.load_state_dict(model.state_dict())
+        theirs.load_state(ours.state())
     assert {k: raw(v) for k, v in theirs.state().items()} == {
         k: raw(v) for k, v in ours.state().items()
     }
@@ -154,7 +159,7 @@ def test_every_parameter_moves_and_gradients_are_dropped(name: str) -> None:
         assert p.grad is None
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", NAMES)
 def test_weight_decay_pulls_matrices_only(name: str) -> None:
     model, plain = Small(), Small()
     for m, decay in ((model, 0.5), (plain, 0.0)):
@@ -190,6 +195,96 @@ def test_state_of_another_model_is_refused() -> None:
         optimizers.load_state({"nobody:exp_avg": torch.zeros(1)})
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("name", NAMES)
+def test_evaluation_swaps_exactly_and_back(name: str, ema: float) -> None:
+    model = Small()
+    optimizers = made(name, model, ema=ema)
+    for step in range(3):
+        backward(model, step)
+        optimizers.step()
+    before = {n: raw(p) for n, p in model.named_parameters()}
+    state = {n: raw(t) for n, t in optimizers.state().items()}
+    with optimizers.evaluation():
+        used = {n: raw(p) for n, p in model.named_parameters()}
+        assert {n: raw(t) for n, t in optimizers.state().items()} == state
+        with optimizers.evaluation():
+            assert {n: raw(p) for n, p in model.named_parameters()} == used
+        assert {n: raw(p) for n, p in model.named_parameters()} == used
+    assert {n: raw(p) for n, p in model.named_parameters()} == before
+    assert (used == before) == (name != "schedule_free" and not ema)
+    with pytest.raises(KeyError), optimizers.evaluation():
+        raise KeyError("an error in a validation")
+    assert {n: raw(p) for n, p in model.named_parameters()} == before
+
+
+def test_the_state_holds_no_second_copy_where_the_model_is_the_training_one() -> None:
+    model = Small()
+    optimizers = made("adamw", model)
+    backward(model)
+    optimizers.step()
+    assert not [key for key in optimizers.state() if key.endswith(":training")]
+
+
+def test_scalar_parameters_keep_their_state_beside_them() -> None:
+    """A parameter without dimensions is no counter: its averages go where it is."""
+    model = nn.Linear(2, 2)
+    model.scale = nn.Parameter(torch.tensor(0.5))
+    for name in NAMES:
+        ours, theirs = made(name, model), made(name, model)
+        loss = (model(torch.ones(1, 2)) * model.scale).sum()
+        loss.backward()
+        ours.step()
+        theirs.load_state(ours.state())
+        assert {k: raw(v) for k, v in theirs.state().items()} == {
+            k: raw(v) for k, v in ours.state().items()
+        }
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_the_customary_ones_are_one_kernel(name: str) -> None:
+    assert all(group["fused"] for group in made(name, Small()).groups)
+
+
+def test_cut_matrices_are_refused_where_the_whole_is_needed() -> None:
+    class Cut:
+        sharded = True
+
+    with pytest.raises(ModelwrightError, match="'adafactor' needs whole matrices"):
+        made("adafactor", Small(), placement=Cut())
+
+
+def test_muon_collects_cut_matrices() -> None:
+    """A placement that keeps the transpose here: wholes go in and parts come out."""
+
+    class Turned:
+        sharded = True
+
+        def whole(self, parameter: nn.Parameter, part: Tensor) -> Tensor:
+            return part.mT
+
+        def part(self, parameter: nn.Parameter, whole: Tensor) -> Tensor:
+            return whole.mT
+
+    torch.manual_seed(4)
+    whole, part = nn.Parameter(torch.randn(9, 4)), nn.Parameter(torch.zeros(4, 9))
+    with torch.no_grad():
+        part.copy_(whole.mT)
+    plain, cut = Muon([whole], lr=0.1), Muon([part], lr=0.1, placement=Turned())
+    for _ in range(3):
+        whole.grad = torch.randn(9, 4)
+        part.grad = whole.grad.mT.contiguous()
+        plain.step()
+        cut.step()
+    torch.testing.assert_close(part.detach().mT, whole.detach())
+
+
+def test_a_missing_average_is_refused() -> None:
+    saved = made("adamw", Small()).saved()
+    with pytest.raises(CorruptError, match="no average; it was saved without `ema`"):
+        made("adamw", Small(), ema=0.9).restore(saved)
+
+
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ModelwrightError, match=r"no optimiser 'adm' \(did you mean 'adam'\?\)"):
         made("adm", Small())
@@ -199,3 +294,28 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 
 def test_recipes_know_the_same_names() -> None:
     assert set(SETTINGS["optimizer"]) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimiser_has_rates_and_a_schedule_with_reasons(name: str) -> None:
+    stage = Stage(task="documents", optimizer=name)
+    derived = budget.Derived()
+    budget.derive_rates(stage, "train", "adamw", derived)
+    assert derived.values["train.learning_rate"] > 0
+    constant = derived.values["train.schedule"] == "constant"
+    assert constant == (name == "schedule_free")  # its average stands for a falling rate
+    assert all(derived.reasons.values())
+
+
+def test_one_cycle_is_derived_with_equal_halves() -> None:
+    derived = budget.Derived()
+    stage = Stage(task="documents", schedule="one_cycle")
+    budget.derive_rates(stage, "train", "adamw", derived)
+    up, end = derived.values["train.warmup"], derived.values["train.decay"]
+    assert up == pytest.approx((1 - end) / 2)
+
+
+def test_two_averages_at_once_are_refused() -> None:
+    with pytest.raises(ValueError, match="schedule_free makes an average of its own"):
+        Stage(task="documents", optimizer="schedule_free", ema=0.99)
+    assert Stage(task="documents", optimizer="schedule_free", ema=0).ema == 0

@@ -35,7 +35,10 @@ def test_it_rises_and_then_never_rises_again(
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert top <= warmup * steps + 1
-    assert rates[0] < 1 / (warmup * steps) * 1.01  # the warm-up is linear from the first step
+    if name == "one_cycle":
+        assert 0.1 < rates[0] < 0.1 + 0.9 / (warmup * steps) * 1.01
+    else:
+        assert rates[0] < 1 / (warmup * steps) * 1.01  # linear from the first step
 
 
 @every_schedule
@@ -51,6 +54,13 @@ def test_warmup_stable_decay_is_stable_between() -> None:
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert set(rates[10:71]) == {1.0}
     assert rates[71:] == pytest.approx([(100 - i) / 30 for i in range(71, 100)])
+
+
+def test_one_cycle_rises_falls_as_long_and_then_ends() -> None:
+    rates = curve("one_cycle", 100, 0.45, 0.1)
+    assert rates[:45] == pytest.approx([0.1 + 0.9 * (i + 1) / 45 for i in range(45)])
+    assert rates[45:90] == pytest.approx([1 - 0.9 * i / 45 for i in range(45)])
+    assert rates[90:] == pytest.approx([0.1 * (10 - i) / 10 for i in range(10)])
 
 
 def test_cosine_is_half_way_at_half_time() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 Schedule = Callable[[int, int, float, float], float]
 
+ONE_CYCLE_START = 0.1  # of the highest rate: where a cycle begins and ends
+
 
 def constant(step: int, steps: int, warmup: float, decay: float) -> float:  # noqa: ARG001
     """Linear warm-up over the first ``warmup`` share of the steps, then 1."""
@@ -30,9 +32,25 @@ def cosine(step: int, steps: int, warmup: float, decay: float) -> float:  # noqa
     return min(constant(step, steps, warmup, 0.0), 0.5 * (1 + math.cos(math.pi * done)))
 
 
+def one_cycle(step: int, steps: int, warmup: float, decay: float) -> float:
+    """From 0.1 linear to 1 and back, then linear to zero (arXiv:1708.07120).
+
+    ``warmup`` is the share of the steps on the way up, ``decay`` the share after the cycle, in
+    which the rate falls below where it began; what lies between is the way down. The source
+    has the two ways equally long: warmup = (1 - decay) / 2.
+    """
+    s, top, end = ONE_CYCLE_START, warmup * steps, (1 - decay) * steps
+    if step >= end:
+        return s * (steps - step) / max(1.0, decay * steps)
+    up = s + (1 - s) * min(1.0, (step + 1) / max(1.0, top))
+    down = 1 - (1 - s) * max(0.0, step - top) / max(1.0, end - top)
+    return min(up, max(s, down))
+
+
 SCHEDULES: dict[str, Schedule] = {
     "constant": constant,
     "warmup_stable_decay": warmup_stable_decay,
     "linear": linear,
     "cosine": cosine,
+    "one_cycle": one_cycle,
 }
