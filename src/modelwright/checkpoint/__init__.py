@@ -9,6 +9,19 @@ for the order of writing and ``loading`` for what is checked.
 from __future__ import annotations
 
 from modelwright.checkpoint.loading import Checkpoint, load, newest, newest_sound, verify
+from modelwright.checkpoint.regions import Piece, Region
 from modelwright.checkpoint.saving import save
+from modelwright.checkpoint.sharded import newest_sound_together, save_sharded
 
-__all__ = ["Checkpoint", "load", "newest", "newest_sound", "save", "verify"]
+__all__ = [
+    "Checkpoint",
+    "Piece",
+    "Region",
+    "load",
+    "newest",
+    "newest_sound",
+    "newest_sound_together",
+    "save",
+    "save_sharded",
+    "verify",
+]

@@ -21,6 +21,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from modelwright.checkpoint.regions import Region, problem_of
+
 MANIFEST = "manifest.json"
 COMPLETE = "COMPLETE"
 UNSEALED = COMPLETE + ".tmp"
@@ -106,18 +108,38 @@ class FileRecord(_Record):
     sha256: Sha256
 
 
+class WholeRecord(_Record):
+    """One tensor that lies in pieces: its shape, and where the piece in each file begins."""
+
+    shape: tuple[Size, ...]
+    pieces: dict[str, tuple[Size, ...]]  # group of the file -> offset of its tensor in the whole
+
+
+class ShardedRecord(_Record):
+    """One group of tensors that several processes wrote, each into a file of its own."""
+
+    parts: tuple[str, ...]  # the groups of its files
+    tensors: dict[str, WholeRecord]
+    aliases: dict[str, str]
+
+
 class Manifest(_Record):
-    """What a checkpoint must hold, and nothing else may be beside it."""
+    """What a checkpoint must hold, and nothing else may be beside it.
+
+    Version 2 has ``sharded`` groups, whose files are groups as well.
+    """
 
     format: Literal["modelwright-checkpoint"] = "modelwright-checkpoint"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     step: Size
     files: dict[str, FileRecord]
     groups: dict[str, GroupRecord]
+    sharded: dict[str, ShardedRecord] = {}
 
     def encode(self) -> bytes:
         """The content of ``manifest.json``."""
-        return self.model_dump_json(indent=1).encode() + b"\n"
+        absent = set() if self.sharded else {"sharded"}
+        return self.model_dump_json(indent=1, exclude=absent).encode() + b"\n"
 
     @staticmethod
     def decode(content: bytes) -> Manifest:
@@ -134,6 +156,7 @@ class Manifest(_Record):
             raise ValueError(f"{place}: {first['msg']}") from None
         for name, group in manifest.groups.items():
             manifest._check_group(name, group)
+        manifest._check_sharded()
         if problem := name_problem(manifest.groups, manifest.documents):
             raise ValueError(problem)
         return manifest
@@ -148,6 +171,48 @@ class Manifest(_Record):
         file = self.files.get(shard_name(name))
         if file is None or file.bytes != group.nbytes:
             raise ValueError(f"the tensors of {name!r} do not fill {shard_name(name)}")
+
+    def _check_sharded(self) -> None:
+        if (self.version == 2) != bool(self.sharded):
+            raise ValueError(f"version: {self.version} goes with sharded groups or without, not so")
+        parts = [part for record in self.sharded.values() for part in record.parts]
+        if len(set(parts)) != len(parts) or not set(parts) <= self.groups.keys():
+            raise ValueError("sharded: a file belongs to no group or to two")
+        for name, record in self.sharded.items():
+            if name in self.groups:
+                raise ValueError(f"group {name!r} is both whole and sharded")
+            stored = {(part, t) for part in record.parts for t in self.groups[part].tensors}
+            named = {(part, t) for t, whole in record.tensors.items() for part in whole.pieces}
+            if stored != named or any(self.groups[part].aliases for part in record.parts):
+                raise ValueError(f"sharded group {name!r} does not name what its files hold")
+            if not set(record.aliases.values()) <= record.tensors.keys():
+                raise ValueError(f"a tied tensor of {name!r} does not share a stored one")
+            for tensor, whole in record.tensors.items():
+                if any(len(offset) != len(whole.shape) for offset in whole.pieces.values()):
+                    raise ValueError(f"a piece of {tensor!r} has other dimensions")
+                boxes = [self.region(name, tensor, part) for part in whole.pieces]
+                if problem := problem_of(whole.shape, boxes):
+                    raise ValueError(f"tensor {tensor!r}: {problem}")
+                if len({self.groups[part].tensors[tensor].dtype for part in whole.pieces}) > 1:
+                    raise ValueError(f"the pieces of {tensor!r} differ in type")
+
+    def region(self, group: str, tensor: str, part: str) -> Region:
+        """Where the piece of a tensor that lies in the file ``part`` belongs."""
+        whole = self.sharded[group].tensors[tensor]
+        extent = self.groups[part].tensors[tensor].shape
+        if len(extent) != len(whole.shape):
+            raise ValueError(f"a piece of {tensor!r} has other dimensions")
+        return Region(whole.shape, whole.pieces[part], extent)
+
+    @property
+    def names(self) -> list[str]:
+        """The groups a reader may ask for: whole ones, and sharded ones as if they were whole."""
+        parts = {part for record in self.sharded.values() for part in record.parts}
+        return [g for g in self.groups if g not in parts] + list(self.sharded)
+
+    def owner(self, group: str) -> str:
+        """The group that a file's tensors belong to: itself, or the sharded one."""
+        return next((n for n, r in self.sharded.items() if group in r.parts), group)
 
     @property
     def documents(self) -> list[str]:
@@ -173,6 +238,11 @@ def sha256(content: bytes | memoryview) -> str:
 def shard_name(group: str) -> str:
     """The file that holds a group of tensors."""
     return f"{group}.safetensors"
+
+
+def part_name(group: str, number: int, total: int) -> str:
+    """The group of one process's file of a sharded group; processes count from 0."""
+    return f"{group}-{number + 1:05d}-of-{total:05d}"
 
 
 def step_name(step: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -22,7 +22,6 @@ from modelwright.checkpoint.layout import (
     DTYPES,
     MANIFEST,
     MANIFEST_LIMIT,
-    GroupRecord,
     Manifest,
     TensorRecord,
     folders,
@@ -32,7 +31,11 @@ from modelwright.checkpoint.layout import (
     step_of,
     steps,
 )
+from modelwright.checkpoint.regions import Region
 from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
+
+# (group, tensor, its whole shape) -> the part that is wanted
+Wanted = Callable[[str, str, tuple[int, ...]], Region]
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,22 @@ class Checkpoint:
     documents: dict[str, bytes]
 
 
-def load(path: Path, *, groups: Sequence[str] | None = None) -> Checkpoint:
+def load(
+    path: Path, *, groups: Sequence[str] | None = None, wanted: Wanted | None = None
+) -> Checkpoint:
     """Verify every file of a checkpoint, then hand out its tensors and documents.
 
     Args:
         path: a step directory.
         groups: the groups to keep in memory, all when None; all are verified in any case.
+        wanted: the part of each tensor to keep, everything when None. Pieces of sharded tensors
+            in which nothing is wanted are not read; what is read is verified.
 
     Raises:
         CorruptError: names the first damaged file and tensor, both hashes, and what to do.
         ModelwrightError: a group is asked for that the checkpoint does not have.
     """
-    checkpoint, problems = _read(path, groups)
+    checkpoint, problems = _read(path, groups, wanted)
     if checkpoint is None:
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise CorruptError(f"{problems[0]}{more}; {_advice(path)}")
@@ -109,7 +116,9 @@ def _advice(path: Path) -> str:
     return "restore this directory from a copy; no older checkpoint is beside it"
 
 
-def _read(path: Path, wanted: Sequence[str] | None) -> tuple[Checkpoint | None, list[str]]:
+def _read(
+    path: Path, groups: Sequence[str] | None, wanted: Wanted | None = None
+) -> tuple[Checkpoint | None, list[str]]:
     if not path.is_dir():
         return None, [f"{path}: there is no such checkpoint directory"]
     try:
@@ -117,7 +126,7 @@ def _read(path: Path, wanted: Sequence[str] | None) -> tuple[Checkpoint | None, 
         manifest = _read_manifest(path, regular)
     except (ValueError, OSError) as error:
         return None, [str(error)]
-    _require_groups(path, wanted or (), manifest)
+    _require_groups(path, groups or (), manifest)
     expected = {MANIFEST, COMPLETE, *manifest.files}
     inner = set(folders(manifest.files))
     problems = [f"{path / name}: is missing" for name in sorted(expected - regular - odd)]
@@ -133,22 +142,26 @@ def _read(path: Path, wanted: Sequence[str] | None) -> tuple[Checkpoint | None, 
                 checkpoint.documents[name] = _read_document(path, name, manifest)
                 continue
             group = shards[name]
-            keep = wanted is None or group in wanted
-            tensors = _read_shard(path, group, manifest, keep, problems)
-            if keep:
-                checkpoint.tensors[group] = tensors
+            owner = manifest.owner(group)
+            kept = None
+            if groups is None or owner in groups:
+                tensors = checkpoint.tensors.setdefault(owner, {})
+                kept = _Kept(manifest, owner, group, tensors, wanted)
+            _read_shard(path, group, manifest, kept, problems)
         except ValueError as error:
             problems.append(str(error))
         except OSError as error:
             problems.append(f"{path / name}: cannot be read ({error.strerror})")
+    for name, tensors in checkpoint.tensors.items():
+        _complete(tensors, name, manifest, wanted)
     return (None if problems else checkpoint), problems
 
 
 def _require_groups(path: Path, wanted: Sequence[str], manifest: Manifest) -> None:
     for group in wanted:
-        if group not in manifest.groups:
-            near = did_you_mean(group, manifest.groups)
-            known = ", ".join(manifest.groups) or "none"
+        if group not in manifest.names:
+            near = did_you_mean(group, manifest.names)
+            known = ", ".join(manifest.names) or "none"
             raise ModelwrightError(f"{path}: has no group {group!r}{near}; it has: {known}")
 
 
@@ -198,14 +211,53 @@ def _read_document(path: Path, name: str, manifest: Manifest) -> bytes:
     return content
 
 
+class _Kept:
+    """Where the tensors of one file go: into the wanted regions of their group's tensors."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        owner: str,
+        part: str,
+        tensors: dict[str, Tensor],
+        wanted: Wanted | None,
+    ) -> None:
+        self.manifest, self.owner, self.part = manifest, owner, part
+        self.tensors, self.wanted = tensors, wanted
+
+    def boxes(self, name: str, entry: TensorRecord) -> tuple[Region, Region]:
+        """Which region of a tensor lies in the file, and which one is wanted."""
+        held = Region.all(entry.shape)
+        if self.owner != self.part:
+            held = self.manifest.region(self.owner, name, self.part)
+        asked = self.wanted(self.owner, name, held.shape) if self.wanted else Region.all(held.shape)
+        return held, asked
+
+    def wants(self, name: str, entry: TensorRecord) -> bool:
+        """Whether any of this piece is wanted; tensors that are no pieces are always read."""
+        held, asked = self.boxes(name, entry)
+        return held.whole or held.common(asked) is not None
+
+    def put(self, name: str, entry: TensorRecord, tensor: Tensor) -> None:
+        """Keep what is wanted of a verified piece."""
+        held, asked = self.boxes(name, entry)
+        if held == asked:
+            self.tensors[name] = tensor
+            return
+        if name not in self.tensors:
+            self.tensors[name] = torch.empty(asked.extent, dtype=tensor.dtype)
+        if common := held.common(asked):
+            place = common.within(asked).of(self.tensors[name])
+            place.copy_(common.within(held).of(tensor))
+
+
 def _read_shard(
-    path: Path, group: str, manifest: Manifest, keep: bool, problems: list[str]
-) -> dict[str, Tensor]:
+    path: Path, group: str, manifest: Manifest, kept: _Kept | None, problems: list[str]
+) -> None:
     """Read one safetensors file in a single pass, adding a line to ``problems`` per damage."""
     file = path / shard_name(group)
     record = manifest.files[shard_name(group)]
-    tensors: dict[str, Tensor] = {}
-    before = len(problems)
+    before, skipped = len(problems), False
     with FileIO(file) as source:
         _require_size(file, os.fstat(source.fileno()).st_size, record.bytes)
         whole = hashlib.sha256()
@@ -216,17 +268,20 @@ def _read_shard(
         if header != expected:
             problems.append(_damage(file, "header", sha256(expected), sha256(bytes(header))))
         for name, entry in manifest.groups[group].tensors.items():
+            if kept is not None and not kept.wants(name, entry):
+                source.seek(entry.nbytes, os.SEEK_CUR)
+                skipped = True
+                continue
             data = torch.empty(entry.nbytes, dtype=torch.uint8)
             view = data.numpy().data
             _fill(source, view)
             whole.update(view)
             if (actual := sha256(view)) != entry.sha256:
                 problems.append(_damage(file, f"tensor {name!r}", entry.sha256, actual))
-            if keep:
-                tensors[name] = _shaped(file, data, entry)
-    if len(problems) == before and whole.hexdigest() != record.sha256:
+            if kept is not None:
+                kept.put(name, entry, _shaped(file, data, entry))
+    if len(problems) == before and not skipped and whole.hexdigest() != record.sha256:
         problems.append(_damage(file, "content", record.sha256, whole.hexdigest()))
-    return _with_aliases(tensors, manifest.groups[group])
 
 
 def _shaped(file: Path, data: Tensor, entry: TensorRecord) -> Tensor:
@@ -236,9 +291,17 @@ def _shaped(file: Path, data: Tensor, entry: TensorRecord) -> Tensor:
         raise ValueError(f"{file}: no tensor can have the shape {entry.shape}") from None
 
 
-def _with_aliases(tensors: dict[str, Tensor], group: GroupRecord) -> dict[str, Tensor]:
-    shared = {alias: tensors[target] for alias, target in group.aliases.items() if tensors}
-    return tensors | shared
+def _complete(
+    tensors: dict[str, Tensor], group: str, manifest: Manifest, wanted: Wanted | None
+) -> None:
+    """Add the tied names, and the regions so empty that no piece lies in them."""
+    sharded = manifest.sharded.get(group)
+    for name, whole in sharded.tensors.items() if sharded and wanted else ():
+        if name not in tensors and wanted is not None:
+            dtype = DTYPES[manifest.groups[next(iter(whole.pieces))].tensors[name].dtype]
+            tensors[name] = torch.empty(wanted(group, name, whole.shape).extent, dtype=dtype)
+    aliases = sharded.aliases if sharded else manifest.groups[group].aliases
+    tensors |= {alias: tensors[target] for alias, target in aliases.items() if target in tensors}
 
 
 def _damage(file: Path, part: str, expected: str, actual: str) -> str:
