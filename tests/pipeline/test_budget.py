@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -10,13 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright import recipe
+from modelwright.errors import ModelwrightError
+from modelwright.models import decoder
 from modelwright.models.model import config_class
 from modelwright.recipe import Recipe
 from modelwright.runtime import Machine
 from modelwright.training import budget
 from modelwright.training.budget import Derived
+from modelwright.training.scaling import OURS
 
-OURS = Machine("a processor", 4, 16.0, "Linux", "3.11", "cpu", {"float32": 200, "bfloat16": 900})
+OURS_MACHINE = Machine(
+    "a processor", 4, 16.0, "Linux", "3.11", "cpu", {"float32": 200, "bfloat16": 900}
+)
 TEXT = {"name": "t", "data": {"source": "x"}, "train": {"task": "documents"}}
 
 
@@ -27,8 +31,8 @@ def text_recipe(**values: Any) -> Recipe:
 def derived(made: Recipe, each: float = 0.1, per_epoch: float = 1e9) -> Derived:
     """Everything that is derived, in the order of the pipeline."""
     found = Derived()
-    budget.derive_machine(made, OURS, found)
-    fields = budget.derive_model(made, OURS, found)
+    budget.derive_machine(made, OURS_MACHINE, found)
+    fields = budget.derive_model(made, OURS_MACHINE, found)
     for name, stage in made.stages.items():
         budget.derive_batch(made, name, int(fields.get("context", 256)), found)
         budget.derive_rates(stage, name, "muon", found)
@@ -79,13 +83,64 @@ def test_any_width_that_can_be_given_can_be_completed(width: int, depth: int) ->
 
 
 def test_the_arithmetic_of_the_size() -> None:
-    """C = 6 N D and D = 3 N: the FLOPs of the time give N, and the model is near it."""
-    found = derived(text_recipe(budget="10m"))
-    flops = budget.EXPECTED_UTILISATION * 900e9 * 600
-    wanted = math.sqrt(flops / (6 * budget.TOKENS_PER_PARAMETER))
+    """The FLOPs of the time go to the size of least loss by the law, and the model is near it."""
+    found = derived(text_recipe(budget="1d"))
+    flops = budget.EXPECTED_UTILISATION * 900e9 * 86_400
+    wanted, tokens = OURS.best_decoder(flops, 4096, 256)
     assert 0.6 < size(found) / wanted < 1.6
     assert "900" in found.reasons["train.precision"]
-    assert f"{wanted / 1e6:.2g}M" in found.reasons["model.depth"]
+    for number in (f"{wanted / 1e6:.2g}M", f"{tokens / 1e6:.2g}M tokens", OURS.source):
+        assert number in found.reasons["model.depth"]
+
+
+def test_a_budget_of_tokens_or_flops_needs_no_clock() -> None:
+    def measured() -> float:
+        raise AssertionError("measured for nothing")
+
+    cost = budget.Cost(tokens=4096, flops=1e11)
+    for given_budget, steps in (("20Mtok", 4883), ("2e13flop", 200), ("0.5 B tokens", 122_070)):
+        found = Derived()
+        made = text_recipe(budget=given_budget)
+        budget.derive_machine(made, OURS_MACHINE, found)
+        assert budget.derive_model(made, OURS_MACHINE, found)["depth"] >= 1
+        assert budget.derive_batch(made, "train", 256, found) >= 1
+        assert budget.derive_steps(made, "train", 1e9, measured, found, cost=cost) == steps
+        assert budget.stage_seconds(made, "train") is None
+
+
+@pytest.mark.parametrize("text", ["", "tok", "0tok", "3 miles", "-5Mtok", "1e99flop", "nanflop"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(ModelwrightError, match="budget"):
+        text_recipe(budget=text)
+
+
+@given(st.floats(1.0, 4.0), st.floats(0.0, 100.0), st.floats(0.1, 1e5))
+def test_compiling_pays_only_if_more_steps_are_done(gain: float, cost: float, left: float) -> None:
+    pays = budget.compile_pays(gain, cost, left)
+    if pays:
+        assert (left - cost) * gain > left
+        assert budget.compile_pays(gain, cost, 2 * left)
+        assert budget.compile_pays(gain, cost / 2, left)
+    if cost >= left:
+        assert not pays
+
+
+def test_memory_decides_micro_batches_and_recomputation() -> None:
+    made = text_recipe(model={"depth": 8, "width": 512, "context": 1024})
+    config = decoder.Config(vocabulary=8192, depth=8, width=512, heads=8, kv_heads=8, context=1024)
+    values = {"train.batch": 16, "train.optimizer": "adamw", "train.precision": "float32"}
+    seen = []
+    for free in (64e9, 3e9, 1.2e9, 1e6):
+        found = Derived(values=dict(values))
+        seen.append(
+            budget.derive_memory(made.train, "train", config, length=1024, free=free, derived=found)
+        )
+        assert 16 % seen[-1]["accumulate"] == 0
+        assert "GiB forecast" in found.reasons["train.accumulate"]
+    assert seen[0] == {"accumulate": 1, "recompute": False}
+    assert seen[1]["accumulate"] > 1
+    assert [s["recompute"] for s in seen] == sorted(s["recompute"] for s in seen)
+    assert seen[-1] == {"accumulate": 16, "recompute": True}
 
 
 def test_the_arithmetic_of_the_steps() -> None:
