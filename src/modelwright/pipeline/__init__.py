@@ -6,12 +6,15 @@ import errno
 from collections.abc import Callable, Sequence
 
 from modelwright.errors import Interrupted, MachineError
+from modelwright.pipeline import launch
 from modelwright.pipeline.fit import fit
 from modelwright.pipeline.measure import evaluate, summary_lines
 from modelwright.pipeline.prepare import Say, prepare
 from modelwright.recipe import Recipe
 from modelwright.reporting.report import write_report
 from modelwright.run import Run
+from modelwright.training import signals
+from modelwright.training.parallel import World
 
 __all__ = ["STAGES", "evaluate", "run_stages", "stages_of", "summary_lines"]
 
@@ -26,13 +29,27 @@ def stages_of(recipe: Recipe) -> list[str]:
 def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:
     """Do the stages, the earlier ones they need first; a report closes each training.
 
+    Started by torchrun in several processes, all of them train, and the first does the rest.
+
     Raises:
-        Interrupted: on Ctrl-C; the message says how to go on.
+        Interrupted: on Ctrl-C, SIGTERM or SIGUSR1; the message says how to go on.
     """
+    world = launch.world()
+    trainings = [name for name in stages if name in run.recipe.stages]
+    if not world.is_main:
+        _follow(run, trainings, world)
+        return
+
+    def train(name: str) -> None:
+        launch.connect(run, world)
+        fit(run, name, say, world)
+        if name == trainings[-1]:
+            world.close()
+
     work: dict[str, Callable[[], object]] = {
         "prepare": lambda: prepare(run, say),
-        "train": lambda: fit(run, "train", say),
-        "tune": lambda: fit(run, "tune", say),
+        "train": lambda: train("train"),
+        "tune": lambda: train("tune"),
         "evaluate": lambda: evaluate(run, say),
         "report": lambda: write_report(run.path),
     }
@@ -40,9 +57,10 @@ def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:
         for name in stages:
             again = f"what was finished is kept, continue with `modelwright run {run.path}`"
             try:
+                signals.check()
                 work[name]()
-            except KeyboardInterrupt:
-                raise Interrupted(f"{name}: stopped; {again}") from None
+            except KeyboardInterrupt as stop:
+                raise Interrupted(f"{name}: stopped; {again}", signals.exit_code(stop)) from None
             except BrokenPipeError:
                 raise
             except OSError as error:
@@ -56,3 +74,16 @@ def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:
             say(f"evaluate: {line}")
     if "report" in stages:
         say(f"report: {run.path / 'report.html'}")
+
+
+def _follow(run: Run, trainings: Sequence[str], world: World) -> None:
+    """The share of the other processes: only to train."""
+    if not trainings:
+        return
+    try:
+        launch.connect(run, world)
+        for name in trainings:
+            fit(run, name, launch.silent, world)
+    except KeyboardInterrupt as stop:
+        raise Interrupted("stopped", signals.exit_code(stop)) from None
+    world.close()

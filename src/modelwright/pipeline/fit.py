@@ -8,63 +8,75 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import time
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 
 from modelwright import checkpoint, runtime
 from modelwright.checkpoint.layout import step_of
 from modelwright.data.codecs import save_codec
-from modelwright.data.shards import open_shard
-from modelwright.errors import Interrupted, ModelwrightError
+from modelwright.errors import Interrupted, MachineError, ModelwrightError
 from modelwright.files import rename
-from modelwright.models.model import config_class, fields_for, from_dict
-from modelwright.objectives import make_objective
+from modelwright.pipeline import launch, resume
+from modelwright.pipeline.derive import derive, machine_of, write_resolved
 from modelwright.pipeline.fitted import TaskName, load_parameters
-from modelwright.pipeline.prepare import Say, longest, prepared_codec
-from modelwright.pipeline.watch import CHECKS, StageObserver
-from modelwright.recipe import Stage
-from modelwright.run import Run, fingerprint, flatten
-from modelwright.tasks.task import make_task
+from modelwright.pipeline.parts import Parts
+from modelwright.pipeline.prepare import Say
+from modelwright.pipeline.watch import StageObserver
+from modelwright.run import Run, fingerprint
 from modelwright.training import budget
-from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
-from modelwright.training.optimizers import build_optimizers
+from modelwright.training.guard import not_finite
+from modelwright.training.ledger import Entry, Ledger
+from modelwright.training.parallel import SERIAL, World
 from modelwright.training.train import Trainer
-from modelwright.types import Codec, Columns, rows_in, take
-
-VALIDATION_BATCHES = 8  # during training; the evaluation takes the whole split
 
 
-def fit(run: Run, name: str, say: Say) -> None:
+def fit(run: Run, name: str, say: Say, world: World = SERIAL) -> None:
     """Train (``name`` "train") or fine-tune ("tune"), unless that is done.
 
+    On several processes the first one decides, and the others follow with its values.
+
     Raises:
-        Interrupted: on Ctrl-C or SIGTERM, saved; the message says how to go on.
+        Interrupted: on Ctrl-C, SIGTERM or SIGUSR1, saved; the message says how to go on.
     """
+    if not world.is_main:
+        if (said := json.loads(world.told(None))) is not None:
+            _Job(launch.followed(run.path), name, said, say, world).train()
+        return
     mark = _mark(run, name)
     if run.is_done(name, mark) and _ended(run, name):
+        world.told("null")
         say(f"{name}: nothing changed, kept")
         return
     record = run.stage(name)
-    resuming = record.get("fingerprint") == mark and record.get("resolved") is not None
+    folder = run.path / "checkpoints" / name
+    same = record.get("fingerprint") == mark
+    # Of other data or another recipe, but not finished: going on is a question, asked in _resume.
+    unfinished = record.get("status") != "done" and checkpoint.newest(folder) is not None
+    resuming = record.get("resolved") is not None and (same or unfinished)
     if not resuming:
-        record.pop("resolved", None)
-        _set_aside(run.path / "checkpoints" / name, say)
+        for key in ("resolved", "departures"):
+            record.pop(key, None)
+        _set_aside(folder, say)
+    resume.before(run, name, say)
     with run.working(name, mark) as record:
-        job = _Job(run, name, record["resolved"] if resuming else None, say)
+        job = _Job(run, name, record["resolved"] if resuming else None, say, world)
         record["resolved"] = job.values
         run.save_manifest()
+        world.told(json.dumps(job.values))
         try:
             job.train()
         except Interrupted as stop:
-            raise Interrupted(
-                f"{name}: {stop}; continue with `modelwright run {run.path}`"
-            ) from stop
+            again = f"continue with `modelwright run {run.path}`"
+            raise Interrupted(f"{name}: {stop}; {again}", stop.exit_code) from stop
+        except (OSError, MachineError):
+            raise  # no fault of the checkpoint
+        except Exception as error:
+            job.failed(error)
+            raise
 
 
 def _mark(run: Run, name: str) -> str:
@@ -94,161 +106,48 @@ def _set_aside(folder: Path, say: Say) -> None:
     say(f"{folder.name}: the data have changed, training anew; {aside} keeps the earlier model")
 
 
-class _Job:
+class _Job(Parts):
     """One stage being trained."""
 
-    def __init__(self, run: Run, name: str, resolved: dict[str, Any] | None, say: Say) -> None:
-        self.run, self.name, self.say = run, name, say
-        self.stage: Stage = run.recipe.stages[name]
-        self.task = make_task(self.stage.task, self.stage.options)
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        resolved: dict[str, Any] | None,
+        say: Say,
+        world: World = SERIAL,
+    ) -> None:
+        super().__init__(run, name, say)
+        self.began = time.perf_counter()
         self.folder = run.path / "checkpoints" / name
         self.totals: dict[str, float] = {}
-        self.device = runtime.device()
-        self.codec = prepared_codec(run)
-        self.objective = make_objective(
-            self.stage.objective or self.task.objective, self.codec, self.stage.objective_options
-        )
-        self.values = resolved if resolved is not None else self._derive()
-        torch.set_num_threads(self.values["threads"])
-        torch.manual_seed(runtime.derived_seed(run.recipe.seed, name, "init"))
-        self.config = from_dict(self.values["model"])
-        self.model = self.config.build()
-        self.train_columns = self._fitting("train")
+        self.trainer: Trainer | None = None
+        self.first = 0
+        self.saved: int | None = None
+        # What is tried beforehand is tried by the first process alone.
+        self.values = derive(self) if resolved is None else self._kept(resolved)
+        self.world, self.held = world, None
+        threads = self.values["threads"]
+        torch.set_num_threads(threads if world.alone else min(threads, runtime.cores()))
+        self.build("init")
+        self.train_columns = self.fitting("train")
 
-    # What the recipe leaves open -------------------------------------------------------------
-
-    def _derive(self) -> dict[str, Any]:
-        """Derive every open value of this stage, and say why in resolved.json."""
-        run, name = self.run, self.name
-        machine = _machine(run)
-        derived = budget.Derived()
-        budget.derive_machine(run.recipe, machine, derived)
-        torch.set_num_threads(derived.values[f"{name}.threads"])
-        fields = self._model_fields(machine, derived)
-        self.values = {"model": fields}
-        self.config = from_dict(fields)
-        window = int(fields.get("context", 1))
-        columns = self._fitting("train")
-        mean = window if self.task.stream else _mean_length(columns, self.codec)
-        budget.derive_batch(run.recipe, name, mean, derived)
-        budget.derive_rates(self.stage, name, self.config.optimizer, derived)
-        values = {k.partition(".")[2]: v for k, v in derived.values.items() if _of(k, name)}
-        self.values.update(values)
-        examples = self._examples(columns)
-        per_epoch = examples.total / examples.per_step
-        budget.derive_steps(run.recipe, name, per_epoch, lambda: self._probe(columns), derived)
-        given = {
-            f"{name}.{k}": v
-            for k, v in self.stage.model_dump().items()
-            if f"{name}.{k}" not in derived.values and v is not None
-        }
-        values = {**given, **derived.values}
-        _write_resolved(run, values, derived.reasons)
-        stage = {k.partition(".")[2]: v for k, v in values.items() if _of(k, name)}
-        timed = run.recipe.budget and self.stage.steps is None and self.stage.epochs is None
-        return {"model": fields, **stage, "timed": bool(timed and self._can_replan(stage))}
-
-    def _can_replan(self, stage: dict[str, Any]) -> bool:
-        """Whether the rate is constant long enough for the number of steps to be open."""
-        falls_at: float = 1 - stage["decay"]
-        return stage["schedule"] == "warmup_stable_decay" and falls_at >= CHECKS[-1]
-
-    def _model_fields(self, machine: runtime.Machine, derived: budget.Derived) -> dict[str, Any]:
-        if self.name == "tune":
-            fields: dict[str, Any] = self.run.stage("train")["resolved"]["model"]
-            return fields
-        cls = config_class(self.run.recipe.family)
-        fields = budget.derive_model(self.run.recipe, machine, derived)
-        return cls(**fields_for(cls, self.codec, fields)).to_dict()
-
-    def _probe(self, columns: Columns) -> float:
-        """Seconds of one training step here: the very step that will run, on a scratch model."""
-        self.say(f"{self.name}: measuring a step on this machine")
-        torch.manual_seed(0)
-        self.model = self.config.build()
-        trainer = self._trainer(self._examples(columns), steps=1_000_000)
-        self.model.to(self.device).train()
-        numbers = iter(range(1_000_000))
-        return budget.measured_step(lambda: trainer.step(next(numbers)))
-
-    # The parts ----------------------------------------------------------------------------
-
-    def _fitting(self, part: str) -> Columns:
-        """The examples of a split, without those longer than the model's context."""
-        columns = open_shard(self.run.path / "data" / self.name / part)
-        context = self.values["model"].get("context")
-        lengths = longest(columns, self.codec.ragged)
-        if self.task.stream or context is None or lengths is None:
-            return columns
-        fits = np.flatnonzero(lengths <= context + 1)
-        if len(fits) == 0:
-            raise ModelwrightError(
-                f"{self.name}: every example of {part} is longer than model.context = {context}; "
-                "raise it"
-            )
-        return columns if len(fits) == len(lengths) else take(columns, fits)
-
-    def _examples(self, columns: Columns) -> Examples:
-        v = self.values
-        seed = runtime.derived_seed(self.run.recipe.seed, self.name, "examples")
-        accumulate = self.stage.accumulate
-        if self.task.stream:
-            batch, length = max(1, v["batch"] // accumulate), v["model"]["context"]
-            return Windows(columns, batch, length, seed=seed, accumulate=accumulate)
-        return Shuffled(
-            columns,
-            v["batch"],
-            seed=seed,
-            accumulate=accumulate,
-            by_length=self.codec.ragged[0] if self.codec.ragged else "",
-        )
-
-    def _trainer(self, examples: Examples, steps: int) -> Trainer:
-        v = self.values
-        precision = runtime.PRECISIONS[v["precision"]]
-        optimizers = build_optimizers(
-            self.model,
-            v["optimizer"],
-            learning_rate=v["learning_rate"],
-            matrix_learning_rate=v["matrix_learning_rate"],
-            momentum=self.stage.momentum,
-            weight_decay=self.stage.weight_decay,
-            precision=precision,
-        )
-        return Trainer(
-            model=self.model,
-            objective=self.objective,
-            examples=examples,
-            optimizers=optimizers,
-            steps=steps,
-            seed=runtime.derived_seed(self.run.recipe.seed, self.name),
-            schedule=v["schedule"],
-            warmup=v["warmup"],
-            decay=v["decay"],
-            clip=self.stage.clip,
-            precision=precision,
-            device=self.device,
-        )
-
-    def _validation(self) -> Iterator[Columns]:
-        """Part of the validation split, the same at every call."""
-        folder = self.run.path / "data" / self.name / "validation"
-        if not folder.exists():
-            return iter(())
-        columns = self._fitting("validation")
-        batch = max(1, self.values["batch"] // self.stage.accumulate)
-        if self.task.stream:
-            every = windows_once(columns, batch, self.values["model"]["context"])
-        else:
-            every = once(columns, batch)
-        return islice(every, VALIDATION_BATCHES)
+    def _kept(self, resolved: dict[str, Any]) -> dict[str, Any]:
+        """The values of the interrupted training; what the recipe gives is as it says now."""
+        given = self.stage.model_dump(exclude_none=True)
+        return {k: given.get(k, v) for k, v in resolved.items()}
 
     # The work ------------------------------------------------------------------------------
 
     def train(self) -> None:
         """Train from the newest sound checkpoint, or from the beginning."""
-        trainer = self._trainer(self._examples(self.train_columns), self.values["steps"])
-        first = self._resume(trainer)
+        trainer = self.make_trainer(self.examples(self.train_columns), self.values["steps"])
+        first = self.first = self._resume(trainer)
+        self.trainer = trainer
+        record = self.run.stage(self.name)
+        trainer.ledger = Ledger(
+            [Entry(**entry) for entry in record.get("departures", [])], self._keep_departures
+        )
         parameters = sum(p.numel() for p in self.model.parameters())
         per_epoch = trainer.examples.total / trainer.examples.per_step
         v = self.values
@@ -257,16 +156,16 @@ class _Job:
             f"{v['steps']} steps of {v['batch']} examples, {v['precision']}"
             + (f", continuing after step {first}" if first else "")
         )
-        observer = StageObserver(
+        observer = (StageObserver if self.world.is_main else launch.Follower)(
             run=self.run,
             name=self.name,
             first=first,
             values=v,
             trainer=trainer,
-            flops_per_item=self.config.flops_per_item(),
-            matmul_gflops=_machine(self.run).matmul_gflops[v["precision"]],
-            validation=self._validation,
-            prompts=self._prompts(),
+            flops_per_item=self.config.flops_per_item,
+            matmul_gflops=machine_of(self.run).matmul_gflops[v["precision"]],
+            validation=self.validation,
+            prompts=self.prompts(),
             codec=self.codec,
             epoch_steps=per_epoch if self.stage.epochs else 0.0,
             say=self.say,
@@ -275,15 +174,17 @@ class _Job:
             totals=self.totals,
             write=lambda step, totals: self._save(trainer, step, totals),
         )
-        record = self.run.stage(self.name)
+        trainer.restore = lambda step: self._restore(trainer, observer, step)
         with observer:
+            observer.catch_up()
             if first < v["steps"]:
                 trainer.run(first, observer)
         record.update(observer.summary(), parameters=parameters)
 
     def _timed(self) -> float:
-        """Seconds for this stage, less a share for validating, sampling and saving."""
-        return budget.stage_seconds(self.run.recipe, self.name) or 0.0
+        """Seconds left for this stage, less what it took to begin: measuring, building, loading."""
+        allowed = budget.stage_seconds(self.run.recipe, self.name) or 0.0
+        return max(0.1, allowed - (time.perf_counter() - self.began))
 
     def _replan(self, trainer: Trainer, step: int, steps: int) -> None:
         """Fix a new number of steps, keeping the warm-up, and record it before going on."""
@@ -297,36 +198,102 @@ class _Job:
         v.update({k: n for k, n in every.items() if getattr(self.stage, k) is None})
         reason = f"planned anew at step {step}, for the time of a step until then"
         values = {f"{self.name}.{k}": v[k] for k in ("steps", "warmup", *every)}
-        _write_resolved(self.run, values, {f"{self.name}.steps": reason})
+        write_resolved(self.run, values, {f"{self.name}.steps": reason})
         self.run.save_manifest()
 
     def _resume(self, trainer: Trainer) -> int:
         """Load the newest sound checkpoint of this stage, or start from the stage before."""
-        found, problems = checkpoint.newest_sound(self.folder)
+        if self.world.alone:
+            found, problems = checkpoint.newest_sound(self.folder)
+        else:
+            wanted = self.placed().wanted
+            found, problems = checkpoint.newest_sound_together(
+                self.folder, self.world, wanted=wanted
+            )
         for problem in problems:
             self.say(f"{self.name}: {problem}")
         if found is None:
-            if self.name == "tune":
-                start = checkpoint.newest(self.run.path / "checkpoints" / "train")
-                if start is None:
-                    raise ModelwrightError(
-                        f"{self.run.path}: nothing trained to tune; run `modelwright train` first"
-                    )
-                load_parameters(self.model, checkpoint.load(start, groups=["model"]))
+            self._begin()
             return 0
-        state = json.loads(found.documents["state.json"])
-        mine, theirs = flatten(self._state(found.step)), flatten({**state, "totals": 0})
-        changed = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k) and k != "totals"]
-        if changed:
-            key = changed[0].removeprefix("values.")
-            raise ModelwrightError(
-                f"{found.path}: was trained with {key} = {theirs.get(changed[0])}, now it would be "
-                f"{mine.get(changed[0])}; start a new run with --out, or delete this folder"
-            )
-        load_parameters(self.model, found)
-        trainer.optimizers.load_state(found.tensors["optimizer"])
-        self.totals = state["totals"]
+        self._compare(found)
+        self._load(trainer, found)
         return found.step
+
+    def _compare(self, found: checkpoint.Checkpoint) -> None:
+        """Refuse a checkpoint of other data, recipe or library, unless the user accepts it."""
+        state = json.loads(found.documents["state.json"])
+        theirs, mine = (
+            resume.merged(self.name, of["values"], of["made_from"])
+            for of in (state, self._state(found.step))
+        )
+        for key in resume.check(found.path, theirs, mine, self.run):
+            self.say(f"{self.name}: going on although {key} has changed")
+
+    def _load(self, trainer: Trainer, found: checkpoint.Checkpoint) -> None:
+        """Parameters, optimiser, totals and recent losses as they were saved."""
+        self._take(found)
+        trainer.optimizers.restore(found.tensors)
+        state = json.loads(found.documents["state.json"])
+        self.totals = state["totals"]
+        trainer.guard.load(state["losses"])
+
+    def _restore(self, trainer: Trainer, observer: StageObserver, step: int) -> int:
+        """Go back to the last sound checkpoint at or before ``step``, or to the beginning."""
+        trainer.optimizers = self.optimizers()  # new ones: what they had gathered is dropped
+        every, wanted = self.values["save_every"], self.placed().wanted
+        found = resume.last_sound(self.folder, step, every, wanted)
+        came = self.world.gather(str(found.step if found else 0))
+        if len(set(came)) > 1:
+            raise MachineError(
+                f"{self.folder}: the processes found step {' and '.join(sorted(set(came)))} to go "
+                "back to; run `modelwright check` on the run"
+            )
+        if found is None:
+            trainer.guard.load([])
+            torch.manual_seed(runtime.derived_seed(self.run.recipe.seed, self.name, "init"))
+            self.placed().load_whole(self.config.build().state_dict())
+            self._begin()
+            return 0
+        self._load(trainer, found)
+        observer.totals.update({k: self.totals[k] for k in ("epoch_loss", "epoch_items")})
+        return found.step
+
+    def _keep_departures(self, entries: list[dict[str, Any]]) -> None:
+        """Write down where the training left its plan, before it goes on."""
+        self.run.stage(self.name)["departures"] = entries
+        self.run.save_manifest()
+
+    def failed(self, error: Exception) -> None:
+        """Remember that this restart failed, if it is one."""
+        if self.trainer is not None:
+            resume.failed(
+                self.run,
+                self.name,
+                error,
+                first=self.first,
+                at=self.trainer.at,
+                saved=self.saved,
+            )
+
+    def _begin(self) -> None:
+        """The parameters of the first step: random ones, or those of the stage before."""
+        if self.name == "tune":
+            start = trained(self.run)
+            self._take(checkpoint.load(start, groups=["model"], wanted=self.placed().wanted))
+
+    def _take(self, found: checkpoint.Checkpoint) -> None:
+        """The parameters of a checkpoint, as far as they lie here."""
+        held = self.placed()
+        if held.sharded:
+            held.load(found.tensors["model"])
+        else:
+            load_parameters(self.model, found)
+
+    def scratch(self) -> Trainer:
+        """A trainer at the first step of the stage, to be tried and thrown away."""
+        trainer = self.make_trainer(self.examples(self.train_columns), self.values["steps"])
+        self._begin()
+        return trainer
 
     def _state(self, step: int) -> dict[str, Any]:
         planned = {"steps", "warmup"} if self.values.get("timed") else set()
@@ -334,66 +301,54 @@ class _Job:
             k: v for k, v in self.values.items() if not k.endswith("_every") and k not in planned
         }
         return json.loads(  # type: ignore[no-any-return]
-            json.dumps({"stage": self.name, "step": step, "values": exact})
+            json.dumps(
+                {
+                    "stage": self.name,
+                    "step": step,
+                    "values": exact,
+                    "made_from": resume.made_from(self.run, self.name),
+                }
+            )
         )
 
     def _save(self, trainer: Trainer, step: int, totals: dict[str, float]) -> None:
+        found = {"totals": totals, "losses": trainer.guard.state()}
         documents = {
-            "state.json": json.dumps({**self._state(step), "totals": totals}, indent=1).encode(),
+            "state.json": json.dumps({**self._state(step), **found}, indent=1).encode(),
             "model.json": json.dumps(self.config.to_dict(), indent=1).encode(),
             "task.json": json.dumps(asdict(TaskName.of(self.stage))).encode(),
             **save_codec(self.codec),
         }
-        tensors = {"model": self.model.state_dict(), "optimizer": trainer.optimizers.state()}
-        checkpoint.save(self.folder, step, tensors, documents)
-
-    def _prompts(self) -> list[Any]:
-        """What is asked while training: the recipe's question and two validation examples."""
-        if not hasattr(self.model, "new_cache"):
-            return []
-        folder = self.run.path / "data" / self.name / "validation"
-        prompts: list[Any] = []
-        codec = cast(Any, self.codec)
-        if folder.exists():
-            columns = open_shard(folder)
-            for i in range(min(2, rows_in(columns))):
-                encoded = {k: c[i] for k, c in columns.items()}
-                if self.task.stream:  # the first few tokens of a document, to be continued
-                    encoded = {k: c[:16] for k, c in encoded.items()}
-                    prompts.append(codec.example(encoded).turns)
-                else:
-                    prompts.append(codec.example(encoded).given)
-        if self.run.recipe.ask and not self.task.stream:
-            prompts.insert(0, self.task.question(self.run.recipe.ask))
-        context = self.values["model"]["context"]
-        return [p for p in prompts if len(codec.prompt(p)) < context]
+        with trainer.optimizers.evaluation():  # the model's group holds the weights to use
+            held, groups = self.placed(), trainer.optimizers.saved()
+            beside = (item for group in groups.values() for item in group.items())
+            bad = not_finite(held.optimizable.named_parameters()) or not_finite(beside)
+            if self.world.agree(bad is not None):
+                raise ModelwrightError(
+                    f"step {step}: the tensor {bad or 'of another process'} is not finite and was "
+                    "not saved; lower the learning rate"
+                )
+            held.save(self.folder, step, groups, documents)
+        self.saved = step
+        resume.passed(self.run, self.name, step)
 
 
-def _machine(run: Run) -> runtime.Machine:
-    """The machine's description, measured once a run."""
-    if "machine" not in run.manifest:
-        run.manifest["machine"] = runtime.measure_machine().to_dict()
-        run.save_manifest()
-    return runtime.Machine(**run.manifest["machine"])
+def scratch_trainer(run: Run, name: str, say: Say) -> Trainer:
+    """The training of a prepared stage at its first step; the run's checkpoints stay as they are.
+
+    Raises:
+        ModelwrightError: the stage tunes, and nothing is trained yet.
+    """
+    if name == "tune":
+        trained(run)
+    return _Job(run, name, run.stage(name).get("resolved"), say).scratch()
 
 
-def _mean_length(columns: Columns, codec: Codec) -> int:
-    lengths = longest(columns, codec.ragged)
-    return 1 if lengths is None or "tokens" not in codec.ragged else math.ceil(lengths.mean())
-
-
-def _of(key: str, stage: str) -> bool:
-    return key.startswith(f"{stage}.")
-
-
-def _write_resolved(run: Run, values: dict[str, Any], reasons: dict[str, str]) -> None:
-    """Add a stage's values to resolved.json, nested as in the recipe."""
-    resolved = run.read_json("resolved.json") or {
-        "recipe": run.recipe.model_dump(exclude_none=True),
-        "reasons": {},
-    }
-    for key, value in values.items():
-        section, _, name = key.partition(".")
-        resolved["recipe"].setdefault(section, {})[name] = value
-    resolved["reasons"].update(reasons)
-    run.write_json("resolved.json", resolved)
+def trained(run: Run) -> Path:
+    """The checkpoint that tuning starts from."""
+    start = checkpoint.newest(run.path / "checkpoints" / "train")
+    if start is None:
+        raise ModelwrightError(
+            f"{run.path}: nothing trained to tune; run `modelwright train` first"
+        )
+    return start

@@ -19,6 +19,7 @@ from modelwright.objectives import make_objective
 from modelwright.recipe import Stage
 from modelwright.run import Run
 from modelwright.tasks.task import Task, make_task
+from modelwright.training.memory_retry import in_halves
 from modelwright.training.train import compute
 from modelwright.types import Codec, Columns, Objective
 
@@ -84,11 +85,15 @@ def mean_loss(fitted: Fitted, batches: Iterator[Columns]) -> tuple[float, int, i
     total, items, spelled = 0.0, 0, 0
     generator = torch.Generator().manual_seed(0)
     device = next(fitted.model.parameters()).device
+
+    def measured(columns: Columns) -> tuple[float, int, int]:
+        batch = fitted.objective.collate(columns, generator).to(device)
+        return float(fitted.objective.loss(fitted.model, batch)), batch.count, batch.bytes
+
     with torch.inference_mode(), compute(torch.float32, device):
         for columns in batches:
-            batch = fitted.objective.collate(columns, generator).to(device)
-            total += float(fitted.objective.loss(fitted.model, batch))
-            items, spelled = items + batch.count, spelled + batch.bytes
+            for loss, count, length in in_halves(columns, measured):
+                total, items, spelled = total + loss, items + count, spelled + length
     return total, items, spelled
 
 

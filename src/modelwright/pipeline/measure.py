@@ -17,6 +17,7 @@ import torch
 from modelwright import runtime
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
+from modelwright.evaluation.bag_of_words import BagOfWords
 from modelwright.evaluation.baselines import (
     LinearProbe,
     Majority,
@@ -37,6 +38,7 @@ from modelwright.training.examples import once, windows_once
 from modelwright.types import Array, Columns, Example, Label, Ragged, Turn, rows_in
 
 BATCH = 16
+LABELS_BATCH = 64  # examples classified at once
 SHOWN = 12  # example answers kept for the report
 NGRAM_BYTES = 32 << 20  # the n-gram model reads no more than this of the train split
 
@@ -232,7 +234,8 @@ def _labels(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
     say(f"evaluate: {name}: accuracy of test")
     columns = _columns(run, name, "test")
     reference = _names(fitted, columns)
-    rows = [{"who": "ours", "value": _accuracy(reference, predictions(fitted, columns))}]
+    ours = _counted(reference, predictions(fitted, columns))
+    rows = [{"who": "ours", "value": ours.value}]
     if run.recipe.evaluate.baselines:
         train = _columns(run, name, "train")
         known = _names(fitted, train)
@@ -243,12 +246,9 @@ def _labels(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
                 "value": _accuracy(reference, [majority.answer()] * len(reference)),
             }
         )
-        probe = LinearProbe().fit(_features(train), known)
-        guesses = probe.predict(_features(columns)).tolist()
-        rows.append(
-            {"who": _linear_name(columns), "value": _accuracy(reference, map(str, guesses))}
-        )
-    low, high = _counted(reference, predictions(fitted, columns)).interval
+        who, guesses = _linear(fitted, train, known, columns)
+        rows.append({"who": who, "value": _accuracy(reference, guesses)})
+    low, high = ours.interval
     result["measures"].append(
         {
             "name": "test accuracy",
@@ -264,7 +264,7 @@ def _labels(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
 def predictions(fitted: Fitted, columns: Columns) -> list[str]:
     """The most probable label of every row."""
     classifier = Classifier(fitted.model, fitted.codec, fitted.objective)
-    parts = once(columns, 256)
+    parts = once(columns, LABELS_BATCH)
     return [turn.label for part in parts for turn in classifier.answer_columns(part)]
 
 
@@ -273,16 +273,29 @@ def _names(fitted: Fitted, columns: Columns) -> list[str]:
     return [labels[int(i)] for i in np.asarray(columns["label"])]
 
 
+def _linear(
+    fitted: Fitted, train: Columns, known: list[str], columns: Columns
+) -> tuple[str, list[str]]:
+    """The name and the answers of the linear model that suits what is classified."""
+    if "tokens" in columns:
+        words = BagOfWords().fit(_texts(fitted, train), known)
+        return "linear, bag of words", words.predict(_texts(fitted, columns))
+    probe = LinearProbe().fit(_features(train), known)
+    name = "linear, bag of frames" if "frames" in columns else "linear model"
+    return name, list(map(str, probe.predict(_features(columns)).tolist()))
+
+
+def _texts(fitted: Fitted, columns: Columns) -> list[str]:
+    """What the model reads, so a text that the codec cuts is cut here too."""
+    return [_asked(_example(fitted, columns, i)) for i in range(rows_in(columns))]
+
+
 def _features(columns: Columns) -> Array:
     frames = columns.get("frames")
     if isinstance(frames, Ragged):
         return np.stack([bag_of_frames(np.asarray(frames[i])) for i in range(len(frames))])
     values = np.asarray(columns["features"], dtype=np.float32)
     return values.reshape(len(values), -1)
-
-
-def _linear_name(columns: Columns) -> str:
-    return "linear, bag of frames" if "frames" in columns else "linear model"
 
 
 def _counted(reference: Sequence[str], guesses: Any) -> Accuracy:

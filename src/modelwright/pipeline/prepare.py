@@ -16,6 +16,7 @@ from typing import Any
 from modelwright.data.clean import clean_rows
 from modelwright.data.codecs import fit_codec, load_codec, save_codec
 from modelwright.data.dedup import drop_duplicates
+from modelwright.data.folds import fold_rows
 from modelwright.data.inputs import hash_files, input_hashes
 from modelwright.data.shards import write_shard
 from modelwright.data.sources import read_rows
@@ -23,7 +24,7 @@ from modelwright.data.split import PARTS, leakage_audit, split_rows
 from modelwright.data.waterfall import Dropped, Waterfall, drop
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.files import replace_file
-from modelwright.recipe import Data, Recipe, Stage
+from modelwright.recipe import Recipe, Stage
 from modelwright.run import Run, fingerprint, source_hash
 from modelwright.tasks.task import Task, make_task
 from modelwright.types import Codec, Example, Ragged, Row
@@ -45,7 +46,7 @@ def prepare(run: Run, say: Say) -> None:
         return
     with run.working("prepare", mark) as record:
         record["inputs"] = inputs
-        splits, steps = _split(data, run.recipe.seed, say)
+        splits, steps = _split(run.recipe, say)
         codec: Codec | None = None
         prepared: dict[str, Any] = {"tasks": {}}
         for name, stage in run.recipe.stages.items():
@@ -82,8 +83,9 @@ def _content(run: Run) -> dict[str, str]:
     }
 
 
-def _split(data: Data, seed: int, say: Say) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
+def _split(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
     """Collect, clean, deduplicate and divide the rows."""
+    data, seed = recipe.data, recipe.seed
     waterfall = Waterfall()
     source = data.source
     found = read_rows(source, path=Path(data.path) if data.path else None)
@@ -101,7 +103,13 @@ def _split(data: Data, seed: int, say: Say) -> tuple[dict[str, list[Row]], list[
     shares = {"validation": data.split.validation, "test": data.split.test}
     fractions = {"train": 1.0 - sum(shares.values()), **shares}
     by = "id" if data.split.by == "row" else data.split.by
-    splits, dropped = split_rows(rows, fractions, by, seed=seed)
+    if fold := data.fold:
+        label = str(recipe.train.options.get("label", "label"))
+        splits, dropped = fold_rows(
+            rows, **fold.model_dump(), fractions=fractions, split_by=by, label=label, seed=seed
+        )
+    else:
+        splits, dropped = split_rows(rows, fractions, by, seed=seed)
     kept = [row for part in PARTS for row in splits[part]]
     _next(waterfall, "split", rows, kept, dropped, say=say)
     return splits, waterfall.to_json()
@@ -193,9 +201,12 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
             shutil.rmtree(folder, ignore_errors=True)  # of data that have changed since
             continue
         say(f"prepare: {name}: encoding {len(examples):,} examples of {part}")
-        tokens = [0]
+        tokens, before = [0], getattr(codec, "truncated", 0)
         count = write_shard(folder, _encoded(codec, examples, tokens), codec.ragged)
         facts["splits"][part] = {"examples": count}
+        if cut := getattr(codec, "truncated", 0) - before:
+            facts["splits"][part]["truncated"] = cut
+            say(f"prepare: {name}: {cut:,} of them are longer than the codec reads, and were cut")
         if tokens[0]:
             facts["splits"][part]["tokens"] = tokens[0]
     audit = leakage_audit(made.rows, _group(run.recipe))
@@ -221,7 +232,8 @@ def _encoded(codec: Codec, examples: list[Example], tokens: list[int]) -> Iterat
 
 def _group(recipe: Recipe) -> str:
     """The column whose values must lie on one side, for the audit."""
-    return "group" if recipe.data.split.by == "group" else "id"
+    by = recipe.data.fold.by if recipe.data.fold else recipe.data.split.by
+    return "group" if by == "group" else "id"
 
 
 def prepared_codec(run: Run) -> Codec:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -16,12 +18,34 @@ from modelwright import runtime
 from modelwright.run import Run
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
-from modelwright.training.observe import MetricLog, ProgressLine
+from modelwright.training import signals
+from modelwright.training.compiled import uncompiled
+from modelwright.training.guard import Fault
+from modelwright.training.memory_retry import in_halves
+from modelwright.training.noise_scale import measured_noise_scale
+from modelwright.training.observe.log import MetricLog
+from modelwright.training.observe.profile import Profiler
+from modelwright.training.observe.progress import Progress, Status
 from modelwright.training.train import Observer, Record, Trainer, compute
 from modelwright.types import Codec, Columns, Turn
 
 SAMPLE_TOKENS = 48
 CHECKS = (0.1, 0.2, 0.3)  # shares of the time at which the steps are planned anew
+
+
+# Told (stage, step, values) after every validation; what it raises ends the training.
+Validated = Callable[[str, int, Mapping[str, float]], None]
+_VALIDATED: ContextVar[Validated | None] = ContextVar("validated", default=None)
+
+
+@contextmanager
+def after_validation(tell: Validated) -> Iterator[None]:
+    """Within the block, tell of every validation: so a search ends a trial without a prospect."""
+    before = _VALIDATED.set(tell)
+    try:
+        yield
+    finally:
+        _VALIDATED.reset(before)
 
 
 @dataclass
@@ -33,7 +57,7 @@ class StageObserver(Observer):
     first: int
     values: dict[str, Any]
     trainer: Trainer
-    flops_per_item: float
+    flops_per_item: Callable[[float, float], float]  # ModelConfig.flops_per_item
     matmul_gflops: float
     validation: Callable[[], Iterator[Columns]]
     prompts: Sequence[Sequence[Turn]]
@@ -46,17 +70,24 @@ class StageObserver(Observer):
     write: Callable[[int, dict[str, float]], None]
 
     def __enter__(self) -> Self:
-        self.log = MetricLog(self.run.path, self.name, self.first)
-        self.progress = ProgressLine(self.name, self.values["steps"], self.first)
+        watch = self.run.recipe.watch
+        self.log = self._log(self.first)
+        self.progress = Progress(self.name, self.values["steps"], self.first)
         self.progress.__enter__()
+        self.profiler = Profiler(
+            self.trainer, watch.profile, self.first, self.run.path / "profile" / self.name, self.say
+        )
+        self.validated = ""
         self.started = time.perf_counter()
         zero = {"computed": 0, "items": 0, "busy_seconds": 0.0, "epoch_loss": 0.0, "epoch_items": 0}
+        zero["flops"] = 0.0
         self.totals = {**zero, **self.totals}
         self.saved = self.first
         self.began = self.log.offset
         self.checks = (
             [] if not self.allowed else [s for s in CHECKS if s * self.allowed > self.began]
         )
+        self.trainer.world.sum(len(self.checks))  # those that follow have as many
         return self
 
     def __exit__(
@@ -65,6 +96,7 @@ class StageObserver(Observer):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.profiler.close()
         self.progress.__exit__(kind, error, trace)
         self.log.close()
         self.run.stage(self.name).update(self.summary())
@@ -72,12 +104,16 @@ class StageObserver(Observer):
     def after_step(self, record: Record, *, last: bool) -> None:
         """Log the step; validate, sample and save when it is time."""
         v, step = self.values, record.step
+        self.profiler.after_step(record.seconds)
         if self.checks and not last:
             self._keep_to_time(step)
         self.totals["computed"] += record.computed
         self.totals["items"] += record.items
         self.totals["busy_seconds"] += record.seconds
-        rate = record.computed / max(record.seconds, 1e-9)
+        learned = record.items / record.computed
+        length = record.computed / self.trainer.examples.per_step  # of a row, on the average
+        flops = self.flops_per_item(learned, length) * record.computed
+        self.totals["flops"] += flops
         line: dict[str, Any] = {
             "step": step,
             "loss": record.loss,
@@ -90,27 +126,64 @@ class StageObserver(Observer):
         bits = record.bits_per_byte
         if bits is not None:
             line["bits_per_byte"] = bits
+        for mark in ("skipped", "spike"):
+            if getattr(record, mark):
+                line[mark] = 1
+                self.say(f"{self.name}: step {step}: {mark}, its loss is {record.loss:g}")
         self.log.write(line)
-        shown = f"{bits:.3f} bits/byte" if bits is not None else f"loss {record.loss:.4f}"
-        mfu = self.flops_per_item * rate / (self.matmul_gflops * 1e9)
-        self.progress.update(step, f"{shown}  {rate:,.0f}/s  {mfu:.0%} MFU")
+        self.progress.update(
+            Status(
+                step=step,
+                loss=record.loss,
+                rate=record.computed / max(record.seconds, 1e-9),
+                unit="tokens" if "tokens" in self.codec.ragged else "examples",
+                mfu=flops / max(record.seconds, 1e-9) / (self.matmul_gflops * 1e9),
+                gradient_norm=record.gradient_norm,
+                learning_rate=record.rate,
+                memory_bytes=line["memory_bytes"],
+                bits_per_byte=bits,
+                validation=self.validated,
+            )
+        )
         self._epoch(record, last=last)
         if step % v["validate_every"] == 0 or last:
             self.validate(step)
-        if self.prompts and (step % v["sample_every"] == 0 or last):
+        if self.prompts and (step % v["sample_every"] == 0 or last) and not self._leaving(step):
             self.sample(step)
         if step % v["save_every"] == 0 or last:
+            self.trainer.watchdog.beat("save", step - 1)
             self.save(step)
+
+    def fault(self, fault: Fault) -> None:
+        """Log a step that was not taken, as it was: its loss may be NaN."""
+        numbers = {k: v for k, v in fault.facts.items() if isinstance(v, float)}
+        self.log.write({"step": fault.step + 1, **numbers, "refused": 1})
+        self.say(f"{self.name}: {fault}")
+
+    def went_back(self, step: int, to: int) -> None:
+        """Take back what was logged of the steps after ``to``; time is not taken back."""
+        spent = self.log.offset + time.perf_counter() - self.started
+        self.log.close()
+        self.log = self._log(to)
+        self.log.offset, self.started = spent, time.perf_counter()
+        self.saved = to
+        self.log.write({"step": to, "went_back_from": step + 1})
+        self.say(f"{self.name}: went back from step {step + 1} to step {to}")
+
+    def _log(self, first: int) -> MetricLog:
+        watch = self.run.recipe.watch
+        return MetricLog(self.run.path, self.name, first, watch.writers, self.say)
 
     def _epoch(self, record: Record, *, last: bool) -> None:
         """At the end of a pass over the data, say the running loss: its mean over the pass."""
         if not self.epoch_steps:
             return
-        self.totals["epoch_loss"] += record.loss * record.items
-        self.totals["epoch_items"] += record.items
+        if not record.skipped:
+            self.totals["epoch_loss"] += record.loss * record.items
+            self.totals["epoch_items"] += record.items
         done = int(record.step / self.epoch_steps)
         if done > int((record.step - 1) / self.epoch_steps) or last:
-            loss = self.totals["epoch_loss"] / self.totals["epoch_items"]
+            loss = self.totals["epoch_loss"] / max(1, self.totals["epoch_items"])
             epochs = self.values["steps"] / self.epoch_steps
             self.say(f"{self.name}: epoch {done}/{epochs:.0f}  running loss {loss:.4f}")
             self.log.write({"step": record.step, "epoch": done, "running_loss": loss})
@@ -122,15 +195,21 @@ class StageObserver(Observer):
         Always before the rate begins to fall: with a warm-up-stable-decay schedule the steps
         already done are then those of the new plan as well.
         """
+        steps = int(self.trainer.world.sum(self._better_steps(step))[0])
+        if steps:
+            self.checks.pop(0)
+            self.replan(step, steps)
+            self.progress.total = self.values["steps"]
+
+    def _better_steps(self, step: int) -> int:
+        """The number of steps for the speed so far; 0 when it is not yet time to say."""
         spent = time.perf_counter() - self.started
         if self.began + spent < self.checks[0] * self.allowed or step - self.first < 5:
-            return
-        self.checks.pop(0)
+            return 0
         left = self.allowed - self.began - spent
         steps = step + int(left / (spent / (step - self.first)))
-        earliest = math.ceil((step + 1) / max(1e-6, 1 - self.values["decay"]))
-        self.replan(step, max(steps, earliest))
-        self.progress.total = self.values["steps"]
+        earliest: int = math.ceil((step + 1) / max(1e-6, 1 - self.values["decay"]))
+        return max(steps, earliest)
 
     def save(self, step: int) -> None:
         """Write the checkpoint of ``step``, once."""
@@ -139,27 +218,99 @@ class StageObserver(Observer):
             self.saved = step
 
     def validate(self, step: int) -> None:
-        """The mean loss on the validation part, logged with the step."""
+        """The mean loss on the validation part, logged with the step.
+
+        Given up when a stop is asked for: the run that goes on begins with it (``catch_up``).
+        """
         total, items, spelled = 0.0, 0, 0
         t = self.trainer
         generator = torch.Generator().manual_seed(0)
+
+        def measured(columns: Columns) -> tuple[float, int, int]:
+            share, counts = t.world.share(columns)
+            batch = t.objective.collate(share, generator).to(t.device)
+            loss = float(t.held.evaluated(batch))
+            return (loss, batch.count, batch.bytes) if counts else (0.0, 0, 0)
+
         t.model.eval()
-        with torch.no_grad(), compute(t.precision, t.device):
+        with (
+            torch.no_grad(),
+            uncompiled(),
+            t.optimizers.evaluation(),
+            compute(t.precision, t.device),
+        ):
             for columns in self.validation():
-                batch = t.objective.collate(columns, generator).to(t.device)
-                total += float(t.objective.loss(t.model, batch))
-                items, spelled = items + batch.count, spelled + batch.bytes
+                if self._leaving(step):
+                    break
+                t.watchdog.beat("validation", step - 1)
+                for loss, count, length in in_halves(columns, measured):
+                    total, items, spelled = total + loss, items + count, spelled + length
         t.model.train()
+        if self._leaving(step):
+            return
+        total, *counted = t.world.sum(total, items, spelled)
+        items, spelled = int(counted[0]), int(counted[1])
         if items:
             values = {"loss": total / items}
             if spelled:
                 values["bits_per_byte"] = total / spelled / math.log(2)
+            shown = [f"{n:.4f} {k.replace('_', ' ')}" for k, n in values.items()][-1]
+            self.validated = f"{shown} at {step}"
             self.log.write({"step": step, "validation": values})
+            if tell := _VALIDATED.get():
+                tell(self.name, step, values)
+        if self.values.get("noise_scale") and t.world.alone:
+            self._noise(step)
+
+    def _leaving(self, step: int) -> bool:
+        """Whether a signal has asked to stop, and this is not the end anyway.
+
+        On several processes one cannot leave what the others are in.
+        """
+        return signals.asked() and self.trainer.world.alone and step < self.values["steps"]
+
+    def catch_up(self) -> None:
+        """Validate and sample at the step that is gone on from, where a stop came between."""
+        step = self.first
+        if not step:
+            return
+        validate, sample = map(self.trainer.world.agree, self._due())
+        if validate:
+            self.validate(step)
+        if sample:
+            self.sample(step)
+
+    def _due(self) -> tuple[bool, bool]:
+        """Whether the first step is to be validated and sampled, and was not."""
+        step, v = self.first, self.values
+        lines = [json.loads(line) for line in self.log.path.read_text().splitlines()]
+        validated = any("validation" in line for line in lines if line["step"] == step)
+        path = self.run.path / "samples" / f"{self.name}.jsonl"
+        sampled = path.exists() and any(
+            _step(line) == step for line in path.read_text(encoding="utf-8").splitlines()
+        )
+        return (
+            step % v["validate_every"] == 0 and not validated,
+            bool(self.prompts) and step % v["sample_every"] == 0 and not sampled,
+        )
+
+    def _noise(self, step: int) -> None:
+        """The gradient noise scale at the parameters as they are, in items of the objective."""
+        found = measured_noise_scale(self.trainer, step)
+        if found is not None:
+            values = {"signal": found.signal, "noise": found.noise}
+            if found.signal > 0:
+                values["items"] = found.items
+            self.log.write({"step": step, "noise_scale": values})
 
     def sample(self, step: int) -> None:
         """Greedy answers to the prompts, kept in samples/."""
-        engine = Engine(self.trainer.model, self.codec)
-        with compute(self.trainer.precision, self.trainer.device):
+        t = self.trainer
+        with uncompiled(), t.optimizers.evaluation(), compute(t.precision, t.device):
+            model = t.held.plain()
+            if not t.world.is_main:
+                return
+            engine = Engine(model, self.codec)
             answers = engine.answer(self.prompts, SamplingParams(max_tokens=SAMPLE_TOKENS))
         path = self.run.path / "samples" / f"{self.name}.jsonl"
         path.parent.mkdir(exist_ok=True)
@@ -175,7 +326,7 @@ class StageObserver(Observer):
     def summary(self) -> dict[str, Any]:
         """Totals for the manifest."""
         computed, busy = self.totals["computed"], self.totals["busy_seconds"]
-        flops = self.flops_per_item * computed
+        flops = self.totals["flops"]
         return {
             "tokens" if "tokens" in self.codec.ragged else "examples_seen": computed,
             "items": self.totals["items"],

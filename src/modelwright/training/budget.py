@@ -1,9 +1,14 @@
-"""The dial: from a training time to a model size, a batch, rates and a number of steps.
+"""The dial: from a budget to a model size, a batch, rates and a number of steps.
 
-Every value that the recipe leaves open is derived here, with the reason a person can check.
-The order: precision from the machine's products, size from the FLOPs the time can buy, batch
-from size and time, rates from published defaults, and last the steps, from the measured time
-of the very step that will run.
+A budget is a time, a number of tokens or a number of FLOPs. Every value that the recipe leaves
+open is derived here, with the reason a person can check. The order: precision from the machine's
+products, size from the FLOPs that the budget buys and the fitted law of loss, batch, rates from
+published defaults, and last the steps: from the measured time of the very step that will run, or
+from the tokens or FLOPs of a step.
+
+A time counts everything of a stage on its way to the last checkpoint: measuring a step, building
+the model, compiling, training, validating, sampling and saving. It does not count what comes
+before the stage (starting Python, preparing data) or after it (evaluation, the report).
 """
 
 from __future__ import annotations
@@ -15,16 +20,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelwright import runtime
-from modelwright.models.model import config_class
-from modelwright.recipe import Recipe, Stage, count, seconds
+from modelwright.models.decoder import Config as DecoderConfig
+from modelwright.models.model import ModelConfig, config_class
+from modelwright.recipe import Recipe, Stage, amount, count
+from modelwright.training.forecast import Work, fit_to_memory
+from modelwright.training.forecast import memory as forecast_memory
+from modelwright.training.scaling import OURS
 
-TOKENS_PER_PARAMETER = 3.0
+VOCABULARY = 4096  # of the text codec, where the recipe names none
+CONTEXT = 256  # of the decoder, where the recipe names none
 EXPECTED_UTILISATION = 0.30  # of the measured matrix-product speed, for small models on a CPU
 TUNE_SHARE = 0.3
 OPTIMIZER_REASONS = {
     "muon": "about 1.5 x fewer steps than AdamW on matrices (Jordan et al. 2024)",
     "adamw": "a safe default for every model",
 }
+RATES = {
+    "sgd": 0.01,
+    "adam": 1e-3,
+    "adamw": 1e-3,
+    "muon": 4e-3,
+    "adafactor": 1e-3,
+    "lion": 2e-4,
+    "schedule_free": 3e-3,
+}
+# Schedule, warm-up and decay with the reason of each, where the customary ones do not suit.
+SCHEDULE = ("warmup_stable_decay", "ends low at any length (arXiv:2404.06395)")
+WARMUP = (0.02, "a short start for the averages")
+DECAY = (0.6, "short runs gain from a long decay (half or more of the run)")
+
+# Blocks of the decoder on four cores, cold; with a warm cache it is a few seconds.
+COMPILE_SECONDS = 15.0
+COMPILED_GAIN = {"bfloat16": 1.3, "float32": 1.1}
 PASSES = 4.0  # more passes over the same text teach little (arXiv:2305.16264, figure 3)
 
 
@@ -42,15 +69,39 @@ class Derived:
         return value
 
 
-def stage_seconds(recipe: Recipe, name: str) -> float | None:
-    """The part of the budget that a stage may use, in seconds."""
+@dataclass(frozen=True)
+class Cost:
+    """What one step takes: ``tokens`` positions computed, ``flops`` FLOPs."""
+
+    tokens: float
+    flops: float
+
+
+def stage_amount(recipe: Recipe, name: str) -> tuple[str, float] | None:
+    """The part of the budget that a stage may use, as ("seconds" | "tokens" | "flops", number)."""
     if recipe.budget is None:
         return None
-    total = seconds(recipe.budget)
+    kind, total = amount(recipe.budget)
     share = 0.0
     if recipe.tune:
         share = recipe.tune.share or TUNE_SHARE
-    return total * (share if name == "tune" else 1 - share)
+    return kind, total * (share if name == "tune" else 1 - share)
+
+
+def stage_seconds(recipe: Recipe, name: str) -> float | None:
+    """The part of the budget that a stage may use, in seconds; None where it is no time."""
+    allowed = stage_amount(recipe, name)
+    return allowed[1] if allowed and allowed[0] == "seconds" else None
+
+
+def compile_pays(gain: float, compile_seconds: float, seconds_left: float) -> bool:
+    """Whether compiling leaves more steps in ``seconds_left`` than going on without.
+
+    ``gain`` is the speed with over that without, ``compile_seconds`` what it takes first. With it
+    (left - compile) * gain steps are done where left would be; at least 2 % more are asked for,
+    less than that is within what a measurement of ``gain`` is wrong by.
+    """
+    return (seconds_left - compile_seconds) * gain >= 1.02 * seconds_left
 
 
 def derive_machine(recipe: Recipe, machine: runtime.Machine, derived: Derived) -> None:
@@ -79,19 +130,13 @@ def derive_model(recipe: Recipe, machine: runtime.Machine, derived: Derived) -> 
     for key, value in given.items():
         derived.values[f"model.{key}"] = value
         derived.reasons[f"model.{key}"] = "given in the recipe"
-    time_allowed = stage_seconds(recipe, "train")
+    allowed = stage_amount(recipe, "train")
     if "parameters" in recipe.model:
         target = count(recipe.model["parameters"])
         reason = f"nearest shape to model.parameters = {recipe.model['parameters']}"
-    elif time_allowed is not None:
-        speed = machine.matmul_gflops[derived.values["train.precision"]] * 1e9
-        flops = EXPECTED_UTILISATION * speed * time_allowed
-        target = int(math.sqrt(flops / (6 * TOKENS_PER_PARAMETER)))
-        reason = (
-            f"{flops:.1e} FLOPs fit in {time_allowed:.0f} s at {EXPECTED_UTILISATION:.0%} of the "
-            f"measured products; C = 6 N D with D = {TOKENS_PER_PARAMETER:g} N gives "
-            f"N = {target / 1e6:.2g}M in the matrices (form of arXiv:2203.15556)"
-        )
+    elif allowed is not None and cls.of_size(1_000_000, given):
+        speed = machine.matmul_gflops[derived.values["train.precision"]]
+        target, reason = _best_size(recipe, given, *allowed, speed)
     else:
         return given
     for key, value in cls.of_size(target, given).items():
@@ -101,20 +146,46 @@ def derive_model(recipe: Recipe, machine: runtime.Machine, derived: Derived) -> 
     return given
 
 
+def _best_size(
+    recipe: Recipe, given: dict[str, Any], kind: str, allowed: float, gflops: float
+) -> tuple[int, str]:
+    """The parameters in the matrices that a budget trains to the least loss, by the law."""
+    if kind == "tokens":
+        size, tokens = OURS.best_size(allowed), allowed
+        said = f"{allowed:.2g} tokens"
+    else:
+        flops = EXPECTED_UTILISATION * gflops * 1e9 * allowed if kind == "seconds" else allowed
+        vocabulary = int(recipe.codec.get("vocabulary", VOCABULARY))
+        size, tokens = OURS.best_decoder(flops, vocabulary, int(given.get("context", CONTEXT)))
+        said = f"{flops:.1e} FLOPs"
+        if kind == "seconds":
+            said += (
+                f", which fit in {allowed:.0f} s at {EXPECTED_UTILISATION:.0%} of the measured "
+                "products,"
+            )
+    return max(1, int(size)), (
+        f"{said} promise the least loss with N = {size / 1e6:.2g}M in the matrices and D = "
+        f"{tokens / 1e6:.2g}M tokens, by the law of {OURS.source}"
+    )
+
+
 def derive_batch(recipe: Recipe, name: str, window: int, derived: Derived) -> int:
     """Examples (or windows of ``window`` tokens) a step."""
     stage = recipe.stages[name]
-    time_allowed = stage_seconds(recipe, name) or 0.0
+    kind, allowed = stage_amount(recipe, name) or ("seconds", 0.0)
 
     def rule() -> tuple[int, str]:
         if window <= 1:
             return 64, "customary for small models"
-        # The useful batch grows with the length of the run; doubling it for each fourfold time
+        # The useful batch grows with the length of the run; doubling it for each fourfold length
         # keeps hundreds of updates in a short run and the noise small in a long one.
-        tokens = 4096 * 2 ** max(0, round(math.log(max(time_allowed, 1) / 150, 4)))
+        unit_run = {"seconds": 150.0, "tokens": 4e6, "flops": 4e13}[kind]
+        length = (allowed / unit_run) ** (0.5 if kind == "flops" else 1.0)
+        tokens = 4096 * 2 ** max(0, round(math.log(max(length, 0.01), 4)))
+        unit = {"seconds": f"{allowed:.0f} s", "tokens": f"{allowed:.2g} tokens"}
         return max(1, tokens // window), (
             f"{tokens} tokens a step: small enough for hundreds of updates in "
-            f"{time_allowed:.0f} s, doubled for every fourfold budget"
+            f"{unit.get(kind, f'{allowed:.1e} FLOPs')}, doubled for every fourfold budget"
         )
 
     batch = int(derived.put(f"{name}.batch", stage.batch, rule))
@@ -122,6 +193,35 @@ def derive_batch(recipe: Recipe, name: str, window: int, derived: Derived) -> in
         batch = math.ceil(batch / stage.accumulate) * stage.accumulate
         derived.values[f"{name}.batch"] = batch
     return batch
+
+
+def derive_memory(
+    stage: Stage, name: str, config: ModelConfig, *, length: int, free: float, derived: Derived
+) -> dict[str, Any]:
+    """Micro-batches (``accumulate``) and recomputation: as few as the ``free`` bytes allow.
+
+    ``length`` is the mean number of tokens of a row. Of other families than the decoder nothing
+    is forecast: they stay as the recipe has them.
+    """
+    batch, cut = int(derived.values[f"{name}.batch"]), stage.accumulate
+    again = bool(stage.recompute)
+    reason = "given in the recipe" if cut > 1 else "the whole batch at once"
+    if isinstance(config, DecoderConfig):
+        windows = max(1, math.ceil(batch * length / config.context / cut))
+        optimizer, precision = (derived.values[f"{name}.{k}"] for k in ("optimizer", "precision"))
+        wanted = Work(config, windows, cut, optimizer, precision, again, bool(stage.ema))
+        device = runtime.device().type
+        work = fit_to_memory(wanted, free, 0.0, device)
+        need = forecast_memory(work, 0.0, device).total
+        reason = f"{need / 2**30:.2f} GiB forecast beside the program, {free / 2**30:.1f} free"
+        again = work.recompute
+        if work.accumulate > cut:  # the nearest number of parts that divides the batch
+            parts = (n for n in range(work.accumulate, batch + 1) if batch % n == 0 == n % cut)
+            cut = next(parts, batch)
+    found = {"accumulate": cut, "recompute": again}
+    for key, value in found.items():
+        derived.values[f"{name}.{key}"], derived.reasons[f"{name}.{key}"] = value, reason
+    return found
 
 
 def derive_rates(stage: Stage, name: str, preferred: str, derived: Derived) -> None:
@@ -133,7 +233,7 @@ def derive_rates(stage: Stage, name: str, preferred: str, derived: Derived) -> N
     )
     tuning = name == "tune"  # what was learned shall be bent, not overwritten
     said = ", halved when tuning" if tuning else ""
-    rate = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 4e-3}[optimizer]
+    rate = RATES[optimizer]
     derived.put(
         f"{name}.learning_rate",
         stage.learning_rate,
@@ -144,17 +244,41 @@ def derive_rates(stage: Stage, name: str, preferred: str, derived: Derived) -> N
         stage.matrix_learning_rate,
         lambda: (0.01 if tuning else 0.02, f"default of Muon{said}"),
     )
-    derived.put(
+    averages = optimizer == "schedule_free"
+    schedule = derived.put(
         f"{name}.schedule",
         stage.schedule,
-        lambda: ("warmup_stable_decay", "ends low at any length (arXiv:2404.06395)"),
+        lambda: (
+            ("constant", "the average replaces it (arXiv:2405.15682)") if averages else SCHEDULE
+        ),
     )
-    derived.put(f"{name}.warmup", stage.warmup, lambda: (0.02, "a short start for the averages"))
-    derived.put(
-        f"{name}.decay",
-        stage.decay,
-        lambda: (0.6, "short runs gain from a long decay (half or more of the run)"),
-    )
+    cycle = schedule == "one_cycle"  # as its source has it: up, as long down, and a short end
+    reason = "a cycle of equal halves, then a tenth to end in (arXiv:1708.07120)"
+    warmup = (0.05, "the average remembers the start (arXiv:2405.15682)") if averages else WARMUP
+    derived.put(f"{name}.warmup", stage.warmup, lambda: (0.45, reason) if cycle else warmup)
+    derived.put(f"{name}.decay", stage.decay, lambda: (0.1, reason) if cycle else DECAY)
+
+
+def derive_compile(
+    stage: Stage, name: str, *, able: bool, seconds_left: float, derived: Derived
+) -> None:
+    """Whether to compile the model: where it can be, and the stage is long enough to gain.
+
+    ``able`` says that model and machine can; ``seconds_left`` is what the stage is expected to
+    take without.
+    """
+
+    def rule() -> tuple[bool, str]:
+        if not able:
+            return False, "nothing to compile, or no compiler here"
+        gain = COMPILED_GAIN[derived.values[f"{name}.precision"]]
+        pays = compile_pays(gain, COMPILE_SECONDS, seconds_left)
+        return pays, (
+            f"about {COMPILE_SECONDS:.0f} s of compiling, then {gain:g} times the speed, in about "
+            f"{seconds_left:.0f} s"
+        )
+
+    derived.put(f"{name}.compile", stage.compile, rule)
 
 
 def measured_step(step: Callable[[], object], least: float = 3.0) -> float:
@@ -178,18 +302,28 @@ def derive_steps(
     per_epoch: float,
     seconds_per_step: Callable[[], float],
     derived: Derived,
+    *,
+    cost: Cost | None = None,
 ) -> int:
-    """The number of updates, from steps, epochs or the budget."""
+    """The number of updates, from steps, epochs or the budget.
+
+    ``cost`` is that of a step, which a budget of tokens or FLOPs asks for.
+    """
     stage = recipe.stages[name]
 
     def rule() -> tuple[int, str]:
         if stage.epochs is not None:
             steps = max(1, math.ceil(stage.epochs * per_epoch))
             return steps, f"{stage.epochs:g} epochs of {per_epoch:.4g} steps"
-        allowed = stage_seconds(recipe, name)
-        if allowed is None:
+        kind, allowed = stage_amount(recipe, name) or ("", 0.0)
+        if not kind:
             steps = max(1, math.ceil(per_epoch))
             return steps, "one pass over the data (no steps, epochs or budget given)"
+        if kind != "seconds":
+            each = 1.0 if cost is None else cost.tokens if kind == "tokens" else cost.flops
+            steps = max(1, round(allowed / each))
+            passes = f"{steps / per_epoch:.2g} passes over the data"
+            return steps, f"{allowed:.3g} {kind} at {each:.3g} a step: {passes}"
         each = seconds_per_step()
         timed = max(1, int(allowed / each))
         cap = max(1, math.ceil(PASSES * per_epoch))

@@ -27,6 +27,10 @@ class Examples(Protocol):
         """Micro-batches of step ``step``, counted from 0."""
         ...
 
+    def rows(self, step: int) -> list[Array]:
+        """The numbers of the rows that a step's micro-batches come from, to name them."""
+        ...
+
 
 class Shuffled:
     """Rows drawn without replacement: a new permutation each epoch, seeded by (seed, epoch).
@@ -34,7 +38,8 @@ class Shuffled:
     Where rows vary in length (``by_length`` names a ragged field) a step is still a plain random
     sample, but its rows are sorted by length and cut into micro-batches of similar length: less
     padding at the same gradient (law 2). Steps of similar lengths would be faster yet, and learn
-    worse, since what is short is often of one kind.
+    worse, since what is short is often of one kind. ``numbers`` are the rows' numbers where the
+    columns are a choice of a larger table.
     """
 
     def __init__(
@@ -45,8 +50,9 @@ class Shuffled:
         seed: int,
         accumulate: int = 1,
         by_length: str = "",
+        numbers: Array | None = None,
     ) -> None:
-        self.columns, self.seed = columns, seed
+        self.columns, self.seed, self.numbers = columns, seed, numbers
         self.total = rows_in(columns)
         self.per_step = min(batch, self.total)
         self.lengths = ragged_column(columns, by_length).lengths if by_length else None
@@ -65,7 +71,18 @@ class Shuffled:
 
         The last, incomplete batch of an epoch is filled from the next epoch.
         """
+        return [take(self.columns, part) for part in self._parts(step)]
+
+    def rows(self, step: int) -> list[Array]:
+        """The rows' numbers, in the order of the micro-batches."""
+        parts = self._parts(step)
+        return parts if self.numbers is None else [self.numbers[part] for part in parts]
+
+    def _parts(self, step: int) -> list[Array]:
         first = step * self.per_step
+        epoch, offset = divmod(first, self.total)
+        if self.lengths is None and self.parts == 1 and offset + self.per_step <= self.total:
+            return [self.order(epoch)[offset : offset + self.per_step]]  # as below, at no cost
         wanted: list[Array] = []
         while (have := sum(map(len, wanted))) < self.per_step:
             epoch, offset = divmod(first + have, self.total)
@@ -73,8 +90,7 @@ class Shuffled:
         rows = np.concatenate(wanted)
         if self.lengths is not None:
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        parts = np.array_split(rows, min(self.parts, len(rows)))
-        return [take(self.columns, part) for part in parts]
+        return np.array_split(rows, min(self.parts, len(rows)))
 
 
 class Windows:
@@ -88,6 +104,7 @@ class Windows:
         self, columns: Columns, batch: int, length: int, *, seed: int, accumulate: int = 1
     ) -> None:
         self.tokens = ragged_column(columns, "tokens").values
+        self.offsets = ragged_column(columns, "tokens").offsets
         self.learn = ragged_column(columns, "learn").values
         self.length, self.seed, self.accumulate = length, seed, accumulate
         self.total = (len(self.tokens) - 1) // length - 1  # one less: room for the offset
@@ -110,6 +127,23 @@ class Windows:
 
     def __call__(self, step: int) -> list[Columns]:
         """Micro-batches of windows (batch, length + 1)."""
+        reach = np.arange(self.length + 1)
+        micro = [starts[:, None] + reach for starts in self._parts(step)]
+        return [{"tokens": self.tokens[r], "learn": self.learn[r]} for r in micro]
+
+    def rows(self, step: int) -> list[Array]:
+        """The documents that the windows of each micro-batch touch, in rising order."""
+
+        def touched(starts: Array) -> Array:
+            first = np.searchsorted(self.offsets, starts, side="right") - 1
+            last = np.searchsorted(self.offsets, starts + self.length, side="right") - 1
+            spans = [np.arange(a, b + 1) for a, b in zip(first, last, strict=True)]
+            return np.unique(np.concatenate(spans))
+
+        return [touched(starts) for starts in self._parts(step)]
+
+    def _parts(self, step: int) -> list[Array]:
+        """First tokens of the windows of every micro-batch."""
         first = step * self.per_step
         starts = np.array(
             [
@@ -117,10 +151,7 @@ class Windows:
                 for i in range(self.per_step)
             ]
         )
-        reach = np.arange(self.length + 1)
-        rows = starts[:, None] + reach
-        micro = np.split(rows, self.accumulate)
-        return [{"tokens": self.tokens[r], "learn": self.learn[r]} for r in micro]
+        return np.split(starts, self.accumulate)
 
 
 def once(columns: Columns, batch: int) -> Iterator[Columns]:

@@ -1,0 +1,145 @@
+"""What a stage's recipe leaves open, derived before it begins, each value with its reason."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import torch
+
+from modelwright import runtime
+from modelwright.models.model import config_class, fields_for, from_dict
+from modelwright.pipeline.parts import Parts
+from modelwright.pipeline.prepare import longest
+from modelwright.pipeline.watch import CHECKS
+from modelwright.run import Run
+from modelwright.training import budget
+from modelwright.training.compiled import can_compile
+from modelwright.types import Codec, Columns
+
+
+def derive(parts: Parts) -> dict[str, Any]:
+    """Every value of a stage; they also go to resolved.json, with the reasons.
+
+    The order matters: each value may depend on those before it, and the steps on the time of the
+    very step that will run, which is measured on a scratch model.
+    """
+    run, name, stage = parts.run, parts.name, parts.stage
+    machine = machine_of(run)
+    derived = budget.Derived()
+    budget.derive_machine(run.recipe, machine, derived)
+    torch.set_num_threads(derived.values[f"{name}.threads"])
+    fields = _model_fields(parts, machine, derived)
+    parts.values = {"model": fields}
+    parts.config = from_dict(fields)
+    window = int(fields.get("context", 1))
+    columns = parts.fitting("train")
+    mean = window if parts.task.stream else _mean_length(columns, parts.codec)
+    budget.derive_batch(run.recipe, name, mean, derived)
+    budget.derive_rates(stage, name, parts.config.optimizer, derived)
+    parts.values.update(_of(derived.values, name))
+    free = runtime.free_memory_bytes()
+    parts.values.update(
+        budget.derive_memory(stage, name, parts.config, length=mean, free=free, derived=derived)
+    )
+    examples = parts.examples(columns)
+    per_epoch = examples.total / examples.per_step
+    _derive_compile(parts, machine, mean, per_epoch, derived)
+    computed = float(examples.per_step * mean)
+    cost = budget.Cost(computed, computed * parts.config.flops_per_item(1.0, mean))
+    probe = functools.partial(_step_seconds, parts, columns)
+    budget.derive_steps(run.recipe, name, per_epoch, probe, derived, cost=cost)
+    given = {
+        f"{name}.{k}": v
+        for k, v in stage.model_dump().items()
+        if f"{name}.{k}" not in derived.values and v is not None
+    }
+    values = {**given, **derived.values}
+    write_resolved(run, values, derived.reasons)
+    found = _of(values, name)
+    timed = budget.stage_seconds(run.recipe, name) is not None
+    timed = timed and stage.steps is None and stage.epochs is None
+    return {"model": fields, **found, "timed": bool(timed and _can_replan(found))}
+
+
+def _model_fields(
+    parts: Parts, machine: runtime.Machine, derived: budget.Derived
+) -> dict[str, Any]:
+    if parts.name == "tune":
+        fields: dict[str, Any] = parts.run.stage("train")["resolved"]["model"]
+        return fields
+    cls = config_class(parts.run.recipe.family)
+    fields = budget.derive_model(parts.run.recipe, machine, derived)
+    return cls(**fields_for(cls, parts.codec, fields)).to_dict()
+
+
+def _derive_compile(
+    parts: Parts,
+    machine: runtime.Machine,
+    length: float,
+    per_epoch: float,
+    derived: budget.Derived,
+) -> None:
+    """Whether the blocks are compiled: asked before a step is measured, which depends on it."""
+    stage, values = parts.stage, parts.values
+    steps = stage.steps or (stage.epochs or 1) * per_epoch
+    speed = machine.matmul_gflops[values["precision"]] * 1e9 * budget.EXPECTED_UTILISATION
+    flops = parts.config.flops_per_item(1.0, length) * length * values["batch"] * steps
+    allowed = budget.stage_seconds(parts.run.recipe, parts.name)
+    timed = stage.steps is None and stage.epochs is None and allowed is not None
+    budget.derive_compile(
+        stage,
+        parts.name,
+        able=parts.config.compiles and can_compile(parts.device),
+        seconds_left=allowed if timed and allowed else flops / speed,
+        derived=derived,
+    )
+    values["compile"] = derived.values[f"{parts.name}.compile"]
+
+
+def _can_replan(values: dict[str, Any]) -> bool:
+    """Whether the rate is constant long enough for the number of steps to be open."""
+    falls_at: float = 1 - values["decay"]
+    return values["schedule"] == "warmup_stable_decay" and falls_at >= CHECKS[-1]
+
+
+def _step_seconds(parts: Parts, columns: Columns) -> float:
+    """Seconds of one training step here: the very step that will run, on a scratch model."""
+    parts.say(f"{parts.name}: measuring a step on this machine")
+    parts.build("probe")
+    trainer = parts.make_trainer(parts.examples(columns), steps=1_000_000)
+    parts.model.to(parts.device).train()
+    numbers = iter(range(1_000_000))
+    return budget.measured_step(lambda: trainer.step(next(numbers)))
+
+
+def machine_of(run: Run) -> runtime.Machine:
+    """The machine's description, measured once a run."""
+    if "machine" not in run.manifest:
+        run.manifest["machine"] = runtime.measure_machine().to_dict()
+        run.save_manifest()
+    return runtime.Machine(**run.manifest["machine"])
+
+
+def write_resolved(run: Run, values: dict[str, Any], reasons: dict[str, str]) -> None:
+    """Add a stage's values to resolved.json, nested as in the recipe."""
+    resolved = run.read_json("resolved.json") or {
+        "recipe": run.recipe.model_dump(exclude_none=True),
+        "reasons": {},
+    }
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        resolved["recipe"].setdefault(section, {})[name] = value
+    resolved["reasons"].update(reasons)
+    run.write_json("resolved.json", resolved)
+
+
+def _mean_length(columns: Columns, codec: Codec) -> int:
+    lengths = longest(columns, codec.ragged)
+    return 1 if lengths is None or "tokens" not in codec.ragged else math.ceil(lengths.mean())
+
+
+def _of(values: dict[str, Any], stage: str) -> dict[str, Any]:
+    """The values of a stage, without its name before each."""
+    return {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{stage}.")}

@@ -1,0 +1,185 @@
+"""What a stage is made of: task, codec, columns, examples, model, optimisers, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from modelwright import runtime
+from modelwright.data.shards import open_shard
+from modelwright.errors import ModelwrightError
+from modelwright.models import decoder
+from modelwright.models.model import ModelConfig, from_dict
+from modelwright.objectives import make_objective
+from modelwright.pipeline.prepare import Say, longest, prepared_codec
+from modelwright.recipe import Stage
+from modelwright.run import Run
+from modelwright.tasks.task import make_task
+from modelwright.training.compiled import compile_regions
+from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
+from modelwright.training.guard import Guard
+from modelwright.training.optimizers import Optimizers, build_optimizers
+from modelwright.training.parallel import SERIAL, Placed, World, place
+from modelwright.training.train import Trainer
+from modelwright.training.watchdog import Watchdog
+from modelwright.types import Array, Columns, rows_in, take
+
+VALIDATION_BATCHES = 8  # during training; the evaluation takes the whole split
+
+
+class Parts:
+    """The parts of one stage of a run, made from its data and its ``values``.
+
+    ``values`` are the resolved fields of the stage, and ``model``: the fields of the model.
+    """
+
+    config: ModelConfig
+    model: nn.Module
+
+    def __init__(self, run: Run, name: str, say: Say) -> None:
+        self.run, self.name, self.say = run, name, say
+        self.world: World = SERIAL
+        self.held: Placed | None = None
+        self.stage: Stage = run.recipe.stages[name]
+        self.task = make_task(self.stage.task, self.stage.options)
+        self.numbers: Array | None = None  # of the rows that fit the context, where not all do
+        self.device = runtime.device()
+        self.codec = prepared_codec(run)
+        self.objective = make_objective(
+            self.stage.objective or self.task.objective, self.codec, self.stage.objective_options
+        )
+        self.values: dict[str, Any] = {}
+
+    def build(self, *seed: object) -> None:
+        """The model with fresh parameters, drawn from a seed of these parts."""
+        self.config = from_dict(self.values["model"])
+        torch.manual_seed(runtime.derived_seed(self.run.recipe.seed, self.name, *seed))
+        self.model = self.config.build()
+
+    def fitting(self, part: str) -> Columns:
+        """The examples of a split, without those longer than the model's context."""
+        columns = open_shard(self.run.path / "data" / self.name / part)
+        context = self.values["model"].get("context")
+        lengths = longest(columns, self.codec.ragged)
+        if self.task.stream or context is None or lengths is None:
+            return columns
+        fits = np.flatnonzero(lengths <= context + 1)
+        self.numbers = fits if part == "train" else self.numbers
+        if len(fits) == 0:
+            raise ModelwrightError(
+                f"{self.name}: every example of {part} is longer than model.context = {context}; "
+                "raise it"
+            )
+        return columns if len(fits) == len(lengths) else take(columns, fits)
+
+    def examples(self, columns: Columns) -> Examples:
+        """The micro-batches of every step: windows of a stream, or shuffled rows."""
+        v = self.values
+        seed = runtime.derived_seed(self.run.recipe.seed, self.name, "examples")
+        accumulate, packs = v["accumulate"], self.objective.packs
+        if self.task.stream:
+            batch, length = max(1, v["batch"] // accumulate), v["model"]["context"]
+            return Windows(columns, batch, length, seed=seed, accumulate=accumulate)
+        return Shuffled(
+            columns,
+            v["batch"],
+            seed=seed,
+            accumulate=accumulate,
+            by_length=self.codec.ragged[0] if self.codec.ragged and not packs else "",
+            numbers=self.numbers,
+        )
+
+    def optimizers(self) -> Optimizers:
+        """New optimisers of the model as the processes hold it."""
+        v = self.values
+        held = self.placed()
+        return build_optimizers(
+            held.optimizable,
+            v["optimizer"],
+            learning_rate=v["learning_rate"],
+            matrix_learning_rate=v["matrix_learning_rate"],
+            momentum=self.stage.momentum,
+            weight_decay=self.stage.weight_decay,
+            precision=runtime.PRECISIONS[v["precision"]],
+            momentum_warmup=self.stage.momentum_warmup,
+            ema=self.stage.ema or 0.0,
+            placement=held,
+        )
+
+    def placed(self) -> Placed:
+        """The model as the processes hold it, made once."""
+        if self.held is None or self.held.model is not self.model:
+            self.model.to(self.device)  # first: an optimiser's state lies where its parameters are
+            if isinstance(self.model, decoder.Decoder):
+                self.model.recompute = bool(self.values.get("recompute"))
+            if self.values["compile"]:
+                compile_regions(self.model, lengths_vary=not self.task.stream)
+            self.held = place(
+                self.model,
+                self.objective,
+                self.world,
+                shard=self.run.recipe.parallel.shard,
+                precision=runtime.PRECISIONS[self.values["precision"]],
+            )
+        return self.held
+
+    def make_trainer(self, examples: Examples, steps: int) -> Trainer:
+        """The loop over ``examples``, with new optimisers."""
+        v = self.values
+        return Trainer(
+            model=self.model,
+            objective=self.objective,
+            examples=examples,
+            optimizers=self.optimizers(),
+            steps=steps,
+            seed=runtime.derived_seed(self.run.recipe.seed, self.name),
+            schedule=v["schedule"],
+            warmup=v["warmup"],
+            decay=v["decay"],
+            clip=self.stage.clip,
+            precision=runtime.PRECISIONS[v["precision"]],
+            device=self.device,
+            guard=Guard(self.stage.on_nan, self.stage.on_spike),
+            watchdog=Watchdog(self.stage.watchdog, self.run.path, self.world.rank),
+            world=self.world,
+            placed=self.placed(),
+        )
+
+    def validation(self) -> Iterator[Columns]:
+        """Part of the validation split, the same at every call."""
+        folder = self.run.path / "data" / self.name / "validation"
+        if not folder.exists():
+            return iter(())
+        columns = self.fitting("validation")
+        batch = max(1, self.values["batch"] // self.values["accumulate"])
+        if self.task.stream:
+            every = windows_once(columns, batch, self.values["model"]["context"])
+        else:
+            every = once(columns, batch)
+        return islice(every, VALIDATION_BATCHES)
+
+    def prompts(self) -> list[Any]:
+        """What is asked while training: the recipe's question and two validation examples."""
+        if not hasattr(self.model, "new_cache"):
+            return []
+        folder = self.run.path / "data" / self.name / "validation"
+        prompts: list[Any] = []
+        codec = cast(Any, self.codec)
+        if folder.exists():
+            columns = open_shard(folder)
+            for i in range(min(2, rows_in(columns))):
+                encoded = {k: c[i] for k, c in columns.items()}
+                if self.task.stream:  # the first few tokens of a document, to be continued
+                    encoded = {k: c[:16] for k, c in encoded.items()}
+                    prompts.append(codec.example(encoded).turns)
+                else:
+                    prompts.append(codec.example(encoded).given)
+        if self.run.recipe.ask and not self.task.stream:
+            prompts.insert(0, self.task.question(self.run.recipe.ask))
+        context = self.values["model"]["context"]
+        return [p for p in prompts if len(codec.prompt(p)) < context]
