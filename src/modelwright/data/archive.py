@@ -6,8 +6,9 @@ import gzip
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any, cast
 
 from modelwright.errors import CorruptError, ModelwrightError
 
@@ -65,19 +66,28 @@ def tar_members(
         raise ModelwrightError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+PACKERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.GzipFile, ".xz": lzma.LZMAFile}
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+
+
+def opened(path: Path) -> IO[bytes]:
+    """The bytes of a file as a stream, unpacked if its name ends in ``.gz`` or ``.xz``."""
+    packer = PACKERS.get(path.suffix)
+    return path.open("rb") if packer is None else cast(IO[bytes], packer(path))
+
+
 def gunzip(path: Path, *, max_bytes: int = MAX_MEMBER_BYTES) -> bytes:
-    """The content of a file, unpacked if its name ends in ``.gz``.
+    """The content of a file, unpacked if its name ends in ``.gz`` or ``.xz``.
 
     Raises:
         ModelwrightError: It is unreadable or would unpack to more than ``max_bytes``.
         CorruptError: The compressed data are damaged or cut short.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rb") as stream:
+        with opened(path) as stream:
             content: bytes = stream.read(max_bytes + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CorruptError(f"{path}: damaged gzip file ({error}): get the file again") from error
+    except DAMAGED as error:
+        raise CorruptError(f"{path}: damaged file ({error}): get the file again") from error
     except OSError as error:
         raise ModelwrightError(f"{path}: cannot be read ({error.strerror or error})") from error
     if len(content) > max_bytes:

@@ -7,18 +7,17 @@ leave ``id`` and ``group`` to the caller. A new format is one function and one e
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from modelwright.data.archive import gunzip
+from modelwright.data.archive import DAMAGED, PACKERS, gunzip, opened
 from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
 from modelwright.types import Array, Row
 
@@ -62,10 +61,9 @@ def decode(raw: bytes, name: str, *, offset: int = 0, line: int = 1) -> str:
 
 
 def read_lines(path: Path, name: str) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends, one at a time; ``.gz`` files are unpacked."""
-    opener: Callable[..., IO[bytes]] = gzip.open if path.suffix == ".gz" else open  # type: ignore[assignment]
+    """The lines of a UTF-8 file with their ends, one at a time; packed files are unpacked."""
     try:
-        with opener(path, "rb") as stream:
+        with opened(path) as stream:
             offset, number = 0, 1
             while raw := stream.readline(MAX_LINE_BYTES):
                 if len(raw) == MAX_LINE_BYTES:
@@ -74,8 +72,8 @@ def read_lines(path: Path, name: str) -> Iterator[str]:
                     )
                 yield decode(raw, name, offset=offset, line=number)
                 offset, number = offset + len(raw), number + 1
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CorruptError(f"{name}: damaged gzip file ({error}): get the file again") from error
+    except DAMAGED as error:
+        raise CorruptError(f"{name}: damaged file ({error}): get the file again") from error
     except OSError as error:
         raise ModelwrightError(f"{name}: cannot be read ({error.strerror or error})") from error
 
@@ -352,14 +350,14 @@ READERS: dict[str, Reader] = {
     ".npz": arrays,
     ".parquet": parquet,
 }
-PACKED = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv")  # may be followed by .gz
+PACKED = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv")  # may be followed by .gz or .xz
 FRAMES = (".npy", ".csv")
 
 
 def format_of(path: Path) -> str:
     """The suffix that chooses the reader: ``.csv`` for ``table.CSV.gz``, "" if none does."""
     suffix = path.suffix.lower()
-    if suffix == ".gz":
+    if suffix in PACKERS:
         inner = Path(path.stem).suffix.lower()
         return inner if inner in PACKED else ""
     return suffix if suffix in READERS else ""

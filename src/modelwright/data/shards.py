@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from modelwright import files
 from modelwright.errors import CorruptError
 from modelwright.types import Array, Column, Columns, Encoded, Ragged, rows_in
 
@@ -38,7 +39,7 @@ def write_shard(folder: Path, encoded: Iterable[Encoded], ragged: Sequence[str])
     _join(pending, fields, lengths)
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    files.make_folder(temporary)
     for name, chunks in fields.items():
         values = np.concatenate(chunks)
         if name in lengths:
@@ -47,14 +48,22 @@ def write_shard(folder: Path, encoded: Iterable[Encoded], ragged: Sequence[str])
             _write(temporary / f"{name}.offsets.npy", offsets)
         else:
             _write(temporary / f"{name}.npy", values)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.replace(folder)
+    files.sync_folder(temporary)
+    former = folder.with_name(folder.name + ".old")
+    shutil.rmtree(former, ignore_errors=True)
+    if folder.exists():
+        folder.replace(former)  # deleted in place, a crash would leave some of its columns
+    files.rename(temporary, folder)  # the name comes after all that it names is on the disk
+    shutil.rmtree(former, ignore_errors=True)
     return count
 
 
 def _write(path: Path, values: Array) -> None:
     try:
-        np.save(path, values, allow_pickle=False)
+        with path.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         if error.errno is not None:
             raise

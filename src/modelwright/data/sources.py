@@ -29,7 +29,9 @@ FSDD_TEST_TAKES = 5
 ORIGINS = {
     "mnist": "https://yann.lecun.com/exdb/mnist (four idx .gz files)",
     "fsdd": "https://github.com/Jakobovski/free-spoken-digit-dataset",
+    "imdb": "https://ai.stanford.edu/~amaas/data/sentiment (as train.jsonl with text and label)",
 }
+IMDB_LABELS = {"0": "negative", "1": "positive"}
 _NOTES = ("readme", "license", "licence", "notice", "source", "index")
 
 
@@ -37,8 +39,8 @@ def read_rows(source: str, *, path: Path | None = None) -> Iterator[Row]:
     """Yield the rows of ``source`` in a stable order.
 
     Args:
-        source: The name of a data set ("python-stdlib", "digits", "mnist", "fsdd"), or the path
-            of a file or folder.
+        source: The name of a data set ("python-stdlib", "digits", "mnist", "fsdd", "imdb"), or
+            the path of a file or folder.
         path: For a data set, the folder with its files, instead of the one under `data_root`.
 
     Raises:
@@ -341,9 +343,33 @@ def read_wave(content: bytes, name: str) -> tuple[Array, int]:
     return values.mean(axis=1, dtype=np.float32) / np.float32(32768), rate
 
 
+def _imdb(path: Path | None) -> Iterator[Row]:
+    """The Large Movie Review Dataset (Maas et al. 2011): ``text``, ``label``, ``split``.
+
+    Read from train.jsonl and, if it is there, test.jsonl, packed or not, with a ``text`` and a
+    ``label`` of 0 ("negative") or 1 ("positive") on each line. Line breaks stand in the texts as
+    HTML marks, which become line breaks.
+    """
+    folder = data_set_folder("imdb", path)
+    found = {f.name.split(".")[0]: f for f in sorted(folder.glob("*.jsonl*"))}
+    if "train" not in found:
+        raise ModelwrightError(f"{folder}: train.jsonl is missing: get it from {ORIGINS['imdb']}")
+    for split in ("train", "test"):
+        file = found.get(split)
+        for number, row in enumerate(formats.json_lines(file, file.name) if file else (), start=1):
+            label = IMDB_LABELS.get(str(row.get("label")))
+            if label is None or not isinstance(row.get("text"), str):
+                raise ModelwrightError(
+                    f"{file}: review {number}: no 'text' or no 'label' of 0 or 1; complete it"
+                )
+            text = row["text"].replace("<br />", "\n")
+            yield {"id": f"{split}:{number}", "text": text, "label": label, "split": split}
+
+
 DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
     "python-stdlib": _python_stdlib,
     "digits": _digits,
     "mnist": _mnist,
     "fsdd": _fsdd,
+    "imdb": _imdb,
 }

@@ -61,7 +61,7 @@ def split_rows(
     _check_fractions(fractions)
     if by == "given":
         splits = _given(rows, fractions, seed)
-        return _without_copies(splits, ("test", "validation", "train"), threshold)
+        return without_copies(splits, ("test", "validation", "train"), threshold)
     if not rows:
         raise ModelwrightError("split: there are no rows to split: check the steps before")
     groups = _column(rows, by)
@@ -69,7 +69,7 @@ def split_rows(
     splits = {part: [] for part in PARTS}
     for row, group in zip(rows, groups, strict=True):
         splits[sides[group]].append(row)
-    return _without_copies(splits, ("train", "test", "validation"), threshold)
+    return without_copies(splits, ("train", "test", "validation"), threshold)
 
 
 def _check_fractions(fractions: Mapping[str, float]) -> None:
@@ -171,7 +171,7 @@ def _given(rows: Sequence[Row], fractions: Mapping[str, float], seed: int) -> Sp
     return splits
 
 
-def _without_copies(
+def without_copies(
     splits: Splits, order: Sequence[str], threshold: float
 ) -> tuple[Splits, list[Dropped]]:
     """Drop rows that are copies of a row in a part that comes earlier in ``order``."""
