@@ -160,11 +160,14 @@ def reference() -> str:
     part("The whole", head, section_rows(recipe.Recipe, "", derived))
     part("`data`", head, section_rows(recipe.Data, "data.", set()))
     part("`data.split`", head, section_rows(recipe.Split, "data.split.", set()))
+    part("`data.fold`", head, section_rows(recipe.Fold, "data.fold.", set()))
     lead = (
         f"The same keys for `tune`. Optimisers: {_listed(OPTIMIZERS)}. "
         f"Schedules: {_listed(SCHEDULES)}. Both steps and epochs at once are an error."
     )
     part("`train` and `tune`", head, section_rows(recipe.Stage, "train.", derived), lead)
+    part("`watch`", head, section_rows(recipe.Watch, "watch.", set()))
+    part("`parallel`", head, section_rows(recipe.Parallel, "parallel.", set()))
     part("`evaluate`", head, section_rows(recipe.Evaluation, "evaluate.", set()))
     lead = "A name, not a path, for `data.source`."
     sets = [(f"`{name}`", first_line(read)) for name, read in DATA_SETS.items()]

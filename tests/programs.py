@@ -106,6 +106,7 @@ def child(order):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 70
     try:
+        exec(order["before"], {})
         code = main(order["arguments"])
     except SystemExit as stop:
         code = stop.code
@@ -176,18 +177,19 @@ class Programs:
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
-    def start(self, *arguments: str, cwd: Path | None = None) -> Program:
-        """Start ``modelwright`` with these arguments."""
+    def start(self, *arguments: str, cwd: Path | None = None, before: str = "") -> Program:
+        """Start ``modelwright`` with these arguments, after the code ``before`` (a fault)."""
         self.count += 1
         log = self.cwd / f"log-{self.count}.txt"
         log.touch()
         place = str(cwd or self.cwd)
-        pid = self.ask({"arguments": arguments, "cwd": place, "log": str(log)})
+        order = {"arguments": arguments, "cwd": place, "log": str(log), "before": before}
+        pid = self.ask(order)
         return Program(self, pid, log)
 
-    def run(self, *arguments: str, code: int = 0, cwd: Path | None = None) -> str:
+    def run(self, *arguments: str, code: int = 0, cwd: Path | None = None, before: str = "") -> str:
         """Run to the end, which must be ``code``; what it said."""
-        program = self.start(*arguments, cwd=cwd)
+        program = self.start(*arguments, cwd=cwd, before=before)
         ended = program.wait()
         assert ended == code, f"exit code {ended}, {code} is meant:\n{program.said}"
         return program.said

@@ -18,7 +18,10 @@ from modelwright.cli import main
 from modelwright.run import Run
 from tests.programs import command, environment, the_line, write_corpus
 
-VERBS = ("run", "prepare", "train", "tune", "show", "evaluate", "ask", "serve", "runs", "check")
+VERBS = (
+    *("run", "prepare", "train", "tune", "show", "rates", "crossval", "search", "plan"),
+    *("evaluate", "ask", "serve", "runs", "check"),
+)
 TINY = ("run", "tiny.yaml", "train.steps=6", "tune.steps=4")
 
 

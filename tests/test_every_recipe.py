@@ -19,17 +19,18 @@ from tests.programs import the_line
 every_recipe = pytest.mark.parametrize("name", recipe.shipped())
 
 # Of every data set: enough rows for its splits and classes, few enough to be quick.
-LIMITS = {"python-stdlib": 1500, "digits": 200, "mnist": 300, "fsdd": 700}
+LIMITS = {"python-stdlib": 1500, "digits": 200, "mnist": 300, "fsdd": 700, "imdb": 300}
 SMALL = {
     "decoder": {"depth": 1, "width": 64, "heads": 2, "kv_heads": 1, "context": 64},
     "mlp": {"hidden": "[8]"},
     "rnn": {"hidden": 8},
     "bag_of_frames": {},
+    "encoder": {"depth": 1, "width": 16, "heads": 2},
 }
 
 
 # The others' data come with Python and with scikit-learn.
-FETCHED = [n for n in recipe.shipped() if recipe.read(n).data.source in ("mnist", "fsdd")]
+FETCHED = [n for n in recipe.shipped() if recipe.read(n).data.source in ("mnist", "fsdd", "imdb")]
 
 
 def written(name: str) -> str:
@@ -47,7 +48,7 @@ def little(name: str, data: Callable[[str], Path]) -> list[str]:
     for stage in made.stages:
         overrides += [f"{stage}.steps=2", f"{stage}.epochs=null", f"{stage}.batch=4"]
         overrides += [f"{stage}.threads=1", f"{stage}.precision=float32"]
-    if made.family == "decoder":
+    if made.family in ("decoder", "encoder"):
         overrides.append("codec.vocabulary=300")
     return overrides
 

@@ -15,6 +15,7 @@ from modelwright.recipe import Recipe, Stage
 from modelwright.tasks.task import make_task, task_class
 from modelwright.training.examples import Examples, Shuffled, Windows
 from modelwright.training.optimizers import build_optimizers
+from modelwright.training.parallel import SERIAL, World, place
 from modelwright.training.train import Trainer
 from modelwright.types import Codec, Columns, Objective, stack
 from tests.variations import varied
@@ -46,6 +47,7 @@ class Setting:
     batch: int = 4
     accumulate: int = 1
     optimizer: str = "adamw"
+    ema: float = 0.0
     learning_rate: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.01
@@ -76,24 +78,28 @@ class Setting:
         ragged = codec.ragged[0] if codec.ragged else ""
         return Shuffled(columns, self.batch, seed=5, accumulate=self.accumulate, by_length=ragged)
 
-    def trainer(self) -> Trainer:
+    def trainer(self, world: World = SERIAL, shard: str = "none") -> Trainer:
         codec, columns = self.data()
         cls = config_class(self.family or task_class(self.task).model)
         torch.manual_seed(11)
         model = cls(**fields_for(cls, codec, self.shape(cls))).build()
         precision = runtime.PRECISIONS[self.precision]
+        objective = self.objective(codec)
+        placed = place(model, objective, world, shard=shard, precision=precision)
         return Trainer(
             model=model,
-            objective=self.objective(codec),
+            objective=objective,
             examples=self.examples(columns, codec),
             optimizers=build_optimizers(
-                model,
+                placed.optimizable,
                 self.optimizer,
                 learning_rate=self.learning_rate,
                 matrix_learning_rate=0.02,
                 momentum=self.momentum,
                 weight_decay=self.weight_decay,
                 precision=precision,
+                placement=placed,
+                ema=self.ema,
             ),
             steps=self.steps,
             seed=13,
@@ -102,6 +108,8 @@ class Setting:
             decay=self.decay,
             clip=self.clip,
             precision=precision,
+            world=world,
+            placed=placed,
         )
 
     def shape(self, cls: Any) -> dict[str, Any]:

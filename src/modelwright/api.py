@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modelwright import pipeline, recipe
 from modelwright.errors import ModelwrightError
+from modelwright.pipeline import launch
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
+from modelwright.pipeline.rates import find_rates
 from modelwright.run import Run
 from modelwright.serving.classifier import Classifier
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
+from modelwright.training.range_test import RangeTest
 from modelwright.types import Turn, text_turn
 
 ROOT = Path("runs")
@@ -42,9 +45,29 @@ class Model:
         """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label."""
         f = self.fitted
         turns = f.task.question(question) if isinstance(question, str) else question
-        if hasattr(f.model, "new_cache"):
+        if not self.classifies:
             return self.engine.answer([turns], SamplingParams(**params))[0].text
-        return Classifier(f.model, f.codec, f.objective).answer([turns])[0].label
+        return next(iter(self.probabilities(turns)))
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it answers with one of a closed set of labels."""
+        return not hasattr(self.fitted.model, "new_cache")
+
+    def probabilities(self, question: str | Sequence[Turn]) -> dict[str, float]:
+        """The probability of every label, the likeliest first."""
+        f = self.fitted
+        if not self.classifies:
+            raise ModelwrightError(f"{f.path}: this model writes text, it knows no labels")
+        turns = f.task.question(question) if isinstance(question, str) else question
+        return Classifier(f.model, f.codec, f.objective).probabilities([turns])[0]
+
+    def said(self, question: str, **params: Any) -> str:
+        """The answer as it is shown to a person: a label with its probability."""
+        if not self.classifies:
+            return self(question, **params)
+        label, probability = next(iter(self.probabilities(question).items()))
+        return f"{label} ({probability:.1%})"
 
     def complete(self, text: str, **params: Any) -> str:
         """The continuation of a document that begins with ``text``."""
@@ -52,8 +75,24 @@ class Model:
         return self.engine.answer([turns], SamplingParams(**params))[0].text
 
 
-def open_run(source: Source, *overrides: str, out: str | Path | None = None) -> Run:
-    """The run of a recipe (a name, a file, values), or an existing run directory."""
+def open_run(
+    source: Source,
+    *overrides: str,
+    out: str | Path | None = None,
+    accepted: Iterable[str] = (),
+) -> Run:
+    """The run of a recipe (a name, a file, values), or an existing run directory.
+
+    ``accepted`` are the changes with which a training may go on, such as "data" or "torch".
+    """
+    if isinstance(source, Run):
+        return source
+    return launch.opened(lambda: _opened(source, overrides, out, frozenset(accepted)))
+
+
+def _opened(
+    source: Source, overrides: tuple[str, ...], out: str | Path | None, allowed: frozenset[str]
+) -> Run:
     if isinstance(source, Run):
         return source
     if isinstance(source, str | Path) and is_run(source):
@@ -62,14 +101,18 @@ def open_run(source: Source, *overrides: str, out: str | Path | None = None) -> 
                 f"{source}: an existing run keeps its recipe; give the recipe's name or file "
                 "to start another run with overrides"
             )
-        return Run.open(Path(source))
+        run = Run.open(Path(source))
+        run.accepted = allowed
+        return run
     if isinstance(source, recipe.Recipe):
         made = source
     elif isinstance(source, Mapping):
         made = recipe.parse(source)
     else:
         made = recipe.read(str(source), overrides)
-    return Run.create(made, ROOT, Path(out) if out else None)
+    run = Run.create(made, ROOT, Path(out) if out else None, allowed)
+    run.accepted = allowed
+    return run
 
 
 def is_run(path: str | Path) -> bool:
@@ -116,6 +159,102 @@ def run(source: Source, *overrides: str, out: str | Path | None = None) -> Run:
     return _stages("report", source, overrides, out)
 
 
+def rates(
+    source: Source, *overrides: str, stage: str = "train", out: str | Path | None = None
+) -> RangeTest:
+    """The learning-rate range test of a stage; trains nothing that is kept."""
+    run = open_run(source, *overrides, out=out)
+    if stage not in run.recipe.stages:
+        raise ModelwrightError(
+            f"{run.path}: no stage {stage!r} in this recipe; add a `{stage}:` part"
+        )
+    return find_rates(run, stage, say)
+
+
+def crossval(
+    source: Source,
+    *overrides: str,
+    folds: int | None = None,
+    by: str | None = None,
+    jobs: int = 1,
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Train a recipe once a fold; the content of crossval.json, with the spread of every measure.
+
+    A folder that ``crossval`` made before is gone on with; see `pipeline.crossval`.
+    """
+    from modelwright.pipeline import crossval as many  # noqa: PLC0415
+
+    folder = _study(source, many.FILE, overrides, folds=folds, by=by, out=out)
+    if folder is None:
+        made = _recipe(source, overrides)
+        place = Path(out) if out else None
+        folder = many.begin(made, ROOT, place, 5 if folds is None else folds, by)
+    say(f"cross-validation: {folder}")
+    return many.crossval(folder, jobs, say)
+
+
+def search(
+    source: Source,
+    *overrides: str,
+    space: str | Path | Mapping[str, Any] | None = None,
+    trials: int | None = None,
+    storage: str | None = None,
+    sampler: str | None = None,
+    pruner: str | None = None,
+    metric: str | None = None,
+    jobs: int = 1,
+    out: str | Path | None = None,
+    worker: bool = False,
+) -> dict[str, Any]:
+    """Look for better values of a recipe's keys; the content of search.json.
+
+    A folder that ``search`` made before is gone on with, to ``trials`` in all; see
+    `pipeline.search`. ``worker`` is for the processes that ``jobs`` starts.
+    """
+    from modelwright.pipeline import search as many  # noqa: PLC0415
+
+    given = {"space": space, "sampler": sampler, "pruner": pruner, "metric": metric, "out": out}
+    folder = _study(source, many.FILE, overrides, **given)
+    if folder is None:
+        if space is None:
+            raise ModelwrightError("search: no space; give --space FILE with keys and ranges")
+        made = _recipe(source, overrides)
+        place = Path(out) if out else None
+        chosen = {"sampler": sampler, "pruner": pruner, "metric": metric}
+        folder = many.begin(made, ROOT, place, space, trials, **chosen)
+    say(f"search: {folder}")
+    return many.search(folder, trials, storage, jobs, say, worker=worker)
+
+
+def _study(source: Source, file: str, overrides: tuple[str, ...], **given: object) -> Path | None:
+    """The folder of many runs that ``source`` names, if it is one; its settings are fixed."""
+    if not isinstance(source, str | Path) or not Path(source).is_dir():
+        return None
+    if not (Path(source) / file).is_file():
+        return None
+    changed = [*overrides, *(f"--{k}" for k, v in given.items() if v is not None)]
+    if changed:
+        raise ModelwrightError(
+            f"{source}: was begun with its own settings, {changed[0]} cannot change them; give "
+            "the recipe instead"
+        )
+    return Path(source)
+
+
+def _recipe(source: Source, overrides: tuple[str, ...]) -> recipe.Recipe:
+    """The recipe of a name, a file, values, or a run."""
+    if isinstance(source, recipe.Recipe):
+        return source
+    if isinstance(source, Mapping):
+        return recipe.parse(source)
+    if isinstance(source, Run):
+        return source.recipe
+    if is_run(source):
+        source = Path(source) / "recipe.yaml"
+    return recipe.read(str(source), overrides)
+
+
 def evaluate(source: Source) -> dict[str, Any]:
     """Measure a trained run on its test split; the content of evaluation.json."""
     found = existing(source)
@@ -129,5 +268,6 @@ def load(source: Source, stage: str | None = None) -> Model:
 
 
 def say(line: str) -> None:
-    """Progress goes to standard error, results to standard output."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress goes to standard error, results to standard output; of many, the first speaks."""
+    if launch.is_main():
+        print(line, file=sys.stderr, flush=True)

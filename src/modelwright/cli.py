@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from modelwright.errors import (
-    EXIT_INTERRUPTED,
     EXIT_MACHINE,
     EXIT_OK,
     EXIT_USAGE,
     ModelwrightError,
     did_you_mean,
 )
+from modelwright.training import signals
 from modelwright.version import __version__
 
 EXIT_CODES = """exit codes:
   0 done   1 a check does not hold   2 wrong input   3 a damaged file
-  4 the machine cannot now (disk, port, missing library, busy run)   130 stopped, resumable"""
+  4 the machine cannot now (disk, port, missing library, busy run)   75 stopped by a
+  scheduler, saved: start the same command again   130 stopped by Ctrl-C, resumable"""
 
 STARTS = """start here:
   modelwright run quickstart                  from raw text to a model that answers
@@ -47,13 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A user's mistake is one line, no traceback."""
     try:
         options = _parse(arguments)
-        with _terminable():
+        with _terminable() if options.work is _serve else signals.listening():
             code: int = options.work(options)
+            signals.check()
         return code
     except ModelwrightError as error:
         return _say(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _say("stopped; give the same command again to go on", EXIT_INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return _say("stopped; give the same command again to go on", signals.exit_code(stop))
     except BrokenPipeError:  # the reader of our output (a pager, head) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
@@ -90,6 +92,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options, with key=value overrides allowed before and after the flags."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    options.line = sys.argv[1:] if arguments is None else list(arguments)
     if "overrides" in options:
         options.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
         rest = [word for word in rest if word not in options.overrides]
@@ -107,7 +110,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"modelwright {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_stages(commands)
+    _add_studies(commands)
+    _add_use(commands)
+    return parser
 
+
+def _add_stages(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The commands that work on one run of a recipe."""
     for name, text in (
         ("run", "all stages of a recipe, or go on with a run"),
         ("prepare", "collect, clean, split and encode the data"),
@@ -118,6 +128,19 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("recipe", help="a shipped recipe, a YAML file, or a run directory")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="train.steps=200")
         command.add_argument("--out", type=Path, help="the run directory (default runs/NAME)")
+        command.add_argument(
+            "--allow-change",
+            action="append",
+            default=[],
+            metavar="FIELD",
+            help="go on although this has changed: data, torch, seed, train.batch, ...",
+        )
+        command.add_argument(
+            "--profile", type=int, metavar="STEPS", help="trace some steps and name their costs"
+        )
+        command.add_argument(
+            "--launch", metavar="LINE", help='many processes: "torchrun --nproc-per-node 4"'
+        )
         command.set_defaults(work=_run, verb=name)
 
     show = commands.add_parser("show", help="a recipe with every value and its reason")
@@ -125,6 +148,45 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("overrides", nargs="*", metavar="key=value")
     show.set_defaults(work=_show)
 
+    rates = commands.add_parser("rates", help="try learning rates, and suggest one")
+    rates.add_argument("recipe", help="a shipped recipe, a YAML file, or a run directory")
+    rates.add_argument("overrides", nargs="*", metavar="key=value", help="train.optimizer=lion")
+    rates.add_argument("--stage", choices=("train", "tune"), default="train")
+    rates.add_argument("--out", type=Path, help="the run directory (default runs/NAME)")
+    rates.set_defaults(work=_rates)
+
+
+def _add_studies(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The commands that try a recipe in many ways: folds, values, other machines."""
+    crossval = commands.add_parser("crossval", help="train a recipe once a fold: mean and spread")
+    search = commands.add_parser("search", help="look for better values of a recipe's keys")
+    for command, made in ((crossval, "NAME-cv"), (search, "NAME-search")):
+        command.add_argument("recipe", help=f"a recipe, or the folder runs/{made} to go on with")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="train.steps=200")
+        command.add_argument("--jobs", type=int, default=1, help="runs at once, if memory allows")
+        command.add_argument("--out", type=Path, help=f"the folder (default runs/{made})")
+    crossval.add_argument("--folds", type=int, help="how many (default 5)")
+    crossval.add_argument("--by", help="row, group or time (default: as the recipe's split)")
+    crossval.set_defaults(work=_crossval)
+    search.add_argument("--space", type=Path, help="a YAML file of keys and their ranges")
+    search.add_argument("--trials", type=int, help="how many in all (default 30)")
+    search.add_argument("--storage", help="URL of a shared database (or MODELWRIGHT_STORAGE)")
+    search.add_argument("--sampler", help="tpe or random (default tpe)")
+    search.add_argument("--pruner", help="hyperband, median or none (default hyperband)")
+    search.add_argument("--metric", help="loss, bits_per_byte or accuracy of the validation part")
+    search.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    search.set_defaults(work=_search)
+
+    plan = commands.add_parser("plan", help="forecast time, memory and cost of a recipe elsewhere")
+    plan.add_argument("recipe", help="a shipped recipe, or a YAML file")
+    plan.add_argument("overrides", nargs="*", metavar="key=value", help="model.parameters=1B")
+    plan.add_argument("--on", required=True, metavar="DEVICES", help="such as 8xH100")
+    plan.add_argument("--price", type=float, help="of one device for an hour, such as 2.5")
+    plan.set_defaults(work=_plan)
+
+
+def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """The commands for what has been trained."""
     evaluate = commands.add_parser("evaluate", help="measure a run beside trivial baselines")
     evaluate.add_argument("run", type=Path)
     evaluate.set_defaults(work=_evaluate)
@@ -156,7 +218,6 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="is this machine ready; or are a run's files sound")
     check.add_argument("run", nargs="?", type=Path, help="verify every checkpoint of this run")
     check.set_defaults(work=_check)
-    return parser
 
 
 # Imports are inside the commands: `modelwright --help` must not wait for torch.
@@ -164,20 +225,82 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from modelwright import api  # noqa: PLC0415
+    from modelwright.pipeline.launch import launch  # noqa: PLC0415
+    from modelwright.training.observe.writers import require  # noqa: PLC0415
 
-    run = api.open_run(options.recipe, *options.overrides, out=options.out)
+    if options.launch is not None:
+        launch(options.launch, _without_launch(options.line), print)
+
+    run = api.open_run(
+        options.recipe, *options.overrides, out=options.out, accepted=options.allow_change
+    )
+    if options.profile is not None:  # a look at a run, no part of its recipe
+        run.recipe = run.recipe.profiled(options.profile)
+    if options.verb != "prepare":
+        require(run.recipe.watch.writers)
     api.say(f"run: {run.path}")
     verbs = {"run": api.run, "prepare": api.prepare, "train": api.train, "tune": api.tune}
     verbs[options.verb](run)
-    if options.verb == "run" and run.recipe.ask:
-        print(f"\n> {run.recipe.ask}\n{api.load(run)(run.recipe.ask)}")
+    if options.verb == "run" and run.recipe.ask and os.environ.get("RANK", "0") == "0":
+        print(f"\n> {run.recipe.ask}\n{api.load(run).said(run.recipe.ask)}")
     return EXIT_OK
+
+
+def _without_launch(arguments: Sequence[str]) -> list[str]:
+    """The same command line for the processes that are started."""
+    kept = list(arguments)
+    for i, word in enumerate(kept):
+        if word == "--launch":
+            return kept[:i] + kept[i + 2 :]
+        if word.startswith("--launch="):
+            return kept[:i] + kept[i + 1 :]
+    return kept
 
 
 def _show(options: argparse.Namespace) -> int:
     from modelwright import terminal  # noqa: PLC0415
 
     terminal.show(options.recipe, options.overrides)
+    return EXIT_OK
+
+
+def _rates(options: argparse.Namespace) -> int:
+    from modelwright import api  # noqa: PLC0415
+    from modelwright.training.range_test import table  # noqa: PLC0415
+
+    found = api.rates(options.recipe, *options.overrides, stage=options.stage, out=options.out)
+    print(table(found))
+    print(*(f"{options.stage}.{key}={rate:.2g}" for key, rate in found.keys.items()))
+    return EXIT_OK
+
+
+def _crossval(options: argparse.Namespace) -> int:
+    from modelwright import api  # noqa: PLC0415
+    from modelwright.pipeline.crossval import table_lines  # noqa: PLC0415
+
+    chosen = {"folds": options.folds, "by": options.by, "jobs": options.jobs, "out": options.out}
+    print("\n".join(table_lines(api.crossval(options.recipe, *options.overrides, **chosen))))
+    return EXIT_OK
+
+
+def _search(options: argparse.Namespace) -> int:
+    from modelwright import api  # noqa: PLC0415
+    from modelwright.pipeline.search import table_lines  # noqa: PLC0415
+
+    names = ("space", "trials", "storage", "sampler", "pruner", "metric", "jobs", "out", "worker")
+    chosen = {name: getattr(options, name) for name in names}
+    result = api.search(options.recipe, *options.overrides, **chosen)
+    if not options.worker:
+        print("\n".join(table_lines(result)))
+    return EXIT_OK
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from modelwright import recipe  # noqa: PLC0415
+    from modelwright.pipeline.plan import lines, plan  # noqa: PLC0415
+
+    made = plan(recipe.read(options.recipe, options.overrides), options.on, options.price)
+    print("\n".join(lines(made)))
     return EXIT_OK
 
 
@@ -199,7 +322,7 @@ def _ask(options: argparse.Namespace) -> int:
         "seed": options.seed,
     }
     if options.question is not None:
-        print(model(options.question, **params))
+        print(model.said(options.question, **params))
     else:
         terminal.converse(model, params)
     return EXIT_OK

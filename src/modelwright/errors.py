@@ -10,6 +10,7 @@ EXIT_NOT_HELD = 1  # the command ran, and what it checked does not hold
 EXIT_USAGE = 2  # the user's input is wrong: recipe, data, arguments
 EXIT_CORRUPT = 3  # a file of a run is damaged or from another world
 EXIT_MACHINE = 4  # disk full, port in use, a library missing, a run already busy
+EXIT_REQUEUE = 75  # SIGTERM or SIGUSR1: saved; start the same command again (sysexits: EX_TEMPFAIL)
 EXIT_INTERRUPTED = 130  # Ctrl-C; everything up to the last save is kept
 
 
@@ -35,9 +36,14 @@ class MachineError(ModelwrightError):
 
 
 class Interrupted(ModelwrightError):
-    """The user stopped the work; the message says how to go on."""
+    """Somebody stopped the work; the message says how to go on.
 
-    exit_code = EXIT_INTERRUPTED
+    ``exit_code`` is 130 after Ctrl-C, 75 after a signal of a scheduler.
+    """
+
+    def __init__(self, message: str, exit_code: int = EXIT_INTERRUPTED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

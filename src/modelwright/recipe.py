@@ -53,6 +53,22 @@ class Split(Section):
         return self
 
 
+class Fold(Section):
+    """One fold of a cross-validation; `modelwright crossval` writes it."""
+
+    number: int = Field(ge=1, description="the fold that is held out, from 1")
+    of: int = Field(ge=2, description="how many folds there are")
+    by: Literal["row", "group", "time"] = Field(
+        "row", description="shuffled rows, rows of one `group` together, or the past for train"
+    )
+
+    @model_validator(mode="after")
+    def _there(self) -> Fold:
+        if self.number > self.of:
+            raise ValueError(f"number={self.number} is no fold of {self.of}")
+        return self
+
+
 class Data(Section):
     """Where rows come from and how they are cleaned and divided."""
 
@@ -64,6 +80,9 @@ class Data(Section):
         0.0, ge=0, le=1, description="drop near-duplicates at this Jaccard similarity (0: keep)"
     )
     split: Split = Field(default_factory=Split, description="how rows are divided")
+    fold: Fold | None = Field(
+        None, description="hold out one fold, as `test`; the recipe's own test part is left out"
+    )
     limit: int | None = Field(None, gt=0, description="read at most so many rows")
 
 
@@ -81,29 +100,63 @@ class Stage(Section):
     epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
     batch: int | None = Field(None, gt=0, description="examples (or windows of text) a step")
     accumulate: int = Field(1, gt=0, description="micro-batches a step; the batch is divided")
-    optimizer: Literal["sgd", "adam", "adamw", "muon"] | None = Field(
-        None, description="sgd, adam, adamw or muon"
-    )
+    optimizer: (
+        Literal["sgd", "adam", "adamw", "muon", "adafactor", "lion", "schedule_free"] | None
+    ) = Field(None, description="how gradients move the parameters")
     learning_rate: float | None = Field(None, gt=0, description="base rate")
     matrix_learning_rate: float | None = Field(
         None, gt=0, description="of muon, for the matrices of blocks"
     )
     momentum: float = Field(0.95, ge=0, lt=1, description="of sgd and muon")
-    weight_decay: float = Field(
-        0.0, ge=0, description="adamw, muon: decoupled, on matrices; sgd: on all; adam: none"
+    momentum_warmup: int = Field(
+        0, ge=0, description="of muon: steps over which the momentum rises from 0.85"
     )
-    schedule: Literal["constant", "linear", "cosine", "warmup_stable_decay"] | None = Field(
-        None, description="constant, linear, cosine, warmup_stable_decay"
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        description="on matrices; sgd and adam: added to the gradient, the others: decoupled",
+    )
+    ema: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="decay of a running average of the parameters, such as 0.999, which is then "
+        "validated and kept as the model; 0 or left out: none",
+    )
+    noise_scale: bool = Field(
+        False,
+        description="log the gradient noise scale with every validation; costs a step each time",
+    )
+    schedule: Literal["constant", "linear", "cosine", "warmup_stable_decay", "one_cycle"] | None = (
+        Field(None, description="how the rate goes over the steps")
     )
     warmup: float | None = Field(None, ge=0, le=1, description="share of the steps, rising")
     decay: float | None = Field(
-        None, ge=0, le=1, description="share of the steps, falling (warmup_stable_decay)"
+        None,
+        ge=0,
+        le=1,
+        description="share of the steps, falling (warmup_stable_decay; one_cycle: its last part)",
     )
     clip: float = Field(1.0, ge=0, description="largest gradient norm (0: none)")
+    on_nan: Literal["stop", "skip", "rollback"] = Field(
+        "stop", description="a loss that is not finite: stop, skip the batch, or go back and around"
+    )
+    on_spike: Literal["warn", "rollback", "off"] = Field(
+        "warn", description="a loss far above the recent ones: say so, or go back and around"
+    )
+    watchdog: float = Field(
+        300, ge=0, description="seconds without any progress until it is ended with stacks (0: off)"
+    )
     precision: Literal["float32", "bfloat16"] | None = Field(
         None, description="of matrix products; parameters stay float32"
     )
+    compile: bool | None = Field(
+        None, description="compile the model's blocks; left out: when it pays within the budget"
+    )
     threads: int | None = Field(None, gt=0, le=1024, description="processor threads")
+    recompute: bool | None = Field(
+        None, description="compute activations anew in the backward pass, which saves memory"
+    )
     validate_every: int | None = Field(None, gt=0, description="steps between validations")
     save_every: int | None = Field(None, gt=0, description="steps between checkpoints")
     sample_every: int | None = Field(None, gt=0, description="steps between samples")
@@ -124,6 +177,8 @@ class Stage(Section):
             raise ValueError("give steps or epochs, not both")
         if self.batch is not None and self.batch % self.accumulate:
             raise ValueError(f"batch={self.batch} is no multiple of accumulate={self.accumulate}")
+        if self.ema and self.optimizer == "schedule_free":
+            raise ValueError("schedule_free makes an average of its own; leave out ema")
         return self
 
 
@@ -135,6 +190,39 @@ class Evaluation(Section):
     baselines: bool = Field(True, description="also measure the trivial answers")
 
 
+class Watch(Section):
+    """What is written and measured beside a training; none of it changes the training."""
+
+    writers: list[Literal["jsonl", "tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        ["tensorboard"],
+        description="where records go: `jsonl` (always), `tensorboard`, `wandb`, `mlflow`, "
+        "`trackio`",
+    )
+    profile: int = Field(0, ge=0, description="steps of each stage that are profiled")
+
+    @field_validator("writers")
+    @classmethod
+    def _once(cls, value: list[str]) -> list[str]:
+        twice = sorted({name for name in value if value.count(name) > 1})
+        if twice:
+            raise ValueError(f"{twice[0]} is named twice; name each writer once")
+        return value
+
+
+class Parallel(Section):
+    """How several processes divide a training; one process on its own holds everything."""
+
+    shard: Literal["none", "fsdp", "hybrid"] = Field(
+        "none",
+        description="none: a copy each (DDP); fsdp: a part each (FSDP2); hybrid: a part each "
+        "within a machine, a copy on every machine",
+    )
+    tensor: int = Field(1, ge=1, le=64, description="processes that share every layer (decoder)")
+    timeout: float = Field(
+        240, gt=0, description="seconds that processes wait before they name the missing one"
+    )
+
+
 class Recipe(Section):
     """One run."""
 
@@ -142,7 +230,9 @@ class Recipe(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="names the run directory"
     )
     seed: int = Field(1, ge=0, description="decides every random choice")
-    budget: str | None = Field(None, description="training time, such as 90s, 3m or 1h")
+    budget: str | None = Field(
+        None, description="training time such as 90s, 3m or 1h, or 20Mtok of text, or 1e15flop"
+    )
     data: Data = Field(description="where rows come from")
     codec: dict[str, Any] = Field({}, description="options of the codec, see Codecs")
     model: dict[str, Any] = Field(
@@ -151,13 +241,19 @@ class Recipe(Section):
     train: Stage = Field(description="training from random weights")
     tune: Stage | None = Field(None, description="fine-tuning of what train made")
     evaluate: Evaluation = Field(default_factory=Evaluation, description="what is measured")
+    watch: Watch = Field(
+        default_factory=Watch, description="what is written and measured beside training"
+    )
+    parallel: Parallel = Field(
+        default_factory=Parallel, description="how several processes divide the training"
+    )
     ask: str | None = Field(None, description="a question answered at the end")
 
     @field_validator("budget", mode="before")
     @classmethod
     def _budget(cls, value: Any) -> Any:
         if value is not None:
-            seconds(str(value))
+            amount(str(value))
         return value
 
     @model_validator(mode="after")
@@ -177,6 +273,13 @@ class Recipe(Section):
             )
         return self
 
+    def profiled(self, steps: int) -> Recipe:
+        """The same recipe with ``steps`` steps of each stage profiled."""
+        if steps < 1:
+            raise ModelwrightError(f"--profile: {steps} is no number of steps; give 10 or so")
+        watch = self.watch.model_copy(update={"profile": steps})
+        return self.model_copy(update={"watch": watch})
+
     @property
     def family(self) -> str:
         """The model family, the task's own when the recipe names none."""
@@ -193,12 +296,27 @@ def seconds(text: str) -> float:
     """Seconds of a duration such as "90s", "3m", "1.5h", "1h30m"."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not parts or "".join(n + u for n, u in parts) != text.replace(" ", ""):
-        raise ModelwrightError(f"budget: {text!r} is not a time; write it like 90s, 3m or 1h30m")
+        raise ModelwrightError(
+            f"budget: {text!r} is not a time; write it like 90s, 3m, 20Mtok or 1e15flop"
+        )
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     total = float(sum(float(n) * unit[u] for n, u in parts))
     if total <= 0:
         raise ModelwrightError(f"budget: {text!r} is no time at all; write it like 90s or 3m")
     return total
+
+
+def amount(text: str) -> tuple[str, float]:
+    """What a budget gives, and of what: ("seconds" | "tokens" | "flops", a number above 0)."""
+    number = r"(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([KMBT]?)"
+    match = re.fullmatch(number + r"\s*(tok|flop)(?:en)?s?", text.strip(), re.IGNORECASE)
+    if not match:
+        return "seconds", seconds(text)
+    unit = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match[2].upper()]
+    total = float(match[1]) * unit
+    if not 0 < total < 1e30:
+        raise ModelwrightError(f"budget: {text!r} cannot be trained; write it like 20Mtok")
+    return ("tokens" if match[3].lower() == "tok" else "flops"), total
 
 
 def count(text: str | int) -> int:

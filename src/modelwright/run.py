@@ -42,6 +42,9 @@ class Run:
     path: Path
     recipe: Recipe
     manifest: dict[str, Any] = field(default_factory=dict)
+    accepted: frozenset[str] = (
+        frozenset()
+    )  # changes with which a training may go on (--allow-change)
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -65,12 +68,19 @@ class Run:
         return cls(path, recipe, _read_json(path / "manifest.json") or {})
 
     @classmethod
-    def create(cls, recipe: Recipe, root: Path, out: Path | None = None) -> Run:
+    def create(
+        cls,
+        recipe: Recipe,
+        root: Path,
+        out: Path | None = None,
+        accepted: frozenset[str] = frozenset(),
+    ) -> Run:
         """The run of this recipe: continued when it exists, else made.
 
         Without ``out`` the first of NAME, NAME-2, NAME-3, ... under ``root`` that is free or
-        holds the same recipe is taken. With ``out`` a different recipe there is refused. A run of
-        which nothing came, since its first stage failed, counts as free.
+        holds the same recipe is taken. With ``out`` a different recipe there is refused, unless all
+        that differs is in ``accepted``. A run of which nothing came, since its first stage
+        failed, counts as free.
         """
         path = out or _free(root, recipe)
         with _told(path, "cannot be used"):
@@ -79,10 +89,16 @@ class Run:
             run = cls.open(path)
             if run.recipe.model_dump() == recipe.model_dump():
                 return run
+            changed = _differences(run.recipe, recipe)
+            if not run.blank and changed.keys() <= accepted:
+                with run.locked():
+                    run.recipe = recipe
+                    run.write_recipe()
+                return run
             if not run.blank:
+                said = ", ".join(changed.values())
                 raise ModelwrightError(
-                    f"{path}: holds a run of another recipe ({_differences(run.recipe, recipe)}); "
-                    "choose another --out"
+                    f"{path}: holds a run of another recipe ({said}); choose another --out"
                 )
             with run.locked():  # nothing came of it: the corrected recipe takes its place
                 return cls._begin(path, recipe)
@@ -103,11 +119,15 @@ class Run:
             "python": platform.python_version(),
             "stages": {},
         }
-        text = yaml.safe_dump(recipe.model_dump(exclude_unset=True), sort_keys=False)
         with _told(path, "cannot be written"):
             run.save_manifest()
-            files.replace_file(path / "recipe.yaml", text.encode())
+            run.write_recipe()
         return run
+
+    def write_recipe(self) -> None:
+        """Write recipe.yaml atomically."""
+        text = yaml.safe_dump(self.recipe.model_dump(exclude_unset=True), sort_keys=False)
+        files.replace_file(self.path / "recipe.yaml", text.encode())
 
     @property
     def blank(self) -> bool:
@@ -257,12 +277,11 @@ def _vacant(path: Path) -> bool:
     return {p.name for p in path.iterdir()} <= begun
 
 
-def _differences(old: Recipe, new: Recipe) -> str:
-    """The first few values in which two recipes differ: ``key: old -> new``."""
+def _differences(old: Recipe, new: Recipe) -> dict[str, str]:
+    """The values in which two recipes differ, by key: ``key: old there, new here``."""
     a, b = flatten(old.model_dump()), flatten(new.model_dump())
     changed = [k for k in {**a, **b} if a.get(k) != b.get(k)]
-    shown = ", ".join(f"{k}: {a.get(k)!r} there, {b.get(k)!r} here" for k in changed[:3])
-    return shown + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    return {k: f"{k}: {a.get(k)!r} there, {b.get(k)!r} here" for k in changed}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

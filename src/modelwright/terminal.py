@@ -134,7 +134,7 @@ def converse(model: api.Model, params: Mapping[str, Any]) -> None:
             return
         try:
             if question:
-                print(model(question, **params), flush=True)
+                print(model.said(question, **params), flush=True)
         except ModelwrightError as error:  # a bad question does not end the conversation
             print(f"modelwright: {error}", file=sys.stderr)
 

@@ -17,8 +17,10 @@ import torch
 
 from modelwright import checkpoint, recipe
 from modelwright.tasks.task import names
+from modelwright.training.optimizers import NAMES as OPTIMIZERS
+from modelwright.training.train import Trainer
 from tests.programs import Program, Programs, environment, outcome, serving, the_line
-from tests.trainings import SETTINGS, Setting, States, setting_of
+from tests.trainings import SETTINGS, Setting, States, raw, setting_of
 
 KILLS = 10
 SEED = 20
@@ -129,11 +131,11 @@ def test_stopped_politely_is_the_same(
     programs: Programs, undisturbed: dict[str, dict[str, object]]
 ) -> None:
     out = programs.cwd / "stopped"
-    for stage, number in (("train", signal.SIGINT), ("tune", signal.SIGTERM)):
+    for stage, number, code in (("train", signal.SIGINT, 130), ("tune", signal.SIGTERM, 75)):
         program = programs.start(*arguments("bfloat16", out.name))
         program.until_said(f"{stage}: 1/")
         program.signal(number)
-        assert program.wait() == 130, program.said
+        assert program.wait() == code, program.said
         assert f"continue with `modelwright run {out.name}`" in the_line(program.said)
     programs.run(*arguments("bfloat16", out.name))
     assert outcome(out) == undisturbed["bfloat16"]
@@ -147,19 +149,31 @@ def stopped_and_continued(setting: Setting, folder: Path, at: int) -> tuple[Stat
     whole = setting.trained(0, setting.steps)
     first = setting.trainer()
     setting.go(first, 0, at)
-    groups = {"model": first.model.state_dict(), "optimizer": first.optimizers.state()}
-    path = checkpoint.save(folder, at, groups, {})
+    with first.optimizers.evaluation():
+        groups = {"model": first.model.state_dict(), **first.optimizers.saved()}
+        path = checkpoint.save(folder, at, groups, {})
     torch.manual_seed(999)  # the new process has drawn other numbers before
     found = checkpoint.load(path)
     again = setting.trainer()
     again.model.load_state_dict(found.tensors["model"])
-    again.optimizers.load_state(found.tensors["optimizer"])
-    return whole[at:], setting.go(again, at, setting.steps)
+    again.optimizers.restore(found.tensors)
+    continued = setting.go(again, at, setting.steps)
+    if setting.ema:  # the weights to use, as well as those in training
+        undisturbed = setting.trainer()
+        setting.go(undisturbed, 0, setting.steps)
+        assert evaluated(again) == evaluated(undisturbed)
+    return whole[at:], continued
+
+
+def evaluated(trainer: Trainer) -> dict[str, bytes]:
+    """Every bit of the weights to use."""
+    with trainer.optimizers.evaluation():
+        return {name: raw(value) for name, value in trainer.model.state_dict().items()}
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", names())
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_task_continues_exactly(
     tmp_path: Path, name: str, optimizer: str, precision: str
 ) -> None:
@@ -168,6 +182,14 @@ def test_every_task_continues_exactly(
         whole, continued = stopped_and_continued(setting, tmp_path / str(at), at)
         assert whole == continued
         assert len({loss for loss, _ in whole}) > 1  # it does train
+
+
+@pytest.mark.parametrize("optimizer", [o for o in OPTIMIZERS if o != "schedule_free"])
+def test_every_average_continues_exactly(tmp_path: Path, optimizer: str) -> None:
+    setting = replace(Setting("documents"), optimizer=optimizer, ema=0.9)
+    for at in (1, 4):
+        whole, continued = stopped_and_continued(setting, tmp_path / str(at), at)
+        assert whole == continued
 
 
 @pytest.mark.parametrize("schedule", SETTINGS["schedule"])

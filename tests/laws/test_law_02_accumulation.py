@@ -109,7 +109,7 @@ def rows_of(parts: list[Columns]) -> list[bytes]:
 def test_a_gradient_of_the_wrong_scale_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dividing by a micro-batch's own count, a common mistake, does not pass this file."""
     right = Trainer.backward
-    monkeypatch.setattr(Trainer, "backward", lambda t, b, count: right(t, b, b.count))
+    monkeypatch.setattr(Trainer, "backward", lambda t, b, count, **k: right(t, b, b.count))
     loss, *_ = after_a_step("docstrings", [ROWS])
     other, *_ = after_a_step("docstrings", [1, ROWS - 1])
     assert other != pytest.approx(loss, rel=1e-2)

@@ -14,6 +14,8 @@ from modelwright.run import Run
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
 from modelwright.tasks.task import names
+from modelwright.training.noise_scale import measured_noise_scale
+from modelwright.training.optimizers import NAMES as OPTIMIZERS
 from modelwright.training.train import compute
 from tests.programs import outcome, write_corpus
 from tests.trainings import Setting, States, raw
@@ -87,29 +89,38 @@ def observed(setting: Setting, folder: Path) -> States:
     for step in range(setting.steps):
         states += setting.go(trainer, step, step + 1)
         trainer.model.eval()
-        with torch.no_grad(), compute(trainer.precision, trainer.device):
+        away = trainer.optimizers.evaluation
+        with torch.no_grad(), away(), compute(trainer.precision, trainer.device):
             batch = trainer.objective.collate(columns, torch.Generator().manual_seed(step))
             assert trainer.objective.loss(trainer.model, batch).isfinite()
         trainer.model.train()
         if hasattr(trainer.model, "new_cache"):
             encoded = {name: column[0] for name, column in columns.items()}
             params = SamplingParams(max_tokens=3, temperature=1.0, seed=step)
-            with compute(trainer.precision, trainer.device):
+            with away(), compute(trainer.precision, trainer.device):
                 Engine(trainer.model, codec).answer([codec.example(encoded).given[:1]], params)
-        groups = {"model": trainer.model.state_dict(), "optimizer": trainer.optimizers.state()}
-        checkpoint.load(checkpoint.save(folder, step + 1, groups, {}))
+        with away():
+            groups = {"model": trainer.model.state_dict(), **trainer.optimizers.saved()}
+            checkpoint.load(checkpoint.save(folder, step + 1, groups, {}))
+        assert measured_noise_scale(trainer, step) is not None
         assert trainer.model.training
     return states
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", names())
 def test_every_task_trains_the_same_when_observed(
     tmp_path: Path, name: str, optimizer: str, precision: str
 ) -> None:
     setting = replace(Setting(name), steps=3, optimizer=optimizer, precision=precision)
     assert observed(setting, tmp_path) == setting.trained(0, setting.steps)
+
+
+@pytest.mark.parametrize("optimizer", [o for o in OPTIMIZERS if o != "schedule_free"])
+def test_an_average_changes_no_training(tmp_path: Path, optimizer: str) -> None:
+    plain = replace(Setting("documents"), steps=3, optimizer=optimizer)
+    assert observed(replace(plain, ema=0.9), tmp_path) == plain.trained(0, plain.steps)
 
 
 def test_a_drawn_random_number_would_be_seen() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from modelwright import checkpoint, files
-from modelwright.errors import EXIT_CORRUPT, EXIT_INTERRUPTED, EXIT_MACHINE
+from modelwright.errors import EXIT_CORRUPT, EXIT_INTERRUPTED, EXIT_MACHINE, EXIT_REQUEUE
 from tests.programs import Programs, environment, outcome, serving, the_line
 
 TRAIN = ("train", "tiny.yaml", "train.steps=20")
@@ -227,7 +227,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_stopped_at_every_stage_and_continued(programs: Programs, number: signal.Signals) -> None:
     out = f"stopped-{number.name}"
     whole = ("run", "tiny.yaml", "--out", out)
@@ -235,7 +235,8 @@ def test_stopped_at_every_stage_and_continued(programs: Programs, number: signal
         program = programs.start(*whole)
         program.until_said(words)
         program.signal(number)
-        assert program.wait() == EXIT_INTERRUPTED, program.said
+        code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_REQUEUE
+        assert program.wait() == code, program.said
         line = the_line(program.said)
         assert line.startswith(f"modelwright: {stage}: stopped"), line
         assert f"continue with `modelwright run {out}`" in line
