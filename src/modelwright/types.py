@@ -225,10 +225,12 @@ class Codec(Protocol):
 class Objective(Protocol):
     """How a model learns: what a batch is and what it costs.
 
-    ``packs`` says that rows of different lengths are joined, so that nothing is padded.
+    ``packs`` says that rows of different lengths are joined, so that nothing is padded;
+    ``draws`` that ``collate`` takes random numbers.
     """
 
     packs: bool
+    draws: bool
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:
         """Make a batch of stored examples."""

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from modelwright import runtime
 
+_ROOM = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17", "-w")
 
 
@@ -31,18 +33,29 @@ def library(name: str, needs: tuple[str, ...]) -> ctypes.CDLL | None:
         return None
     if not set(needs) <= runtime.cpu_flags():
         return None
-    source = Path(__file__).with_name(f"{name}.cpp")
-    mark = hashlib.sha256(source.read_bytes())
-    mark.update(source.with_name("vector.h").read_bytes())
-    for part in (*FLAGS, compiler, runtime.cpu_name(), *sorted(runtime.cpu_flags())):
-        mark.update(part.encode())
-    built = _cache() / f"{name}-{mark.hexdigest()[:16]}.so"
     try:
-        if not built.exists():
-            _compile(compiler, source, built)
-        return ctypes.CDLL(str(built))
+        built = _built(compiler)
+        if not built[name].exists():
+            # All at once: the others are wanted a moment later.
+            missing = [n for n, path in built.items() if not path.exists()]
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda n: _compile(compiler, n, built[n]), missing))
+        return ctypes.CDLL(str(built[name]))
     except (OSError, subprocess.CalledProcessError):
         return None  # a compiler that fails is one we do not have
+
+
+def _built(compiler: str) -> dict[str, Path]:
+    """Where each kernel lies when it is built from this source, for this processor."""
+    shared = hashlib.sha256((_ROOM / "vector.h").read_bytes())
+    for part in (*FLAGS, compiler, runtime.cpu_name(), *sorted(runtime.cpu_flags())):
+        shared.update(part.encode())
+    found = {}
+    for source in sorted(_ROOM.glob("*.cpp")):
+        mark = shared.copy()
+        mark.update(source.read_bytes())
+        found[source.stem] = _cache() / f"{source.stem}-{mark.hexdigest()[:16]}.so"
+    return found
 
 
 def _cache() -> Path:
@@ -52,12 +65,12 @@ def _cache() -> Path:
     return folder
 
 
-def _compile(compiler: str, source: Path, built: Path) -> None:
+def _compile(compiler: str, name: str, built: Path) -> None:
     """Under another name first: a process beside this one never loads half a file."""
     with tempfile.TemporaryDirectory(dir=built.parent) as folder:
         made = Path(folder) / built.name
         subprocess.run(  # noqa: S603 - our own source, a compiler from PATH
-            [compiler, *FLAGS, str(source), "-o", str(made)],
+            [compiler, *FLAGS, str(_ROOM / f"{name}.cpp"), "-o", str(made)],
             check=True,
             stdin=subprocess.DEVNULL,
             capture_output=True,

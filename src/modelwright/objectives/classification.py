@@ -43,6 +43,7 @@ class Objective:
             )
         self.codec, self.label_smoothing, self.sigmoid = codec, label_smoothing, sigmoid
         self.packs: bool = getattr(codec, "packs", False)
+        self.draws = False
         self.highest = -1  # label number that was collated
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:  # noqa: ARG002
@@ -60,7 +61,9 @@ class Objective:
         label = batch.targets["label"]
         logits: Tensor = model(**batch.inputs).float()
         outputs = logits.shape[1]
-        if self.highest >= max(outputs, 2 if outputs == 1 else 0):
+        if not torch.compiler.is_compiling() and self.highest >= max(
+            outputs, 2 if outputs == 1 else 0
+        ):
             raise ModelwrightError(
                 f"objective classification: label number {self.highest}, but the model has"
                 f" {outputs} outputs; set model.classes or model.outputs to the number of labels"
@@ -73,8 +76,9 @@ class Objective:
                 ignore_index=-1,
                 label_smoothing=self.label_smoothing,
             )
-        known = label >= 0
-        logits, label = logits[known], label[known]
-        chosen = label[:, None] if outputs == 1 else F.one_hot(label, outputs)
+        known, label = (label >= 0)[:, None], label.clamp(min=0)[:, None]
+        chosen = label if outputs == 1 else label == torch.arange(outputs, device=label.device)
         target = (1 - self.label_smoothing) * chosen.float() + self.label_smoothing / 2
-        return F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+        logits = logits.where(known, 0.0)  # which costs log 2, and teaches nothing
+        cost = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        return cost.where(known, 0.0).sum()

@@ -26,6 +26,7 @@ class Objective:
     """
 
     packs = True
+    draws = False
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
