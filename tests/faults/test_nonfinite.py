@@ -44,7 +44,7 @@ def in_loss(trainer: Trainer, value: float) -> None:
     real = trainer.objective.loss
 
     class Poisoned:
-        collate = trainer.objective.collate
+        draws, collate = trainer.objective.draws, trainer.objective.collate
 
         def loss(self, model: nn.Module, batch: object) -> torch.Tensor:
             return real(model, batch) * value  # type: ignore[arg-type]

@@ -54,7 +54,8 @@ TESTS = {  # proved by the suite: the tests that hold them, each a number of cas
     "T17": "tests/laws/test_law_14_machine.py -k 'second_run or lock'",
     "T18": "tests/faults/test_restarts.py -k 'bad_checkpoint or progress'",
     "T19": "tests/faults/test_restarts.py -k 'difference or change or torch or accepted'",
-    "T23": "tests/laws/test_law_13_crashes.py tests/data/test_shards.py -k 'system_call or seal'",
+    "T23": "tests/laws/test_law_13_crashes.py tests/data/test_shards.py"
+    " -k 'system_call or seal or flushed'",
 }
 WORDS = {
     "T1": "kill -9 at a random moment: a sound checkpoint, the same run bit for bit",
