@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -87,6 +88,19 @@ class Job:
         ended = self.process.wait(timeout=240)
         assert ended == code, f"exit code {ended}, {code} is meant:\n{self.said}"
         return self.said
+
+
+def step_losses(run: Path) -> list[float]:
+    """The loss of every step, from the file of metrics."""
+    lines = map(json.loads, (run / "metrics" / "train.jsonl").read_text().splitlines())
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def damage(checkpoint: Path, name: str) -> None:
+    """Turn one bit of a file."""
+    content = bytearray((checkpoint / name).read_bytes())
+    content[-3] ^= 4
+    (checkpoint / name).write_bytes(content)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Fault T7 and T8 on real processes: one rank is killed or stopped; it is named, nothing is lost.
 
-Twenty of twenty, with two and four processes, are in tests/slow/test_lost_ranks.py.
+Twenty of twenty, with two and four processes, with copies of the model and with shards, are in
+tests/slow/test_lost_ranks.py.
 """
 
 from __future__ import annotations
@@ -23,18 +24,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("lost"))
 
 
-@pytest.mark.parametrize("shard", ["none", "fsdp"])
-def test_killed_restarted_and_equal_bit_for_bit(folder: Path, shard: str) -> None:
-    name = str(recipe(folder, f"killed-{shard}", steps=STEPS, shard=shard))
-    train(folder, 2, name, "--out", f"whole-{shard}")
-    out = folder / f"killed-{shard}"
+def test_killed_restarted_and_equal_bit_for_bit(folder: Path) -> None:
+    name = str(recipe(folder, "killed", steps=STEPS))
+    train(folder, 2, name, "--out", "whole")
+    out = folder / "killed"
     with job(folder, 2, name, "--out", out.name, restarts=3) as struck:
         pid = struck.strike(out, 11, 1, signal.SIGKILL)
         said = struck.wait()
     assert f"rank 1 (process {pid} on " in said
     assert "gives no sign of life: killed or stopped" in said
     assert "continuing after step" in said
-    assert outcome(out) == outcome(folder / f"whole-{shard}")
+    assert outcome(out) == outcome(folder / "whole")
 
 
 def test_stopped_is_named_with_stacks_in_time(folder: Path) -> None:

@@ -19,25 +19,20 @@ SETTING = {
 }
 
 
-@pytest.mark.parametrize(
-    ("processes", "change", "form", "agree"),
-    [
-        (2, {"optimizer": "muon"}, {"shard": "fsdp"}, 1e-5),
-        (4, {"optimizer": "muon"}, {"shard": "fsdp", "tensor": 2}, 1e-5),
-        (2, {"model_fields": {"tied": True, "feed_forward": "gated"}}, {"shard": "fsdp"}, 1e-5),
-        (2, {"precision": "bfloat16"}, {"shard": "fsdp"}, 5e-3),
-    ],
-)
-def test_the_losses_are_those_of_one_process(
-    processes: int, change: dict[str, Any], form: dict[str, Any], agree: float
-) -> None:
-    setting = {**SETTING, **change}
-    found = losses(processes, {"setting": setting, **form})
-    np.testing.assert_allclose(found, losses(1, {"setting": setting}), rtol=agree)
+CASES: list[tuple[int, dict[str, Any], dict[str, Any], float]] = [
+    (2, {"optimizer": "muon"}, {"shard": "fsdp"}, 1e-5),
+    (2, {"model_fields": {"tied": True, "feed_forward": "gated"}}, {"shard": "fsdp"}, 1e-5),
+    (2, {"precision": "bfloat16"}, {"shard": "fsdp"}, 5e-3),
+    (4, {"optimizer": "muon"}, {"shard": "fsdp", "tensor": 2}, 1e-5),
+    # Hybrid: four processes that believe to be two on each of two machines.
+    (4, {"optimizer": "lion"}, {"shard": "hybrid", "machines": 2}, 1e-5),
+]
 
 
-def test_copies_of_shards_on_two_machines() -> None:
-    """Hybrid: four processes that believe to be two on each of two machines."""
-    setting = {**SETTING, "optimizer": "lion"}
-    found = losses(4, {"setting": setting, "shard": "hybrid", "machines": 2})
-    np.testing.assert_allclose(found, losses(1, {"setting": setting}), rtol=1e-5)
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_losses_are_those_of_one_process(processes: int) -> None:
+    cases = [case for case in CASES if case[0] == processes]
+    orders = [{"setting": {**SETTING, **change}, **form} for _, change, form, _ in cases]
+    together, alone = losses(processes, *orders), losses(1, *orders)
+    for case, found, expected in zip(cases, together, alone, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=case[-1], err_msg=str(case))

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import PrefixStore
 
-from modelwright.training.parallel import World
+from modelwright.training.parallel import SERIAL, World
 from tests.trainings import Setting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,34 +34,45 @@ def torchrun(processes: int, *arguments: str, options: tuple[str, ...] = ()) -> 
     return [*start, "--nproc-per-node", str(processes), *options, "-m", *arguments]
 
 
-def losses(processes: int, order: dict[str, Any]) -> list[float]:
-    """The losses of a training on so many processes."""
-    line = torchrun(processes, "tests.parallel.worlds", json.dumps(order))
+def losses(processes: int, *orders: dict[str, Any]) -> list[list[float]]:
+    """The losses of some trainings on so many processes, one training after the other.
+
+    One process is this very one; more are started once for all orders.
+    """
     if processes == 1:
-        line = [sys.executable, "-m", "tests.parallel.worlds", json.dumps(order)]
+        return [trained(SERIAL, order) for order in orders]
+    line = torchrun(processes, "tests.parallel.worlds", json.dumps(orders))
     done = subprocess.run(
         line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    found: list[float] = json.loads(done.stdout.strip().splitlines()[-1])
+    found: list[list[float]] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
 
-def main(order: dict[str, Any]) -> None:
+def trained(world: World, order: dict[str, Any]) -> list[float]:
     """Train as ordered: a ``Setting``, and how the processes hold the model."""
-    torch.set_num_threads(1)
-    if machines := order.get("machines"):
-        os.environ["LOCAL_WORLD_SIZE"] = str(int(os.environ.get("WORLD_SIZE", "1")) // machines)
-    world = World.join()
-    shard, tensor = order.get("shard", "none"), order.get("tensor", 1)
-    world.connect(shard=shard, tensor=tensor, timeout=60)
     setting = Setting(**order["setting"])
-    trainer = setting.trainer(world=world, shard=shard)
+    trainer = setting.trainer(world=world, shard=order.get("shard", "none"))
     trainer.model.train()
-    found = [trainer.step(step).loss for step in range(setting.steps)]
-    if world.is_main:
+    return [trainer.step(step).loss for step in range(setting.steps)]
+
+
+def main(orders: list[dict[str, Any]]) -> None:
+    """One of the processes that ``losses`` starts; the first one prints."""
+    torch.set_num_threads(1)
+    found = []
+    for number, order in enumerate(orders):
+        size = int(os.environ["WORLD_SIZE"])
+        os.environ["LOCAL_WORLD_SIZE"] = str(size // order.get("machines", 1))
+        world = World.join()
+        assert world.store is not None
+        world.store = PrefixStore(f"order-{number}", world.store)  # a name is said once in each
+        world.connect(shard=order.get("shard", "none"), tensor=order.get("tensor", 1), timeout=60)
+        found.append(trained(world, order))
+        world.close()
+    if os.environ["RANK"] == "0":
         print(json.dumps(found), flush=True)
-    world.close()
 
 
 if __name__ == "__main__":

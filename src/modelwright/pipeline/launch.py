@@ -21,6 +21,7 @@ from typing import Any, Self
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.pipeline.watch import StageObserver
 from modelwright.run import Run
+from modelwright.training.observe.means import Means
 from modelwright.training.parallel import World
 
 
@@ -95,6 +96,7 @@ class Follower(StageObserver):
         self.validated, self.started = "", time.perf_counter()
         zero = dict.fromkeys(("computed", "items", "busy_seconds", "epoch_loss", "epoch_items"), 0)
         self.totals = {**zero, "flops": 0.0, **self.totals}
+        self.means, self.cost = Means(self.values.get("log_every", 1), self.totals), (0, 0, 0.0)
         self.saved, self.began = self.first, 0.0
         self.checks = [0.0] * int(self.trainer.world.sum(0)[0])  # as many as the first one has
         return self

@@ -128,7 +128,10 @@ class Placed:
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
     """The norm of all elements of tensors of one device, a scalar; 0 of none."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))) if tensors else torch.zeros(())
+    if not tensors:
+        return torch.zeros(())
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return norm
 
 
 class Loss(nn.Module):
