@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import warnings
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 HEARTBEAT = 60  # seconds; a process of another machine that misses two is taken for dead
 WAIT = 60  # seconds that a locked SQLite file is waited for
 RETRIES = 1
+AT_ONCE = 10  # tries to open a database whose tables another process makes at this very moment
+_MADE = ("already exists", "unique", "duplicate")  # how SQLite, PostgreSQL and MySQL say so
 
 
 @dataclass(frozen=True)
@@ -73,25 +76,38 @@ def open_study(url: str, name: str, direction: Literal["minimize", "maximize"]) 
             f"search: needs {error.name}; pip install 'modelwright[search]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    waits = {"connect_args": {"timeout": WAIT}} if url.startswith("sqlite") else {}
     place = url if url.startswith("sqlite") else f"{url.partition(':')[0]} database"  # no password
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
-            storage = optuna.storages.RDBStorage(
-                url,
-                engine_kwargs={"pool_pre_ping": True, **waits},
-                heartbeat_interval=HEARTBEAT,
-                heartbeat_stale_trial_callback=retry,
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return optuna.create_study(
+                storage=_storage(url), study_name=name, direction=direction, load_if_exists=True
             )
-        return optuna.create_study(
-            storage=storage, study_name=name, direction=direction, load_if_exists=True
+        except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
+            if tries < AT_ONCE and any(words in str(error).lower() for words in _MADE):
+                time.sleep(0.2)  # it will find what the other one has made
+                continue
+            reason = " ".join(str(error).split())[:160].replace(url, "URL")
+            raise MachineError(
+                f"--storage {place}: cannot be used ({reason}); correct the URL, or install its "
+                "driver"
+            ) from error
+
+
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """The database, with its tables made where there are none."""
+    import optuna  # noqa: PLC0415
+
+    waits = {"connect_args": {"timeout": WAIT}} if url.startswith("sqlite") else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
+        return optuna.storages.RDBStorage(
+            url,
+            engine_kwargs={"pool_pre_ping": True, **waits},
+            heartbeat_interval=HEARTBEAT,
+            heartbeat_stale_trial_callback=retry,
         )
-    except (SQLAlchemyError, ImportError, ValueError, optuna.exceptions.OptunaError) as error:
-        reason = " ".join(str(error).split())[:160].replace(url, "URL")
-        raise MachineError(
-            f"--storage {place}: cannot be used ({reason}); correct the URL, or install its driver"
-        ) from error
 
 
 def settled(study: optuna.Study) -> tuple[list[int], list[int]]:
