@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from modelwright.pipeline.parts import Parts
 from modelwright.pipeline.prepare import longest
 from modelwright.pipeline.watch import CHECKS
 from modelwright.run import Run
-from modelwright.training import budget
+from modelwright.training import budget, thread_count
 from modelwright.training.compiled import can_compile
 from modelwright.types import Codec, Columns
 
@@ -45,9 +46,11 @@ def derive(parts: Parts) -> dict[str, Any]:
     )
     examples = parts.examples(columns)
     per_epoch = examples.total / examples.per_step
-    _derive_compile(parts, machine, mean, per_epoch, derived)
     computed = float(examples.per_step * mean)
     cost = budget.Cost(computed, computed * parts.config.flops_per_item(1.0, mean))
+    step = {"per_epoch": per_epoch, "flops": cost.flops}
+    quick = _derive_threads(parts, machine, columns, **step, derived=derived)
+    _derive_compile(parts, machine, **step, quick=quick, derived=derived)
     probe = functools.partial(_step_seconds, parts, columns)
     budget.derive_steps(run.recipe, name, per_epoch, probe, derived, cost=cost)
     given = {
@@ -74,44 +77,90 @@ def _model_fields(
     return cls(**fields_for(cls, parts.codec, fields)).to_dict()
 
 
+def _derive_threads(
+    parts: Parts,
+    machine: runtime.Machine,
+    columns: Columns,
+    *,
+    per_epoch: float,
+    flops: float,
+    derived: budget.Derived,
+) -> float:
+    """Threads, and steps a line of the log: measured where steps are many and quick.
+
+    Returns:
+        Seconds of a step, 0 where that was not measured.
+    """
+    name, stage, seconds = parts.name, parts.stage, 0.0
+    each = flops / (machine.matmul_gflops[parts.values["precision"]] * 1e9)
+    each /= budget.EXPECTED_UTILISATION
+    steps = stage.steps or (stage.epochs or 1) * per_epoch
+    if stage.steps is None and stage.epochs is None:
+        steps = (budget.stage_seconds(parts.run.recipe, name) or steps * each) / each
+    every = (1, "every step")
+    if steps > thread_count.LONG and each < thread_count.QUICK:
+        parts.values["compile"] = False  # code is compiled for a number of threads
+        tried = [stage.threads] if stage.threads else thread_count.candidates(machine.cores)
+        found = thread_count.measured(_scratch_step(parts, columns), tried)
+        threads, reason = thread_count.chosen(found)
+        if not stage.threads:
+            derived.values[f"{name}.threads"], derived.reasons[f"{name}.threads"] = threads, reason
+            parts.values["threads"] = threads
+            torch.set_num_threads(threads)
+        seconds = found[threads]
+        every = thread_count.line_every(seconds)
+    derived.put(f"{name}.log_every", stage.log_every, lambda: every)
+    return seconds
+
+
 def _derive_compile(
     parts: Parts,
     machine: runtime.Machine,
-    length: float,
+    *,
+    flops: float,
     per_epoch: float,
+    quick: float,
     derived: budget.Derived,
 ) -> None:
-    """Whether the blocks are compiled: asked before a step is measured, which depends on it."""
+    """Whether the model is compiled: asked before a step is measured, which depends on it.
+
+    ``flops`` are those of a step, ``quick`` its seconds where they were measured.
+    """
     stage, values = parts.stage, parts.values
     steps = stage.steps or (stage.epochs or 1) * per_epoch
     speed = machine.matmul_gflops[values["precision"]] * 1e9 * budget.EXPECTED_UTILISATION
-    flops = parts.config.flops_per_item(1.0, length) * length * values["batch"] * steps
     allowed = budget.stage_seconds(parts.run.recipe, parts.name)
     timed = stage.steps is None and stage.epochs is None and allowed is not None
     budget.derive_compile(
         stage,
         parts.name,
-        able=parts.config.compiles and can_compile(parts.device),
-        seconds_left=allowed if timed and allowed else flops / speed,
+        able=(parts.config.compiles or parts.one_shape) and can_compile(parts.device),
+        whole=not parts.config.compiles,
+        seconds_left=allowed if timed and allowed else (quick or flops / speed) * steps,
         derived=derived,
     )
     values["compile"] = derived.values[f"{parts.name}.compile"]
 
 
 def _can_replan(values: dict[str, Any]) -> bool:
-    """Whether the rate is constant long enough for the number of steps to be open."""
-    falls_at: float = 1 - values["decay"]
-    return values["schedule"] == "warmup_stable_decay" and falls_at >= CHECKS[-1]
+    """Whether the schedule lets the number of steps be open: its warm-up ends before a check."""
+    ready: bool = values["warmup"] <= CHECKS[0]
+    return values["schedule"] == "warmup_stable_decay" and ready
 
 
 def _step_seconds(parts: Parts, columns: Columns) -> float:
     """Seconds of one training step here: the very step that will run, on a scratch model."""
     parts.say(f"{parts.name}: measuring a step on this machine")
+    return budget.measured_step(_scratch_step(parts, columns))
+
+
+def _scratch_step(parts: Parts, columns: Columns) -> Callable[[], object]:
+    """A training step of a model that is thrown away."""
     parts.build("probe")
     trainer = parts.make_trainer(parts.examples(columns), steps=1_000_000)
     parts.model.to(parts.device).train()
     numbers = iter(range(1_000_000))
-    return budget.measured_step(lambda: trainer.step(next(numbers)))
+    return lambda: trainer.step(next(numbers))
 
 
 def machine_of(run: Run) -> runtime.Machine:

@@ -31,6 +31,7 @@ from modelwright.training import budget
 from modelwright.training.guard import not_finite
 from modelwright.training.ledger import Entry, Ledger
 from modelwright.training.parallel import SERIAL, World
+from modelwright.training.schedules import replanned
 from modelwright.training.train import Trainer
 
 
@@ -187,17 +188,17 @@ class _Job(Parts):
         return max(0.1, allowed - (time.perf_counter() - self.began))
 
     def _replan(self, trainer: Trainer, step: int, steps: int) -> None:
-        """Fix a new number of steps, keeping the warm-up, and record it before going on."""
+        """Fix a new number of steps and record it before going on."""
         v = self.values
         per_epoch = trainer.examples.total / trainer.examples.per_step
         steps = max(step + 1, min(steps, math.ceil(budget.PASSES * per_epoch)))
-        v["warmup"] = v["warmup"] * v["steps"] / steps
+        shares = replanned(step, v["steps"], steps, v["warmup"], v["decay"])
+        v["warmup"], v["decay"] = trainer.warmup, trainer.decay = shares
         v["steps"] = trainer.steps = steps
-        trainer.warmup = v["warmup"]
         every = {f"{name}_every": max(1, steps // 10) for name in ("validate", "save")}
         v.update({k: n for k, n in every.items() if getattr(self.stage, k) is None})
         reason = f"planned anew at step {step}, for the time of a step until then"
-        values = {f"{self.name}.{k}": v[k] for k in ("steps", "warmup", *every)}
+        values = {f"{self.name}.{k}": v[k] for k in ("steps", "warmup", "decay", *every)}
         write_resolved(self.run, values, {f"{self.name}.steps": reason})
         self.run.save_manifest()
 
@@ -255,7 +256,8 @@ class _Job(Parts):
             self._begin()
             return 0
         self._load(trainer, found)
-        observer.totals.update({k: self.totals[k] for k in ("epoch_loss", "epoch_items")})
+        kept = ("epoch_", "line_")
+        observer.totals.update({k: v for k, v in self.totals.items() if k.startswith(kept)})
         return found.step
 
     def _keep_departures(self, entries: list[dict[str, Any]]) -> None:
@@ -296,7 +298,7 @@ class _Job(Parts):
         return trainer
 
     def _state(self, step: int) -> dict[str, Any]:
-        planned = {"steps", "warmup"} if self.values.get("timed") else set()
+        planned = {"steps", "warmup", "decay"} if self.values.get("timed") else set()
         exact = {
             k: v for k, v in self.values.items() if not k.endswith("_every") and k not in planned
         }

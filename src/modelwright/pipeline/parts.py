@@ -20,7 +20,7 @@ from modelwright.pipeline.prepare import Say, longest, prepared_codec
 from modelwright.recipe import Stage
 from modelwright.run import Run
 from modelwright.tasks.task import make_task
-from modelwright.training.compiled import compile_regions
+from modelwright.training.compiled import WholeStep, compile_regions
 from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
 from modelwright.training.guard import Guard
 from modelwright.training.optimizers import Optimizers, build_optimizers
@@ -117,7 +117,7 @@ class Parts:
             self.model.to(self.device)  # first: an optimiser's state lies where its parameters are
             if isinstance(self.model, decoder.Decoder):
                 self.model.recompute = bool(self.values.get("recompute"))
-            if self.values["compile"]:
+            if self.values["compile"] and self.config.compiles:
                 compile_regions(self.model, lengths_vary=not self.task.stream)
             self.held = place(
                 self.model,
@@ -148,7 +148,21 @@ class Parts:
             watchdog=Watchdog(self.stage.watchdog, self.run.path, self.world.rank),
             world=self.world,
             placed=self.placed(),
+            whole=self._whole() if v["compile"] and self.world.alone else None,
         )
+
+    @property
+    def one_shape(self) -> bool:
+        """Whether a step is one batch, and all batches of the stage have one shape."""
+        varies = self.task.stream or self.codec.ragged or self.values["accumulate"] > 1
+        return not varies
+
+    def _whole(self) -> WholeStep | None:
+        """The gradients of a step as one function, of models that have no parts to compile."""
+        if self.config.compiles or not self.one_shape:
+            return None
+        precision = runtime.PRECISIONS[self.values["precision"]]
+        return WholeStep(self.model, self.objective, self.stage.clip, precision)
 
     def validation(self) -> Iterator[Columns]:
         """Part of the validation split, the same at every call."""

@@ -24,13 +24,15 @@ from modelwright.training.guard import Fault
 from modelwright.training.memory_retry import in_halves
 from modelwright.training.noise_scale import measured_noise_scale
 from modelwright.training.observe.log import MetricLog
+from modelwright.training.observe.means import Means
 from modelwright.training.observe.profile import Profiler
 from modelwright.training.observe.progress import Progress, Status
 from modelwright.training.train import Observer, Record, Trainer, compute
 from modelwright.types import Codec, Columns, Turn
 
 SAMPLE_TOKENS = 48
-CHECKS = (0.1, 0.2, 0.3)  # shares of the time at which the steps are planned anew
+# Shares of the time at which the steps are planned anew.
+CHECKS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.87, 0.95)
 
 
 # Told (stage, step, values) after every validation; what it raises ends the training.
@@ -82,7 +84,10 @@ class StageObserver(Observer):
         zero = {"computed": 0, "items": 0, "busy_seconds": 0.0, "epoch_loss": 0.0, "epoch_items": 0}
         zero["flops"] = 0.0
         self.totals = {**zero, **self.totals}
+        self.means = Means(self.values.get("log_every", 1), self.totals)
+        self.cost: tuple[int, int, float] = (0, 0, 0.0)  # items, computed, FLOPs of a step
         self.saved = self.first
+        self.paced = (self.started, self.first)
         self.began = self.log.offset
         self.checks = (
             [] if not self.allowed else [s for s in CHECKS if s * self.allowed > self.began]
@@ -105,15 +110,36 @@ class StageObserver(Observer):
         """Log the step; validate, sample and save when it is time."""
         v, step = self.values, record.step
         self.profiler.after_step(record.seconds)
-        if self.checks and not last:
-            self._keep_to_time(step)
         self.totals["computed"] += record.computed
         self.totals["items"] += record.items
         self.totals["busy_seconds"] += record.seconds
-        learned = record.items / record.computed
-        length = record.computed / self.trainer.examples.per_step  # of a row, on the average
-        flops = self.flops_per_item(learned, length) * record.computed
-        self.totals["flops"] += flops
+        self.totals["flops"] += self._flops(record)
+        for told, steps in self.means.add(record, last=last):
+            self._tell(told, steps)
+        self._epoch(record, last=last)
+        if step % v["validate_every"] == 0 or last:
+            self.validate(step)
+        if self.prompts and (step % v["sample_every"] == 0 or last) and not self._leaving(step):
+            self.sample(step)
+        if step % v["save_every"] == 0 or last:
+            self.trainer.watchdog.beat("save", step - 1)
+            self.save(step)
+        if self.checks and not last:
+            self._keep_to_time(step)
+
+    def _flops(self, record: Record, steps: int = 1) -> float:
+        """FLOPs of the steps that a record stands for."""
+        if (record.items, record.computed) != self.cost[:2]:
+            learned = record.items / record.computed
+            # Of a row, on the average.
+            length = record.computed / self.trainer.examples.per_step / steps
+            flops = self.flops_per_item(learned, length) * record.computed
+            self.cost = (record.items, record.computed, flops)
+        return self.cost[2]
+
+    def _tell(self, record: Record, steps: int) -> None:
+        """A line of the log and of the progress, of one step or the mean of some."""
+        step = record.step
         line: dict[str, Any] = {
             "step": step,
             "loss": record.loss,
@@ -126,6 +152,8 @@ class StageObserver(Observer):
         bits = record.bits_per_byte
         if bits is not None:
             line["bits_per_byte"] = bits
+        if steps > 1:
+            line["steps"] = steps
         for mark in ("skipped", "spike"):
             if getattr(record, mark):
                 line[mark] = 1
@@ -137,7 +165,9 @@ class StageObserver(Observer):
                 loss=record.loss,
                 rate=record.computed / max(record.seconds, 1e-9),
                 unit="tokens" if "tokens" in self.codec.ragged else "examples",
-                mfu=flops / max(record.seconds, 1e-9) / (self.matmul_gflops * 1e9),
+                mfu=self._flops(record, steps)
+                / max(record.seconds, 1e-9)
+                / (self.matmul_gflops * 1e9),
                 gradient_norm=record.gradient_norm,
                 learning_rate=record.rate,
                 memory_bytes=line["memory_bytes"],
@@ -145,14 +175,6 @@ class StageObserver(Observer):
                 validation=self.validated,
             )
         )
-        self._epoch(record, last=last)
-        if step % v["validate_every"] == 0 or last:
-            self.validate(step)
-        if self.prompts and (step % v["sample_every"] == 0 or last) and not self._leaving(step):
-            self.sample(step)
-        if step % v["save_every"] == 0 or last:
-            self.trainer.watchdog.beat("save", step - 1)
-            self.save(step)
 
     def fault(self, fault: Fault) -> None:
         """Log a step that was not taken, as it was: its loss may be NaN."""
@@ -167,6 +189,8 @@ class StageObserver(Observer):
         self.log = self._log(to)
         self.log.offset, self.started = spent, time.perf_counter()
         self.saved = to
+        if not to:  # what a checkpoint had would have been taken back from it
+            self.means.forget()
         self.log.write({"step": to, "went_back_from": step + 1})
         self.say(f"{self.name}: went back from step {step + 1} to step {to}")
 
@@ -190,24 +214,36 @@ class StageObserver(Observer):
             self.totals.update(epoch_loss=0.0, epoch_items=0)
 
     def _keep_to_time(self, step: int) -> None:
-        """At set shares of the time, plan as many steps as the speed so far lets it have.
+        """At set shares of the time, plan as many steps as the speed of late lets it have.
 
-        Always before the rate begins to fall: with a warm-up-stable-decay schedule the steps
-        already done are then those of the new plan as well.
+        Before the rate begins to fall the steps already done are those of the new plan as well.
+        Once it falls they are not; so a checkpoint stands where the plans part, and a run that is
+        killed goes on from there.
         """
         steps = int(self.trainer.world.sum(self._better_steps(step))[0])
         if steps:
             self.checks.pop(0)
+            self.paced = (time.perf_counter(), step)
+            if self._falls(step):
+                self.save(step)
             self.replan(step, steps)
             self.progress.total = self.values["steps"]
 
+    def _falls(self, step: int) -> bool:
+        """Whether the rate falls after ``step`` steps."""
+        falls_at: float = (1 - self.values["decay"]) * self.values["steps"]
+        return step >= falls_at
+
     def _better_steps(self, step: int) -> int:
-        """The number of steps for the speed so far; 0 when it is not yet time to say."""
-        spent = time.perf_counter() - self.started
-        if self.began + spent < self.checks[0] * self.allowed or step - self.first < 5:
+        """The number of steps for the speed since the last plan; 0 when it is not yet time."""
+        now = time.perf_counter()
+        spent, since = now - self.started, step - self.paced[1]
+        if self.began + spent < self.checks[0] * self.allowed or since < 3:
             return 0
         left = self.allowed - self.began - spent
-        steps = step + int(left / (spent / (step - self.first)))
+        steps = step + int(left / ((now - self.paced[0]) / since))
+        if self._falls(step):
+            return max(steps, step + 1)
         earliest: int = math.ceil((step + 1) / max(1e-6, 1 - self.values["decay"]))
         return max(steps, earliest)
 

@@ -52,6 +52,7 @@ DECAY = (0.6, "short runs gain from a long decay (half or more of the run)")
 # Blocks of the decoder on four cores, cold; with a warm cache it is a few seconds.
 COMPILE_SECONDS = 15.0
 COMPILED_GAIN = {"bfloat16": 1.3, "float32": 1.1}
+WHOLE_GAIN = 1.12  # of the perceptron of MNIST with batches of 64 on one core
 PASSES = 4.0  # more passes over the same text teach little (arXiv:2305.16264, figure 3)
 
 
@@ -260,18 +261,24 @@ def derive_rates(stage: Stage, name: str, preferred: str, derived: Derived) -> N
 
 
 def derive_compile(
-    stage: Stage, name: str, *, able: bool, seconds_left: float, derived: Derived
+    stage: Stage,
+    name: str,
+    *,
+    able: bool,
+    seconds_left: float,
+    derived: Derived,
+    whole: bool = False,
 ) -> None:
     """Whether to compile the model: where it can be, and the stage is long enough to gain.
 
     ``able`` says that model and machine can; ``seconds_left`` is what the stage is expected to
-    take without.
+    take without; ``whole`` that it is a small model, compiled as one.
     """
 
     def rule() -> tuple[bool, str]:
         if not able:
             return False, "nothing to compile, or no compiler here"
-        gain = COMPILED_GAIN[derived.values[f"{name}.precision"]]
+        gain = WHOLE_GAIN if whole else COMPILED_GAIN[derived.values[f"{name}.precision"]]
         pays = compile_pays(gain, COMPILE_SECONDS, seconds_left)
         return pays, (
             f"about {COMPILE_SECONDS:.0f} s of compiling, then {gain:g} times the speed, in about "

@@ -3,6 +3,9 @@
 A model may name them (``regions``): the compiler then meets a small graph once and uses it for
 every layer, which takes a fraction of the time that the whole model would. What is compiled is
 kept by PyTorch in a cache on disk, so the second run begins within seconds.
+
+A small model that names none can have its forward and backward pass compiled as one function:
+there the operators take no longer than what calls them.
 """
 
 from __future__ import annotations
@@ -15,9 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modelwright.kernels.build import compiler_loaded
+from modelwright.types import Batch, Objective
+
+Tensors = dict[str, Tensor]
 
 
 def can_compile(device: torch.device) -> bool:
@@ -36,12 +42,84 @@ def compile_regions(model: nn.Module, *, lengths_vary: bool) -> bool:
     regions = getattr(model, "regions", None)
     if regions is None:
         return False
-    # Results do not depend on it; a folder of the user's own outlives the system's /tmp.
-    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache())
+    _use_cache()
     for region in regions():
         region.compile(dynamic=True if lengths_vary else None)
     return True
+
+
+class WholeStep:
+    """Loss, gradients, their norm and their clipping as one compiled function.
+
+    For models whose batches all have one shape, on one process. Random numbers inside, as for
+    dropout, are others than without compiling, and follow torch's seed as well.
+
+    Args:
+        model: called as it is in training; its parameters stay where they are.
+        objective: whose loss must be one graph, without a look at the values of tensors.
+        clip: largest norm of the gradient; 0 for none.
+        precision: of matrix products.
+    """
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, clip: float, precision: torch.dtype
+    ) -> None:
+        _use_cache()
+        self.trained = {f"model.{n}": p for n, p in model.named_parameters() if p.requires_grad}
+        root, narrow = _Loss(model, objective), precision != torch.float32
+
+        def summed(parameters: Tensors, inputs: Tensors, targets: Tensors) -> Tensor:
+            with torch.autocast(_kind(inputs), dtype=precision, enabled=narrow):
+                found: Tensor = torch.func.functional_call(root, parameters, (inputs, targets))
+            return found
+
+        def step(
+            parameters: Tensors, inputs: Tensors, targets: Tensors, share: Tensor
+        ) -> tuple[Tensor, list[Tensor]]:
+            by_name, loss = torch.func.grad_and_value(summed)(parameters, inputs, targets)
+            found = [g * share for g in by_name.values()]
+            norm = torch.stack([g.float().square().sum() for g in found]).sum().sqrt()
+            if clip:
+                scale = (clip / (norm + 1e-6)).clamp(max=1.0)
+                found = [g * scale for g in found]
+            return torch.stack([loss * share, norm]), found
+
+        self.step = torch.compile(step, fullgraph=True, dynamic=False)
+
+    def __call__(self, batch: Batch, count: int) -> Tensor:
+        """Set the gradients of a batch's loss / ``count``.
+
+        Returns:
+            That loss and the norm of its gradient before clipping, shape (2,).
+        """
+        parameters = {name: p.detach() for name, p in self.trained.items()}
+        share = torch.tensor(1.0 / count, device=next(iter(batch.targets.values())).device)
+        values, gradients = self.step(parameters, batch.inputs, batch.targets, share)
+        for p, gradient in zip(self.trained.values(), gradients, strict=True):
+            p.grad = gradient
+        found: Tensor = values
+        return found
+
+
+class _Loss(nn.Module):
+    """The summed loss as a function of tensors alone."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, inputs: Tensors, targets: Tensors) -> Tensor:
+        return self.objective.loss(self.model, Batch(inputs, targets, count=0))
+
+
+def _kind(tensors: Tensors) -> str:
+    return next(iter(tensors.values())).device.type
+
+
+def _use_cache() -> None:
+    """Results do not depend on it; a folder of the user's own outlives the system's /tmp."""
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache())
 
 
 def _cache() -> Path:

@@ -54,3 +54,17 @@ SCHEDULES: dict[str, Schedule] = {
     "cosine": cosine,
     "one_cycle": one_cycle,
 }
+
+
+def replanned(
+    step: int, steps: int, new_steps: int, warmup: float, decay: float
+) -> tuple[float, float]:
+    """Warm-up and decay of ``warmup_stable_decay`` when a training of ``steps`` gets new ones.
+
+    After ``step`` steps. The warm-up keeps its steps; where the rate falls already it goes on
+    from where it is to zero at the new end, so that no step jumps.
+    """
+    if step >= (1 - decay) * steps:
+        rate = (steps - step) / (decay * steps)
+        decay = (new_steps - step) / (rate * new_steps)
+    return warmup * steps / new_steps, decay

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from modelwright import runtime
 from modelwright.errors import Interrupted, MachineError, ModelwrightError
 from modelwright.training import signals
+from modelwright.training.compiled import WholeStep
 from modelwright.training.examples import Examples
 from modelwright.training.guard import RETURNS, SKIPS, Fault, Guard, not_finite, shown
 from modelwright.training.ledger import Entry, Ledger
@@ -46,7 +47,8 @@ class Trainer:
     gradient norm (0: no clipping); ``warmup`` and ``decay`` are shares of ``steps``. ``guard``
     judges every step, ``ledger`` keeps where the training left its plan; ``restore`` loads the
     last sound checkpoint at or before a step and returns the step it continues at. ``placed`` is
-    the model as the processes of ``world`` hold it; None: all of it lies here.
+    the model as the processes of ``world`` hold it; None: all of it lies here. ``whole`` computes
+    the gradients of a step that is one batch on one process.
     """
 
     model: nn.Module
@@ -67,11 +69,13 @@ class Trainer:
     restore: Callable[[int], int] | None = None
     watchdog: Watchdog = field(default_factory=Watchdog)
     placed: Placed | None = None
+    whole: WholeStep | None = None
     at: int = field(default=0, init=False)  # the step at work, from 0
 
     def __post_init__(self) -> None:
         self.held = self.placed or Placed(self.model, self.objective, self.world)
         self.drawn = torch.Generator()  # what an objective draws for a batch
+        self.share = (0, torch.zeros(()))  # of an item in the mean of so many
 
     def run(self, first: int, observer: Observer) -> None:
         """Train steps ``first`` .. ``steps`` - 1, telling the observer after each.
@@ -150,12 +154,13 @@ class Trainer:
         # For dropout and the like: processes with rows of their own draw their own numbers.
         seed = runtime.derived_seed(self.seed, "step", step, *of_rank)
         runtime.seed_torch(seed, self.device)
-        generator = self.drawn.manual_seed(runtime.derived_seed(self.seed, "collate", step))
+        if self.objective.draws:
+            self.drawn.manual_seed(runtime.derived_seed(self.seed, "collate", step))
         columns = self.examples(self.ledger.data_step(step))
         if times := self.ledger.halvings(step):
             columns = [piece for c in columns for piece in halved(c, times)]
         shares = [self.world.share(c) for c in columns]
-        batches = [(self.objective.collate(c, generator), counts) for c, counts in shares]
+        batches = [(self.objective.collate(c, self.drawn), counts) for c, counts in shares]
         return [b if counts else replace(b, count=0, bytes=0, computed=0) for b, counts in batches]
 
     def gradients(self, step: int) -> tuple[list[int], Tensor]:
@@ -178,9 +183,12 @@ class Trainer:
                 )
             short = ""
             try:
-                final = batches[-1]
-                losses = [self.backward(b, count, last=b is final) for b in batches]
-                values = torch.stack([*losses, self.clipped_norm()])
+                if self.whole is not None and len(batches) == 1:
+                    values = self.whole(batches[0].to(self.device), count)
+                else:
+                    final = batches[-1]
+                    losses = [self.backward(b, count, last=b is final) for b in batches]
+                    values = torch.stack([*losses, self.clipped_norm()])
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -193,8 +201,9 @@ class Trainer:
         """Add the gradient of one micro-batch's share of the step's mean loss; return it."""
         with compute(self.precision, self.device):
             loss = self.held.loss(batch.to(self.device), last=last).float()
-        share = torch.tensor(1.0 / count, device=loss.device)
-        loss.backward(share)  # type: ignore[no-untyped-call]
+        if self.share[0] != count:
+            self.share = (count, torch.tensor(1.0 / count, device=loss.device))
+        loss.backward(self.share[1])  # type: ignore[no-untyped-call]
         return loss.detach() / (count * self.world.data_size)
 
     def clipped_norm(self) -> Tensor:

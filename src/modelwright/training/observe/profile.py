@@ -196,6 +196,8 @@ class Profiler:
         # A hook would break a compiled graph in two, and with it the order of its sums.
         if any(getattr(m, "_compiled_call_impl", None) for m in modules.values()):
             return
+        if trainer.whole is not None:
+            return
         open_calls: list[Any] = []
         for name, module in modules.items():
             label = MODULE + (re.sub(r"\.\d+(?=\.|$)", ".*", name) or type(module).__name__)
