@@ -30,7 +30,7 @@ from modelwright.data.codecs import text, vectors
 from modelwright.models import decoder, mlp
 from modelwright.models.model import ModelConfig
 from modelwright.objectives import classification, next_token
-from modelwright.training.compiled import can_compile, compile_regions, uncompiled
+from modelwright.training.compiled import WholeStep, can_compile, compile_regions, uncompiled
 from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
 from modelwright.training.optimizers import build_optimizers
 from modelwright.training.train import Observer, Record, Trainer, compute
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--documents", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="mnist: the step as one function")
     parser.add_argument("--target", default="1.60", help="a loss, as named in shakespeare.yaml")
     arguments = parser.parse_args()
     {"speed": speed, "target": to_target, "mnist": mnist, "tune": tune}[arguments.what](arguments)
@@ -229,6 +230,8 @@ def mnist(arguments: argparse.Namespace) -> None:
         },
         arguments.seed,
     )
+    if arguments.compile:
+        trainer.whole = WholeStep(trainer.model, trainer.objective, trainer.clip, trainer.precision)
     clock.stamp()
     with runtime.threads(1):
         trainer.run(0, Stamps(clock))
