@@ -232,7 +232,7 @@ def test_a_recipe_written_as_yaml_is_the_same_recipe(stage: dict[str, Any], seed
         ({"data": {"source": "x", "split": {"test": 0.6, "validation": 0.4}}}, "leave nothing"),
         ({"name": "a/b"}, "name"),
         ({"name": ""}, "name"),
-        ({"budget": "soon"}, "'soon' is not a time"),
+        ({"budget": "soon"}, "'soon' is no time, tokens or FLOPs"),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], words: str) -> None:

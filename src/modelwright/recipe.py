@@ -160,6 +160,17 @@ class Stage(Section):
     validate_every: int | None = Field(None, gt=0, description="steps between validations")
     save_every: int | None = Field(None, gt=0, description="steps between checkpoints")
     sample_every: int | None = Field(None, gt=0, description="steps between samples")
+    log_every: int | None = Field(
+        None,
+        gt=0,
+        description="steps a line of the log, which has their mean; left out: 1, or as many as "
+        "pass in 20 ms where a long training has quicker steps",
+    )
+
+    @field_validator("on_spike", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # which is how YAML reads the bare word
 
     @field_validator("objective")
     @classmethod
@@ -297,7 +308,8 @@ def seconds(text: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
     if not parts or "".join(n + u for n, u in parts) != text.replace(" ", ""):
         raise ModelwrightError(
-            f"budget: {text!r} is not a time; write it like 90s, 3m, 20Mtok or 1e15flop"
+            f"budget: {text!r} is no time, tokens or FLOPs; "
+            "write it like 90s, 1h30m, 20Mtok or 1e15flop"
         )
     unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     total = float(sum(float(n) * unit[u] for n, u in parts))

@@ -227,7 +227,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_at_every_stage_and_continued(programs: Programs, number: signal.Signals) -> None:
     out = f"stopped-{number.name}"
     whole = ("run", "tiny.yaml", "--out", out)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelwright.training.schedules import SCHEDULES
+from modelwright.training.schedules import SCHEDULES, replanned
 from tests.trainings import SETTINGS
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
@@ -73,3 +75,26 @@ def test_linear_falls_by_the_same_at_every_step() -> None:
 
 def test_recipes_know_the_same_names() -> None:
     assert set(SETTINGS["schedule"]) == set(SCHEDULES)
+
+
+@given(
+    steps=st.integers(10, 400),
+    done=st.floats(0.1, 0.95),
+    longer=st.floats(0.2, 3.0),
+    decay=st.floats(0.05, 1.0),
+)
+def test_a_new_plan_goes_on_from_the_rate_that_was(
+    steps: int, done: float, longer: float, decay: float
+) -> None:
+    """No jump, no warm-up anew, and it still ends at zero."""
+    warmup, step = 0.02, max(1, int(done * steps))
+    rate = SCHEDULES["warmup_stable_decay"]
+    falls = step >= (1 - decay) * steps
+    least = step + 1 if falls else math.ceil((step + 1) / max(1e-6, 1 - decay))
+    new = max(least, step + int(longer * (steps - step)))
+    up, down = replanned(step, steps, new, warmup, decay)
+    now = rate(step, steps, warmup, decay)
+    assert rate(step, new, up, down) == pytest.approx(now, rel=1e-6)
+    rates = [rate(s, new, up, down) for s in range(step, new + 1)]
+    assert all(a >= b - 1e-12 for a, b in zip(rates, rates[1:], strict=False)) or not falls
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
