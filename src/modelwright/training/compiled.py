@@ -18,12 +18,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
 
 from modelwright.kernels.build import compiler_loaded
 from modelwright.types import Batch, Objective
 
 Tensors = dict[str, Tensor]
+
+
+# From this width on the products outweigh the rest, and to compute some activations again in the
+# backward pass costs little: 8 blocks of 512 hold 12 % less memory at 3 % more time; 4 blocks of
+# 256 would lose 5 %. The share of the activations that is kept:
+WIDE, WIDE_ACTIVATIONS = 512, 0.85
 
 
 def can_compile(device: torch.device) -> bool:
@@ -43,6 +50,8 @@ def compile_regions(model: nn.Module, *, lengths_vary: bool) -> bool:
     if regions is None:
         return False
     _use_cache()
+    wide = getattr(getattr(model, "config", None), "width", 0) >= WIDE
+    torch._functorch.config.activation_memory_budget = WIDE_ACTIVATIONS if wide else 1.0
     for region in regions():
         region.compile(dynamic=True if lengths_vary else None)
     return True
