@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -96,5 +97,5 @@ def test_a_new_plan_goes_on_from_the_rate_that_was(
     now = rate(step, steps, warmup, decay)
     assert rate(step, new, up, down) == pytest.approx(now, rel=1e-6)
     rates = [rate(s, new, up, down) for s in range(step, new + 1)]
-    assert all(a >= b - 1e-12 for a, b in zip(rates, rates[1:], strict=False)) or not falls
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(rates)) or not falls
     assert rates[-1] == pytest.approx(0.0, abs=1e-9)
