@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -111,3 +114,37 @@ def test_kernels_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELWRIGHT_KERNELS", "0")
     assert library("attention", ()) is None
     library.cache_clear()
+
+
+@needs_kernel
+def test_short_memory_is_an_error_and_no_crash() -> None:
+    """In a process that may not take more memory than it has, and a little."""
+    program = """
+import resource, torch
+from modelwright.kernels.attention import packed_attention
+torch.set_num_threads(1)
+small, large = 64, 200_000
+def attend(rows):
+    q = torch.zeros(rows, 1, 16, dtype=torch.bfloat16)
+    packed_attention(q, q, q, torch.tensor([0, rows]), 1.0)
+attend(small)
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (24 << 20), now + (24 << 20)))
+try:
+    attend(large)
+except MemoryError as error:
+    print("short:", error)
+attend(small)
+print("goes on")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == [
+        "short: attention: not enough memory for its scratch",
+        "goes on",
+    ], done.stderr

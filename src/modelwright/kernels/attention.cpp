@@ -142,12 +142,15 @@ std::vector<Task> tasks_of(const int64_t* starts, long documents, long kv_heads)
 class Arena {
  public:
   ~Arena() { std::free(memory_); }
-  void reserve(size_t bytes) {
+  // False where there is not so much memory.
+  bool reserve(size_t bytes) {
     used_ = 0;
-    if (bytes <= size_) return;
+    if (bytes <= size_) return true;
     std::free(memory_);
     size_ = round_up(bytes, 4096);
     memory_ = static_cast<char*>(std::aligned_alloc(64, size_));
+    if (memory_ == nullptr) size_ = 0;
+    return memory_ != nullptr;
   }
   template <class T>
   T* take(long count) {
@@ -183,11 +186,12 @@ void softmax_row(const float* s, long seen, long limit, float factor, Bf16* p, f
   *sum = _mm512_reduce_add_ps(total);
 }
 
-void forward_task(const Task& t, const Shape& z, const Bf16* q, const Bf16* k, const Bf16* v,
+bool forward_task(const Task& t, const Shape& z, const Bf16* q, const Bf16* k, const Bf16* v,
                   Bf16* out, float* lse, long all_rows, float scale, Arena& arena) {
   const long d = z.width, padded = round_up(t.rows, 64);
   const long kv_stride = z.kv_heads * d, q_stride = z.heads * d;
-  arena.reserve(4 * (padded * d + kRows * padded) + 2 * kRows * padded + 4 * kRows * d + 4096);
+  if (!arena.reserve(4 * (padded * d + kRows * padded) + 2 * kRows * padded + 4 * kRows * d + 4096))
+    return false;
   Pair* keys = arena.take<Pair>(padded / 2 * d);
   Pair* values = arena.take<Pair>(padded / 2 * d);
   float* scores = arena.take<float>(kRows * padded);
@@ -218,6 +222,7 @@ void forward_task(const Task& t, const Shape& z, const Bf16* q, const Bf16* k, c
           store_bf16(to + c, _mm512_mul_ps(_mm512_loadu_ps(mixed + m * d + c), by));
       }
     }
+  return true;
 }
 
 // What the backward pass of a block of queries and a block of keys keeps between its products.
@@ -264,13 +269,14 @@ void write_bf16(const float* from, long rows, long width, Bf16* to, long stride)
       store_bf16(to + m * stride + c, _mm512_loadu_ps(from + m * width + c));
 }
 
-void backward_task(const Task& t, const Shape& z, const Bf16* q, const Bf16* k, const Bf16* v,
+bool backward_task(const Task& t, const Shape& z, const Bf16* q, const Bf16* k, const Bf16* v,
                    const Bf16* out, const Bf16* grad, const float* lse, Bf16* dq, Bf16* dk,
                    Bf16* dv, long all_rows, float scale, Arena& arena) {
   const long d = z.width, padded = round_up(t.rows, 64);
   const long kv_stride = z.kv_heads * d, q_stride = z.heads * d;
-  arena.reserve(4 * padded * d / 2 * 3 + 8 * padded * d + 16 * kRows * kColumns + 12 * kRows * d +
-                8192);
+  if (!arena.reserve(4 * padded * d / 2 * 3 + 8 * padded * d + 16 * kRows * kColumns +
+                     12 * kRows * d + 8192))
+    return false;
   Pair* keys = arena.take<Pair>(padded / 2 * d);         // transposed, for s
   Pair* values = arena.take<Pair>(padded / 2 * d);       // transposed, for dp
   Pair* keys_by_row = arena.take<Pair>(padded / 2 * d);  // interleaved, for dq
@@ -323,6 +329,7 @@ void backward_task(const Task& t, const Shape& z, const Bf16* q, const Bf16* k, 
     }
   write_bf16(key_sum, t.rows, d, dk + kv_at, kv_stride);
   write_bf16(value_sum, t.rows, d, dv + kv_at, kv_stride);
+  return true;
 }
 
 }  // namespace
@@ -330,33 +337,39 @@ void backward_task(const Task& t, const Shape& z, const Bf16* q, const Bf16* k, 
 extern "C" {
 
 // out (rows, heads, width) and lse (heads, rows), the base-2 logarithm of every softmax's sum.
-void attention_forward(const Bf16* q, const Bf16* k, const Bf16* v, const int64_t* starts,
+// Returns 0, or 1 where memory was short and the results are not to be used.
+int attention_forward(const Bf16* q, const Bf16* k, const Bf16* v, const int64_t* starts,
                        long documents, long rows, long heads, long kv_heads, long width,
                        float scale, int causal, int threads, Bf16* out, float* lse) {
   const Shape shape{heads, kv_heads, width, causal != 0};
   const std::vector<Task> tasks = tasks_of(starts, documents, kv_heads);
-#pragma omp parallel num_threads(threads)
+  int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
   {
     Arena arena;
 #pragma omp for schedule(dynamic, 1)
     for (size_t i = 0; i < tasks.size(); i++)
-      forward_task(tasks[i], shape, q, k, v, out, lse, rows, scale, arena);
+      failed |= !forward_task(tasks[i], shape, q, k, v, out, lse, rows, scale, arena);
   }
+  return failed;
 }
 
-// dq, dk, dv from the gradient of out; every element is written.
-void attention_backward(const Bf16* q, const Bf16* k, const Bf16* v, const Bf16* out,
+// dq, dk, dv from the gradient of out; every element is written. Returns as the forward pass does.
+int attention_backward(const Bf16* q, const Bf16* k, const Bf16* v, const Bf16* out,
                         const Bf16* grad, const float* lse, const int64_t* starts, long documents,
                         long rows, long heads, long kv_heads, long width, float scale, int causal,
                         int threads, Bf16* dq, Bf16* dk, Bf16* dv) {
   const Shape shape{heads, kv_heads, width, causal != 0};
   const std::vector<Task> tasks = tasks_of(starts, documents, kv_heads);
-#pragma omp parallel num_threads(threads)
+  int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
   {
     Arena arena;
 #pragma omp for schedule(dynamic, 1)
     for (size_t i = 0; i < tasks.size(); i++)
-      backward_task(tasks[i], shape, q, k, v, out, grad, lse, dq, dk, dv, rows, scale, arena);
+      failed |=
+          !backward_task(tasks[i], shape, q, k, v, out, grad, lse, dq, dk, dv, rows, scale, arena);
   }
+  return failed;
 }
 }

@@ -120,9 +120,9 @@ def _attention(
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[1], q.shape[0], dtype=torch.float32)
     inputs = (_pointer(q), _pointer(k), _pointer(v))
-    kernel.attention_forward(
-        *inputs, *_sizes(q, k, starts, scale, causal), _pointer(out), _pointer(lse)
-    )
+    sizes = _sizes(q, k, starts, scale, causal)
+    if kernel.attention_forward(*inputs, *sizes, _pointer(out), _pointer(lse)):
+        raise MemoryError("attention: not enough memory for its scratch")
     return out, lse
 
 
@@ -153,7 +153,8 @@ def _attention_backward(
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     inputs = (_pointer(x) for x in (q, k, v, out, grad, lse))
     outputs = (_pointer(x) for x in (dq, dk, dv))
-    kernel.attention_backward(*inputs, *_sizes(q, k, starts, scale, causal), *outputs)
+    if kernel.attention_backward(*inputs, *_sizes(q, k, starts, scale, causal), *outputs):
+        raise MemoryError("attention: not enough memory for its scratch")
     return dq, dk, dv
 
 

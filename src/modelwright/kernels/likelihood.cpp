@@ -71,17 +71,23 @@ double row_of(Bf16* z, long size, long target, float cap, float* e, float* t) {
 extern "C" {
 
 // The summed loss; logits (rows, size) become its gradient. Rows are summed in a fixed order, so
-// the result does not depend on the threads.
+// the result does not depend on the threads. -1e300 where memory was short.
 double likelihood(Bf16* logits, const int64_t* targets, long rows, long size, float cap,
                   int threads) {
   double* losses = static_cast<double*>(std::malloc(rows * sizeof(double)));
-#pragma omp parallel num_threads(threads)
+  int failed = losses == nullptr;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
   {
     float* scratch = static_cast<float*>(std::malloc(2 * size * sizeof(float)));
+    failed |= scratch == nullptr;
 #pragma omp for schedule(static)
     for (long i = 0; i < rows; i++)
-      losses[i] = row_of(logits + i * size, size, targets[i], cap, scratch, scratch + size);
+      if (!failed) losses[i] = row_of(logits + i * size, size, targets[i], cap, scratch, scratch + size);
     std::free(scratch);
+  }
+  if (failed) {
+    std::free(losses);
+    return -1e300;
   }
   double total = 0;
   for (long i = 0; i < rows; i++) total += losses[i];

@@ -34,6 +34,8 @@ def likelihood_(logits: Tensor, targets: Tensor, cap: float) -> float:
         ctypes.c_float(cap),
         ctypes.c_int(torch.get_num_threads()),
     )
+    if total <= -1e300:
+        raise MemoryError("likelihood: not enough memory for its scratch")
     return total
 
 
