@@ -16,7 +16,7 @@ def rows(quick: bool) -> list[Row]:
     """Ours against HF Trainer with dynamic padding: one pass over the same reviews."""
     if importlib.util.find_spec("modelwright.models.encoder") is None:
         raise MachineError("there is no model family encoder yet")
-    reviews = ("--documents", 64 if quick else 320)
+    reviews = ("--documents", 160 if quick else 320)
     contenders = {
         "ours": script("ours_encoder", *reviews),
         "HF": script("peers.hf_trainer", "classify", *reviews),
