@@ -31,6 +31,8 @@ class SGD(torch.optim.SGD):
         """``step``, bit for bit, and the gradients dropped; no hooks are called."""
         for group in self.param_groups:
             pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
+            if not pairs:  # the kernel wants at least one
+                continue
             torch._fused_sgd_(
                 [p for p, _ in pairs],
                 [g for _, g in pairs],
