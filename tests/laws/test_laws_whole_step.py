@@ -16,7 +16,7 @@ from tests.trainings import Setting
 
 # What the compiler itself warns of (deprecated calls inside PyTorch) is none of our business.
 pytestmark = [
-    pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="no C++ compiler here"),
+    pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="nothing can be compiled here"),
     pytest.mark.filterwarnings("ignore"),
 ]
 

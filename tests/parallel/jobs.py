@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ class Job:
         self.log = folder / f"log-{time.monotonic_ns()}.txt"
         line = [sys.executable, "-m", "modelwright", "train", *arguments]
         if processes > 1:
-            start = f"{sys.executable} -m torch.distributed.run --standalone"
+            start = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone"
             start += f" --nproc-per-node {processes} --max-restarts {restarts}"
             line += ["--launch", start]
         with self.log.open("w") as log:

@@ -24,7 +24,7 @@ def test_the_exact_line_is_said_and_run(tmp_path: Path) -> None:
     show = tmp_path / "show.py"
     show.write_text("import json, sys; print(json.dumps(sys.argv[1:]))")
     name = str(recipe(tmp_path, "a", steps=5))
-    launcher = f"{sys.executable} {show} --nproc-per-node 4"
+    launcher = f"{shlex.quote(sys.executable)} {shlex.quote(str(show))} --nproc-per-node 4"
     done = command("train", name, "train.steps=3", "--launch", launcher, cwd=tmp_path)
     said, ran = done.stdout.splitlines()
     assert shlex.split(said)[2:] == yaml.safe_load(ran)

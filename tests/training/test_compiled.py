@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 VOCABULARY = 50
 # What the compiler itself warns of (deprecated calls inside PyTorch) is none of our business.
 pytestmark = [
-    pytest.mark.skipif(not can_compile(CPU), reason="no C++ compiler here"),
+    pytest.mark.skipif(not can_compile(CPU), reason="nothing can be compiled here"),
     pytest.mark.filterwarnings("ignore"),
 ]
 

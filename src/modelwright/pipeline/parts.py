@@ -12,7 +12,7 @@ from torch import nn
 
 from modelwright import runtime
 from modelwright.data.shards import open_shard
-from modelwright.errors import ModelwrightError
+from modelwright.errors import MachineError, ModelwrightError
 from modelwright.models import decoder
 from modelwright.models.model import ModelConfig, from_dict
 from modelwright.objectives import make_objective
@@ -20,7 +20,7 @@ from modelwright.pipeline.prepare import Say, longest, prepared_codec
 from modelwright.recipe import Stage
 from modelwright.run import Run
 from modelwright.tasks.task import make_task
-from modelwright.training.compiled import WholeStep, compile_regions
+from modelwright.training.compiled import WholeStep, compile_regions, no_compiler
 from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
 from modelwright.training.guard import Guard
 from modelwright.training.optimizers import Optimizers, build_optimizers
@@ -117,6 +117,10 @@ class Parts:
             self.model.to(self.device)  # first: an optimiser's state lies where its parameters are
             if isinstance(self.model, decoder.Decoder):
                 self.model.recompute = bool(self.values.get("recompute"))
+            if self.values["compile"] and (why := no_compiler(self.device)):
+                raise MachineError(
+                    f"{self.name}.compile: {why}; leave the field out, or set it to false"
+                )
             if self.values["compile"] and self.config.compiles:
                 compile_regions(self.model, lengths_vary=not self.task.stream)
             self.held = place(

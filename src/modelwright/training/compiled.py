@@ -34,8 +34,24 @@ WIDE, WIDE_ACTIVATIONS = 512, 0.85
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether this machine has what the compiler needs: on a CPU, a C++ compiler."""
-    return device.type != "cpu" or bool(shutil.which("g++") or shutil.which("clang++"))
+    """Whether this machine has what the compiler needs; see ``no_compiler``."""
+    return not no_compiler(device)
+
+
+def no_compiler(device: torch.device) -> str:
+    """Why nothing can be compiled here; empty where it can.
+
+    On a CPU it takes a C++ compiler, and PyTorch in a path without spaces: it hands its own
+    library folder to the linker unquoted (seen with torch 2.13).
+    """
+    if device.type != "cpu":
+        return ""
+    if not (shutil.which("g++") or shutil.which("clang++")):
+        return "there is no C++ compiler (g++ or clang++)"
+    place = Path(torch.__file__).parent
+    if any(c.isspace() for c in str(place)):
+        return f"PyTorch cannot link from a path with spaces ({place})"
+    return ""
 
 
 def compile_regions(model: nn.Module, *, lengths_vary: bool) -> bool:
