@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -212,7 +213,7 @@ def test_serve_answers_until_it_is_stopped(folder: Path) -> None:
 
 def test_the_reader_of_the_output_may_leave(folder: Path) -> None:
     reader = ["show", "quickstart"]
-    line = f"{sys.executable} -m modelwright {' '.join(reader)} | head -n 1"
+    line = f"{shlex.quote(sys.executable)} -m modelwright {' '.join(reader)} | head -n 1"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {line}"],
         cwd=folder, env=environment(), capture_output=True, text=True, check=False,
