@@ -38,11 +38,11 @@ def test_killed_restarted_and_equal_bit_for_bit(folder: Path) -> None:
 
 
 def test_stopped_is_named_with_stacks_in_time(folder: Path) -> None:
-    name = str(recipe(folder, "stopped", steps=5000, timeout=4))
+    name = str(recipe(folder, "stopped", steps=5000, timeout=8))
     out = folder / "stopped"
     with job(folder, 2, name, "--out", out.name) as struck:
         pid = struck.strike(out, 3, 1, signal.SIGSTOP)
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 90
         while "gives no sign of life" not in struck.said:
             assert time.monotonic() < give_up, struck.said
             time.sleep(0.05)
