@@ -129,8 +129,10 @@ def test_the_split_of_the_characters_is_the_one_compared_on() -> None:
 @pytest.mark.parametrize("target", ["1.885", "1.60", "1.50"])
 def test_the_recipe_of_every_target_has_fields_that_exist(target: str) -> None:
     settings = yaml.safe_load((HERE / "shakespeare.yaml").read_text(encoding="utf-8"))[target]
-    decoder.Config(vocabulary=65, **settings["model"])
-    Stage(task="documents", **settings["train"])
+    config = decoder.Config(vocabulary=65, **settings["model"])
+    stage = Stage(task="documents", **settings["train"])
+    assert settings["model"].items() <= vars(config).items()
+    assert settings["train"].items() <= stage.model_dump().items()
 
 
 def test_our_script_prints_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,4 +231,5 @@ def test_the_peers_move_none_of_our_pins() -> None:
 
 def test_a_peer_starts_without_paying_for_us() -> None:
     code = "import benchmarks.training.data, sys; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=False)
+    assert done.returncode == 0  # 1: torch was loaded

@@ -107,6 +107,31 @@ def test_without_the_kernel_it_is_the_same_function(causal: bool) -> None:
         torch.testing.assert_close(a[10:], b)
 
 
+@needs_kernel
+@pytest.mark.parametrize("starts", [[0, 9], [1, 8], [0, 5, 3, 8], [0, 8, 8, 7]])
+def test_bounds_beside_the_rows_are_refused(starts: list[int]) -> None:
+    q, k, v, _ = inputs([8], 2, 2, 16)
+    with pytest.raises(ValueError, match="starts do not rise from 0 to 8"):
+        packed_attention(q, k, v, torch.tensor(starts), 1.0)
+
+
+@needs_kernel
+def test_another_type_or_shape_is_refused() -> None:
+    q, k, v, _ = inputs([8], 2, 2, 16)
+    for keys, values in ((k.float(), v), (k[:7], v[:7]), (k, v[:, :1])):
+        with pytest.raises(ValueError, match="do not go together"):
+            packed_attention(q, keys, values, bounds([8]), 1.0)
+
+
+@needs_kernel
+@pytest.mark.parametrize("target", [-1, 5])
+def test_a_target_beside_the_vocabulary_is_refused(target: int) -> None:
+    from modelwright.kernels.likelihood import likelihood_
+
+    with pytest.raises(IndexError, match=r"not in 0\.\.4"):
+        likelihood_(torch.zeros(2, 5, dtype=torch.bfloat16), torch.tensor([0, target]), 0.0)
+
+
 def test_kernels_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     from modelwright.kernels.build import library
 

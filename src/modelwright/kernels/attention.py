@@ -110,12 +110,25 @@ def _sizes(q: Tensor, k: Tensor, starts: Tensor, scale: float, causal: bool) -> 
     )
 
 
+def _check(q: Tensor, k: Tensor, v: Tensor, starts: Tensor) -> None:
+    """Refuse what would make the kernel read or write beside its tensors."""
+    rows, bounds = q.shape[0], starts.tolist()
+    alike = k.shape == v.shape and k.shape[0] == rows and k.shape[2] == q.shape[2]
+    if not alike or q.shape[1] % k.shape[1] or {q.dtype, k.dtype, v.dtype} != {torch.bfloat16}:
+        raise ValueError(f"attention: q {q.shape}, k {k.shape} and v {v.shape} do not go together")
+    rising = all(a <= b for a, b in pairwise(bounds))
+    if starts.dtype != torch.int64 or not rising or bounds[0] != 0 or bounds[-1] != rows:
+        raise ValueError(f"attention: the documents' starts do not rise from 0 to {rows} rows")
+
+
 @torch.library.custom_op("modelwright::attention", mutates_args=())
 def _attention(
     q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float, causal: bool
 ) -> tuple[Tensor, Tensor]:
     kernel = library("attention", NEEDS)
     assert kernel is not None  # noqa: S101 - asked before by ``fits``
+    _check(q, k, v, starts)
+    starts = starts.contiguous()
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     out = torch.empty_like(q)
     lse = torch.empty(q.shape[1], q.shape[0], dtype=torch.float32)

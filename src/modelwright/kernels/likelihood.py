@@ -26,6 +26,8 @@ def likelihood_(logits: Tensor, targets: Tensor, cap: float) -> float:
     kernel = library("likelihood", NEEDS)
     assert kernel is not None  # noqa: S101 - asked before by ``fits``
     kernel.likelihood.restype = ctypes.c_double
+    if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
+        raise IndexError(f"likelihood: a target is not in 0..{logits.shape[1] - 1}")
     total: float = kernel.likelihood(
         ctypes.c_void_p(logits.data_ptr()),
         ctypes.c_void_p(targets.data_ptr()),
