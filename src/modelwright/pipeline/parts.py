@@ -13,7 +13,6 @@ from torch import nn
 from modelwright import runtime
 from modelwright.data.shards import open_shard
 from modelwright.errors import MachineError, ModelwrightError
-from modelwright.models import decoder
 from modelwright.models.model import ModelConfig, from_dict
 from modelwright.objectives import make_objective
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
@@ -115,8 +114,13 @@ class Parts:
         """The model as the processes hold it, made once."""
         if self.held is None or self.held.model is not self.model:
             self.model.to(self.device)  # first: an optimiser's state lies where its parameters are
-            if isinstance(self.model, decoder.Decoder):
-                self.model.recompute = bool(self.values.get("recompute"))
+            if self.values.get("recompute"):
+                if not hasattr(self.model, "recompute"):
+                    raise ModelwrightError(
+                        f"{self.name}.recompute: a {self.config.family} does not compute its "
+                        "activations again; leave the field out"
+                    )
+                setattr(self.model, "recompute", True)  # noqa: B010 - not every module has it
             if self.values["compile"] and (why := no_compiler(self.device)):
                 raise MachineError(
                     f"{self.name}.compile: {why}; leave the field out, or set it to false"
