@@ -37,6 +37,7 @@ FOLDER = Path(__file__).resolve().parent
 HEADINGS = ("question", "ours", "peer", "ratio", "bar", "holds")
 LIBRARIES = ("modelwright", "torch", "numpy", "tokenizers", "safetensors")
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+ONLY = "MODELWRIGHT_BENCH_PARTS"  # parts of a benchmark to measure, divided by commas; unset: all
 
 
 @dataclass(frozen=True)
@@ -125,22 +126,41 @@ def _cell(value: float | str) -> str:
 
 
 def write(name: str, quick: bool, rows: Sequence[Row], requirements: Path | None) -> Path:
-    """Keep the result, with all one needs to judge or repeat it, in ``results/NAME.json``."""
+    """Keep the result, with all one needs to judge or repeat it, in ``results/NAME.json``.
+
+    Where only some parts were measured, what is there of the others stays, each row with the
+    date and the commit that it was measured at.
+    """
+    path = FOLDER / "results" / f"{name}.json"
+    date, commit = datetime.now(UTC).isoformat(timespec="seconds"), _commit()
+    kept = [
+        {**{k: _plain(v) for k, v in asdict(row).items()}, "date": date, "commit": commit}
+        for row in rows
+    ]
+    if ONLY in os.environ and path.exists():
+        former = json.loads(path.read_text(encoding="utf-8"))
+        fresh = {_asked(row) for row in kept}
+        if former["quick"] == quick:
+            kept = [row for row in former["rows"] if _asked(row) not in fresh] + kept
     result = {
         "name": name,
         "quick": quick,
         "command": f"make bench NAME={name}" + (" QUICK=1" if quick else ""),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "date": date,
+        "commit": commit,
         "machine": _machine(),
         "versions": _versions(requirements),
-        "holds": all(row.holds for row in rows),
-        "rows": [{k: _plain(v) for k, v in asdict(row).items()} for row in rows],
+        "holds": all(row["holds"] for row in kept),
+        "rows": kept,
     }
-    path = FOLDER / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def _asked(row: dict[str, Any]) -> str:
+    """The question without what it says of the answer, after a semicolon."""
+    return str(row["question"]).partition(";")[0]
 
 
 def _plain(value: Any) -> Any:

@@ -19,18 +19,20 @@ def rows(quick: bool) -> list[Row]:
     data.folder("mnist")  # asked first: an absent data set is the user's matter, not a process's
     epochs = ("--epochs", 2 if quick else 5)
     contenders = {
-        "ours": script("ours", "mnist", *epochs),
+        "ours, as written": script("ours", "mnist", *epochs),
+        "ours, compiled": script("ours", "mnist", "--compile", *epochs),
         "resident tensors, fused SGD": script("peers.mnist_loops", "resident", *epochs),
         "DataLoader, a transform a sample": script("peers.mnist_loops", "loader", *epochs),
         "Keras fit": script("peers.keras_fit", "mnist", *epochs),
     }
     results = in_turns(contenders, 1 if quick else 5)
-    ours = rate(results["ours"])
+    best = max(("ours, as written", "ours, compiled"), key=lambda name: rate(results[name]))
+    ours = rate(results[best])  # as for the peers, the better setting
     found = [
         at_least(f"MNIST: samples/s against {peer}", ours, rate(results[peer]), bar)
         for peer, bar in BARS.items()
     ]
-    accuracy = median(results["ours"], "accuracy")
+    accuracy = median(results[best], "accuracy")
     peer = max(median(results[name], "accuracy") for name in BARS)
     return [
         *found,

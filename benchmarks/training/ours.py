@@ -30,6 +30,7 @@ from modelwright.data.codecs import text, vectors
 from modelwright.models import decoder, mlp
 from modelwright.models.model import ModelConfig
 from modelwright.objectives import classification, next_token
+from modelwright.training import thread_count
 from modelwright.training.compiled import WholeStep, can_compile, compile_regions, uncompiled
 from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
 from modelwright.training.optimizers import build_optimizers
@@ -207,7 +208,6 @@ def mean_loss(trainer: Trainer, batches: Any) -> float:
 def mnist(arguments: argparse.Namespace) -> None:
     """Samples a second and test accuracy of the perceptron."""
     clock, images = Clock(), data.mnist()
-    torch.manual_seed(arguments.seed)
     x, y = images["x_train"], images["y_train"]
     labels = [str(i) for i in range(10)]
     scale = (np.float32(x.mean()), np.float32(x.std()))
@@ -216,24 +216,31 @@ def mnist(arguments: argparse.Namespace) -> None:
     features, *hidden, classes = MNIST_WIDTHS
     config = mlp.Config(features=features, classes=classes, hidden=tuple(hidden))
     per_epoch = len(x) // MNIST_BATCH
-    trainer = build_trainer(
-        config.build(),
-        classification.Objective(codec),
-        Shuffled(columns, MNIST_BATCH, seed=arguments.seed),
-        {
-            "optimizer": "sgd",
-            "learning_rate": MNIST_RATE,
-            "momentum": MNIST_MOMENTUM,
-            "clip": 0.0,
-            "precision": "float32",
-            "steps": arguments.epochs * per_epoch,
-        },
-        arguments.seed,
-    )
+    settings = {
+        "optimizer": "sgd",
+        "learning_rate": MNIST_RATE,
+        "momentum": MNIST_MOMENTUM,
+        "clip": 0.0,
+        "precision": "float32",
+        "steps": arguments.epochs * per_epoch,
+    }
+
+    def fresh() -> Trainer:
+        torch.manual_seed(arguments.seed)
+        objective = classification.Objective(codec)
+        examples = Shuffled(columns, MNIST_BATCH, seed=arguments.seed)
+        return build_trainer(config.build(), objective, examples, settings, arguments.seed)
+
+    threads = 1  # code is compiled for a number of threads: small operators want one
+    if not arguments.compile:
+        scratch = fresh()
+        tried = thread_count.candidates(runtime.cores())
+        threads, _ = thread_count.chosen(thread_count.measured(lambda: scratch.step(0), tried))
+    trainer = fresh()
     if arguments.compile:
         trainer.whole = WholeStep(trainer.model, trainer.objective, trainer.clip, trainer.precision)
     clock.stamp()
-    with runtime.threads(1):
+    with runtime.threads(threads):
         trainer.run(0, Stamps(clock))
     trainer.model.eval()
     test = codec.tensors({"features": images["x_test"], "label": images["y_test"]})

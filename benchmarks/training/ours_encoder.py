@@ -64,7 +64,7 @@ def main() -> None:
     def reviews(count: int, seed: int) -> list[tuple[data.Tokens, int]]:
         return data.reviews(CLASSIFIER.vocabulary, CLASSIFIER.context, count, seed)
 
-    over(reviews(2 * CLASSIFIER.batch, 99), 0.0).run(0, Stamps(Clock()))
+    over(reviews(4 * CLASSIFIER.batch, 99), 0.0).run(0, Stamps(Clock()))
     chosen = reviews(arguments.documents, seed)
     trainer = over(chosen, 5e-4)
     clock.stamp()

@@ -18,6 +18,7 @@ from benchmarks.training.shapes import SHAPES
 
 FLOPS_BAR = 0.75  # of the matrix-product ceiling, at L
 MEMORY_BAR = 0.6  # of HF Trainer's, at L
+STEPS = {"S": 15, "L": 8}  # of each of five rounds, after five to warm up
 # nanochat's optimiser is a part of it and is Muon: it is compared with ours with Muon.
 PEERS = {
     "nanoGPT (bf16, compiled)": ("ours", {"S": 1.25, "L": 1.15}),
@@ -47,7 +48,7 @@ def rows(quick: bool) -> list[Row]:
     found: list[Row] = []
     for shape in ("S", "L"):
         before = product_peak(quick)
-        results = in_turns(contenders(shape, 5 if quick else 30), 1 if quick else 5)
+        results = in_turns(contenders(shape, 5 if quick else STEPS[shape]), 1 if quick else 5)
         ceiling = (before + product_peak(quick)) / 2
         found += shape_rows(shape, results, ceiling)
     return found

@@ -6,6 +6,7 @@ order of additions. What is not enough even for one row is said with the bytes t
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import resource
 from collections.abc import Callable
@@ -23,6 +24,8 @@ Result = TypeVar("Result")
 # The CPU allocator of torch raises a plain RuntimeError; its words are all there is to know it by.
 _WORDS = ("DefaultCPUAllocator", "can't allocate memory", "out of memory", "bad_alloc")
 
+_C = ctypes.CDLL(None)
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory was short, on a GPU, in torch's CPU part or in Python."""
@@ -32,8 +35,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release() -> None:
-    """Give back what is no longer used: cycles that hold tensors, and the GPU's cached blocks."""
+    """Give back what is no longer used: cycles that hold tensors, free pages, the GPU's blocks."""
     gc.collect()
+    if hasattr(_C, "malloc_trim"):  # glibc keeps free pages between used ones
+        _C.malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
