@@ -25,7 +25,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from modelwright import objectives, recipe, runtime
-from modelwright.data import codecs
+from modelwright.data import augment, codecs
+from modelwright.data.augment.batches import COLUMNS
+from modelwright.data.augment.rows import MODALITIES
 from modelwright.data.sources import DATA_SETS
 from modelwright.models.model import config_class, families
 from modelwright.tasks.task import names as task_names
@@ -189,10 +191,24 @@ def reference() -> str:
         made = importlib.import_module(f"modelwright.data.codecs.{name}")
         rows.append((f"`{name}`", first_line(made.Codec), options(made.Codec.fit)))
     part("Codecs", ("codec", "what it learns from the train split", "keys of `codec`"), rows)
+    rows = []
+    for name in augment.names():
+        cls = augment.transform_class(name)
+        use = "corpus" if cls.kind in MODALITIES else ""
+        use = ", ".join(filter(None, [use, "train" if _in_training(cls.kind) else ""]))
+        rows.append((f"`{name}`", first_line(cls), f"{cls.kind}: {use}", options(cls)))
+    lead = (
+        "Lines of `train.augment`, and of `augment` in a corpus: [augmentation](augmentation.md)."
+    )
+    part("Augmentation", ("transform", "what it does", "of, where", "settings"), rows, lead)
     for family in families():
         lead = first_line(config_class(family))
         part(f"`model.family: {family}`", ("key", "when left out"), model_rows(family), lead)
     return "\n".join(lines)
+
+
+def _in_training(kind: str) -> bool:
+    return any(kind in kinds for _, kinds in COLUMNS.values())
 
 
 def _listed(names: typing.Iterable[str]) -> str:

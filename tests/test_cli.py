@@ -21,7 +21,7 @@ from tests.programs import command, environment, the_line, write_corpus
 
 VERBS = (
     *("run", "prepare", "train", "tune", "show", "rates", "crossval", "search", "plan"),
-    *("evaluate", "ask", "serve", "runs", "check"),
+    *("evaluate", "ask", "serve", "runs", "check", "label"),
 )
 TINY = ("run", "tiny.yaml", "train.steps=6", "tune.steps=4")
 

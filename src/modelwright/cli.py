@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from modelwright import data_commands, label_commands
 from modelwright.errors import (
     EXIT_MACHINE,
     EXIT_OK,
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A user's mistake is one line, no traceback."""
     try:
         options = _parse(arguments)
-        with _terminable() if options.work is _serve else signals.listening():
+        with _terminable() if "terminable" in options else signals.listening():
             code: int = options.work(options)
             signals.check()
         return code
@@ -113,6 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_stages(commands)
     _add_studies(commands)
     _add_use(commands)
+    data_commands.add_data(commands)
+    label_commands.add_command(commands)
     return parser
 
 
@@ -208,7 +211,7 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     serve.add_argument(
         "--api-key", help="required of clients (or MODELWRIGHT_API_KEY, which `ps` does not show)"
     )
-    serve.set_defaults(work=_serve)
+    serve.set_defaults(work=_serve, terminable=True)
 
     runs = commands.add_parser("runs", help="list runs, or compare some")
     runs.add_argument("runs", nargs="*", type=Path, help="two or more to compare")

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from modelwright.data.augment.batches import check as check_augment
 from modelwright.data.codecs import codec_options
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.models.model import checked_fields, config_class
@@ -100,6 +101,11 @@ class Stage(Section):
     epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
     batch: int | None = Field(None, gt=0, description="examples (or windows of text) a step")
     accumulate: int = Field(1, gt=0, description="micro-batches a step; the batch is divided")
+    augment: list[str | dict[str, Any]] | None = Field(
+        None,
+        description="transforms of the training batches, in order, such as "
+        "`[{crop: {padding: 4}}, flip]`; see Augmentation",
+    )
     optimizer: (
         Literal["sgd", "adam", "adamw", "muon", "adafactor", "lion", "schedule_free"] | None
     ) = Field(None, description="how gradients move the parameters")
@@ -147,8 +153,10 @@ class Stage(Section):
     watchdog: float = Field(
         300, ge=0, description="seconds without any progress until it is ended with stacks (0: off)"
     )
-    precision: Literal["float32", "bfloat16"] | None = Field(
-        None, description="of matrix products; parameters stay float32"
+    precision: Literal["float32", "bfloat16", "float16"] | None = Field(
+        None,
+        description="of matrix products; parameters stay float32. float16 is for GPUs without "
+        "bfloat16, its loss is scaled",
     )
     compile: bool | None = Field(
         None, description="compile the model's blocks; left out: when it pays within the budget"
@@ -184,6 +192,12 @@ class Stage(Section):
     def _sound(self) -> Stage:
         task = make_task(self.task, self.options)
         objective_options(self.objective or task.objective, self.objective_options)
+        mixes = any(t.kind == "mix" for t in check_augment(self.augment or (), task.codec))
+        if mixes and (learned := self.objective or task.objective) != "classification":
+            raise ValueError(
+                f"augment: mixup and cutmix give a row two labels, and the objective {learned!r} "
+                "takes none of them; leave them out"
+            )
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
         if self.batch is not None and self.batch % self.accumulate:

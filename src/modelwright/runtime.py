@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import platform
@@ -16,7 +15,9 @@ from pathlib import Path
 
 import torch
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from modelwright.processor import cpu_name
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -47,27 +48,6 @@ def cores() -> int:
     allowed = len(os.sched_getaffinity(0)) if able else os.cpu_count() or 1
     named = os.environ.get("OMP_NUM_THREADS", "")
     return min(allowed, int(named)) if named.isdecimal() and int(named) else allowed
-
-
-def cpu_name() -> str:
-    """The processor's own name."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-@functools.cache
-def cpu_flags() -> frozenset[str]:
-    """The processor's instruction sets, by the names Linux gives them; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
-            if line.startswith("flags"):
-                return frozenset(line.partition(":")[2].split())
-    return frozenset()
 
 
 def memory_gib() -> float:
@@ -124,14 +104,20 @@ def measure_machine() -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         device=torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
-        matmul_gflops={p: round(matmul_gflops(p), 1) for p in PRECISIONS},
+        matmul_gflops={p: round(matmul_gflops(p), 1) for p in precisions()},
     )
 
 
+def precisions() -> list[str]:
+    """What this machine computes in; a CPU takes hundreds of times longer for float16."""
+    return [p for p in PRECISIONS if p != "float16" or device().type != "cpu"]
+
+
 def faster_precision(machine: Machine) -> str:
-    """bfloat16 where its products run at least 1.3 times as fast as float32's."""
+    """bfloat16 where its products run at least 1.3 times as fast as float32's; else float16 so."""
     speed = machine.matmul_gflops
-    return "bfloat16" if speed["bfloat16"] >= 1.3 * speed["float32"] else "float32"
+    faster = (p for p in ("bfloat16", "float16") if speed.get(p, 0) >= 1.3 * speed["float32"])
+    return next(faster, "float32")
 
 
 def derived_seed(*parts: object) -> int:

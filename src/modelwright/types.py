@@ -157,6 +157,17 @@ def take(columns: Columns, rows: Array) -> Columns:
     return chosen
 
 
+def join(parts: Sequence[Columns]) -> Columns:
+    """The rows of several columns of the same names, one after another."""
+    joined: dict[str, Column] = {}
+    for name in parts[0]:
+        found = [part[name] for part in parts]
+        ragged = [c[i] for c in found if isinstance(c, Ragged) for i in range(len(c))]
+        plain = [c for c in found if not isinstance(c, Ragged)]
+        joined[name] = Ragged.of(ragged) if ragged else np.concatenate(plain)
+    return joined
+
+
 def ragged_column(columns: Columns, name: str) -> Ragged:
     """The column ``name``, which must be a ragged one."""
     column = columns[name]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from modelwright.data.dedup import (
-    _BLOCK,
     NearIndex,
     content_key,
     drop_duplicates,
@@ -17,6 +16,7 @@ from modelwright.data.dedup import (
 )
 from modelwright.data.stdlib import stdlib_rows
 from modelwright.errors import ModelwrightError
+from modelwright.kernels.shingles import _BLOCK
 
 WORDS = [f"word{i}" for i in range(5000)]
 

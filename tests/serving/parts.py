@@ -12,7 +12,8 @@ import uvicorn
 from modelwright.data.codecs.text import Codec
 from modelwright.models.decoder import Config, Decoder
 from modelwright.serving.engine import Engine
-from modelwright.serving.server import _listen, build_app
+from modelwright.serving.hosting import listen
+from modelwright.serving.server import build_app
 
 
 def random_decoder(codec: Codec, *, seed: int = 0, **fields) -> Decoder:
@@ -85,7 +86,7 @@ class running:  # noqa: N801 - reads as a statement: with running(engine) as ser
     def __init__(self, engine: Engine, api_key: str | None = None) -> None:
         self.engine = engine
         app = build_app(engine, model_name="tiny", api_key=api_key)
-        self.socket = _listen("127.0.0.1", 0)
+        self.socket = listen("127.0.0.1", 0)
         config = uvicorn.Config(
             app, http="h11", ws="none", lifespan="on", log_level="error", access_log=False,
             timeout_graceful_shutdown=5,

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.serving.engine import Engine
+from modelwright.serving.hosting import listen
 from modelwright.serving.openai import MAX_BODY_BYTES
-from modelwright.serving.server import _listen, build_app, serve
+from modelwright.serving.server import build_app, serve
 from tests.serving.parts import SlowModel, running, wait_for
 
 CHAT = "/v1/chat/completions"
@@ -367,7 +368,7 @@ def test_a_signal_lets_answers_finish_and_ends_cleanly(number, request):
 
 
 def test_tokens_are_sent_without_delay():
-    with _listen("127.0.0.1", 0) as listener:
+    with listen("127.0.0.1", 0) as listener:
         assert listener.proto == socket.IPPROTO_TCP  # else asyncio leaves Nagle's delay on
 
 

@@ -13,9 +13,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from modelwright.data.waterfall import Dropped, drop
-from modelwright.types import Row
+
+if TYPE_CHECKING:  # types loads torch, which a worker that only cleans need not have
+    from modelwright.types import Row
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")  # all but tab, newline
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -60,17 +63,18 @@ class CleanRules:
     min_table_lines: int = 40
 
 
-def repair(text: str) -> str:
+def repair(text: str, form: Literal["NFC", "NFKC"] = "NFC") -> str:
     """The text in a normal form; applying it twice changes nothing more.
 
     Line ends become a newline; control characters (NUL and byte order marks among them, tab and
-    newline excepted) and lone surrogates go; Unicode is composed (NFC); white space at the ends
-    of lines and blank lines around the text go.
+    newline excepted) and lone surrogates go; Unicode is composed (NFC, or NFKC, which also writes
+    compatible characters such as ligatures in one way); white space at the ends of lines and
+    blank lines around the text go.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")
     if _SURROGATE.search(text):
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore")
-    text = unicodedata.normalize("NFC", _CONTROL.sub("", text))
+    text = unicodedata.normalize(form, _CONTROL.sub("", text))
     text = "\n".join(map(str.rstrip, text.split("\n"))).strip("\n")
     return text + "\n" if text else ""
 

@@ -9,8 +9,6 @@ duplicate of a row that stays: likeness is not transitive, so chains are never f
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,19 +19,14 @@ from numpy.typing import NDArray
 
 from modelwright.data.waterfall import Dropped, drop
 from modelwright.errors import ModelwrightError
+from modelwright.kernels import shingles as kernel
+from modelwright.kernels.shingles import SHINGLE_WORDS, Hashes, band_keys
 from modelwright.types import Row
 
 NEAR = 0.8  # Jaccard similarity from which two texts count as the same
-SHINGLE_WORDS = 5
 BANDS = 25
 BAND_ROWS = 5  # P(candidate) = 1 - (1 - s^5)^25: 0.9999 at s = 0.8, 0.55 at 0.5
 _SLACK = 0.16  # four standard deviations of the similarity that 125 minima estimate, at 0.8
-_BLOCK = 1 << 15  # shingles hashed at a time: the block stays in the second-level cache
-
-_IDEOGRAPHS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = re.compile(f"[{_IDEOGRAPHS}]|[^\\W{_IDEOGRAPHS}]+")  # an ideograph is a word of its own
-
-Hashes = NDArray[np.uint64]
 
 
 def content_key(row: Row, ignore: Sequence[str] = ("id", "group", "split")) -> bytes:
@@ -45,7 +38,7 @@ def content_key(row: Row, ignore: Sequence[str] = ("id", "group", "split")) -> b
     digest = hashlib.blake2b(digest_size=16)
     text = row.get("text")
     if isinstance(text, str):
-        plain = " ".join(unicodedata.normalize("NFC", text).split())
+        plain = " ".join(kernel.composed(text).split())
         digest.update(plain.encode("utf-8", "surrogatepass"))
         return digest.digest()
     for name in sorted(row):
@@ -78,16 +71,8 @@ class Shingles:
     def jaccard(self, i: int, j: int) -> float:
         """True Jaccard similarity of texts i and j, 0..1."""
         a, b = self[i], self[j]
-        either = len(distinct(np.concatenate([a, b])))
-        return (len(a) + len(b) - either) / either
-
-
-class _Vocabulary(dict[str, int]):
-    """Numbers words in the order they are met."""
-
-    def __missing__(self, word: str) -> int:
-        self[word] = number = len(self)
-        return number
+        both = kernel.common(a, b)
+        return both / (len(a) + len(b) - both)
 
 
 def shingles(texts: Iterable[str], words: int = SHINGLE_WORDS, *, whole: bool = True) -> Shingles:
@@ -96,48 +81,7 @@ def shingles(texts: Iterable[str], words: int = SHINGLE_WORDS, *, whole: bool = 
     A text of fewer than ``words`` words is one shingle, all it has, if ``whole``, else none. A
     text without any word is its characters'.
     """
-    vocabulary = _Vocabulary()
-    numbers: list[NDArray[np.int64]] = []
-    for text in texts:
-        found = _WORD.findall(text.lower()) or ([text] if whole else [])
-        numbers.append(np.fromiter(map(vocabulary.__getitem__, found), np.int64, len(found)))
-    table = np.frombuffer(b"".join(map(_word_hash, vocabulary)), dtype="<u8").astype(np.uint64)
-    pieces = [distinct(_ngrams(table[n], words, whole=whole)) for n in numbers]
-    lengths = np.array([len(p) for p in pieces], dtype=np.int64)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    return Shingles(np.concatenate([np.empty(0, np.uint64), *pieces]), offsets)
-
-
-def distinct(values: Hashes) -> Hashes:
-    """The sorted distinct values; by sorting, for numpy's own hashing takes three times as long."""
-    ordered = np.sort(values)
-    if len(ordered) < 2:
-        return ordered
-    new = np.ones(len(ordered), dtype=bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    return ordered[new]
-
-
-def _word_hash(word: str) -> bytes:
-    return hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
-def _ngrams(hashes: Hashes, words: int, *, whole: bool) -> Hashes:
-    size = words if len(hashes) >= words else len(hashes) if whole else 0
-    if size == 0:
-        return np.empty(0, np.uint64)
-    count = len(hashes) - size + 1
-    mixed = np.full(count, size, np.uint64)
-    for k in range(size):  # a polynomial in an odd base, modulo 2^64
-        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + hashes[k : k + count]
-    return _mix(mixed)
-
-
-def _mix(x: Hashes) -> Hashes:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014): every bit depends on every bit."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return Shingles(*kernel.sets(list(texts), words, whole=whole))
 
 
 def signatures(sets: Shingles, seed: int = 0) -> NDArray[np.uint32]:
@@ -145,22 +89,7 @@ def signatures(sets: Shingles, seed: int = 0) -> NDArray[np.uint32]:
 
     Two texts agree in a column with a probability equal to their Jaccard similarity.
     """
-    size = BANDS * BAND_ROWS
-    generator = np.random.default_rng(seed)
-    odd = generator.integers(0, 1 << 63, size, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
-    plus = generator.integers(0, 1 << 63, size, dtype=np.uint64)
-    result = np.empty((len(sets), size), np.uint32)
-    first = 0
-    while first < len(sets):
-        limit = sets.offsets[first] + _BLOCK
-        last = max(first + 1, int(np.searchsorted(sets.offsets, limit, "right")) - 1)
-        block = sets.values[sets.offsets[first] : sets.offsets[last]]
-        starts = sets.offsets[first:last] - sets.offsets[first]
-        for k in range(size):
-            hashed = ((block * odd[k] + plus[k]) >> np.uint64(32)).astype(np.uint32)
-            result[first:last, k] = np.minimum.reduceat(hashed, starts)
-        first = last
-    return result
+    return kernel.minima(sets.values, sets.offsets, BANDS * BAND_ROWS, seed=seed)
 
 
 class NearIndex:
@@ -187,9 +116,7 @@ class NearIndex:
     def _shared_bands(self) -> list[list[int]]:
         """For each text, its band keys that some other text has too."""
         rows = len(self.sets)
-        keys = np.tile(np.arange(BANDS, dtype=np.uint64), (rows, 1))
-        for k in range(BAND_ROWS):
-            keys = _mix(keys * np.uint64(0x9E3779B97F4A7C15) + self._signatures[:, k::BAND_ROWS])
+        keys = band_keys(self._signatures, BANDS)
         _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
         shared = (counts > 1)[inverse].reshape(rows, BANDS)
         numbers = inverse.reshape(rows, BANDS)
@@ -240,4 +167,8 @@ def drop_duplicates(
             index.add(i)
         else:
             dropped[row["id"]] = drop(row, "near-duplicate", texts[twin[0]]["id"], twin[1])
+    for row in rows:  # copies of a row that has left go with it, for the row that stays
+        gone = dropped.get(row["id"])
+        if gone and (further := dropped.get(gone.kept_id or "")):
+            dropped[row["id"]] = drop(row, "near-duplicate", further.kept_id, further.similarity)
     return [row for row in rows if row["id"] not in dropped], list(dropped.values())

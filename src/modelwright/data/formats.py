@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.data.archive import DAMAGED, PACKERS, gunzip, opened
+from modelwright.data.archive import DAMAGED, PACKERS, TooLarge, gunzip, opened
 from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
 from modelwright.types import Array, Row
 
@@ -74,6 +74,8 @@ def read_lines(path: Path, name: str) -> Iterator[str]:
                 offset, number = offset + len(raw), number + 1
     except DAMAGED as error:
         raise CorruptError(f"{name}: damaged file ({error}): get the file again") from error
+    except TooLarge as error:
+        raise ModelwrightError(f"{name}: {error}: a bomb, or pack it anew") from error
     except OSError as error:
         raise ModelwrightError(f"{name}: cannot be read ({error.strerror or error})") from error
 
@@ -350,7 +352,14 @@ READERS: dict[str, Reader] = {
     ".npz": arrays,
     ".parquet": parquet,
 }
-PACKED = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv")  # may be followed by .gz or .xz
+PACKED = (
+    ".txt",
+    ".md",
+    ".jsonl",
+    ".json",
+    ".csv",
+    ".tsv",
+)  # may be followed by .gz, .xz, .bz2, .zst
 FRAMES = (".npy", ".csv")
 
 

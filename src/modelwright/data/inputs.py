@@ -7,6 +7,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from modelwright.data.corpus.open import is_corpus, summary
 from modelwright.data.sources import DATA_SETS, data_set_folder, source_path
 from modelwright.data.stdlib import module_files, stdlib_root
 from modelwright.errors import ModelwrightError
@@ -29,6 +30,8 @@ def input_hashes(source: str, path: str | None = None) -> dict[str, str]:
     root = data_set_folder(source, folder) if source in DATA_SETS else source_path(source)
     if root.is_file():
         return {root.name: hash_files([root])}
+    if is_corpus(root):  # its parts are hashed already, whatever settings and engine made them
+        return {f"corpus {root.name}": summary(root)["content"]}
     files = sorted(p for p in root.rglob("*") if p.is_file())
     if not files:
         raise ModelwrightError(f"{source}: no files there; give a file or a folder with files")

@@ -2,22 +2,27 @@
 
 A ragged field is ``NAME.values.npy`` and ``NAME.offsets.npy``; a fixed one is ``NAME.npy``.
 Written to a temporary folder that takes its name when complete, so a reader never meets half.
+A folder with ``corpus.json`` holds nothing itself: it names the token shards of a corpus.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from modelwright import files
+from modelwright.data.token_shards import TokenShards
 from modelwright.errors import CorruptError
 from modelwright.types import Array, Column, Columns, Encoded, Ragged, rows_in
 
+POINTER = "corpus.json"  # {"corpus": folder, "part": of the split, "shards": checksums}
 _CHUNK = 1024  # examples joined at a time: bounds memory without many small writes
 
 
@@ -82,6 +87,8 @@ def _join(
 
 def open_shard(folder: Path) -> Columns:
     """The columns of a shard, memory-mapped and read-only."""
+    if (folder / POINTER).is_file():
+        return _corpus_columns(folder / POINTER)
     columns: dict[str, Column] = {}
     try:
         for path in sorted(folder.glob("*.npy")):
@@ -107,3 +114,24 @@ def open_shard(folder: Path) -> Columns:
             "delete this folder and run `modelwright prepare` again"
         )
     return columns
+
+
+def _corpus_columns(pointer: Path) -> Columns:
+    """``tokens`` and ``learn`` of the token shards that a file names, which must be the same."""
+    try:
+        said = json.loads(pointer.read_bytes())
+        shards = TokenShards(Path(said["corpus"]), said["part"])
+        same = shards.checksums() == said["shards"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptError(
+            f"{pointer}: cannot be read ({error}); delete it and run `modelwright prepare` again"
+        ) from error
+    if not same:
+        raise CorruptError(
+            f"{said['corpus']}: its tokens have changed since; run `modelwright prepare` again"
+        )
+    learn = cast(Array, shards.learn)  # as an array where training asks it to be one
+    return {
+        "tokens": Ragged(shards.tokens, shards.offsets),
+        "learn": Ragged(learn, shards.offsets),
+    }

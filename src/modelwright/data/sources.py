@@ -20,6 +20,7 @@ import numpy as np
 
 from modelwright.data import formats
 from modelwright.data.archive import gunzip, tar_members
+from modelwright.data.corpus.open import corpus_rows, is_corpus
 from modelwright.data.stdlib import stdlib_rows
 from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
 from modelwright.types import Array, Row
@@ -104,6 +105,8 @@ def source_path(source: str) -> Path:
 def _read_path(path: Path, source: str) -> Iterator[Row]:
     suffix = formats.format_of(path)
     if path.is_dir():
+        if is_corpus(path):
+            return corpus_rows(path)
         if suffix:
             raise ModelwrightError(
                 f"{source}: is a folder, but its name ends in {suffix} as a file's does:"

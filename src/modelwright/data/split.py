@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.data.dedup import NEAR, NearIndex, Shingles, content_key, distinct, shingles
+from modelwright.data.dedup import NEAR, NearIndex, Shingles, content_key, shingles
 from modelwright.data.waterfall import Dropped, drop, row_bytes
 from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.kernels.shingles import distinct
 from modelwright.types import Row
 
 PARTS = ("train", "validation", "test")

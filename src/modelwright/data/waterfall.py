@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modelwright.errors import ModelwrightError
-from modelwright.types import Row
+
+if TYPE_CHECKING:  # types loads torch, which a worker that only cleans need not have
+    from modelwright.types import Row
 
 EXAMPLES_PER_REASON = 5
 

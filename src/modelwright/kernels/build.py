@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from modelwright import runtime
+from modelwright.processor import cpu_flags, cpu_name
 
 _ROOM = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17", "-w")
@@ -31,7 +31,7 @@ def library(name: str, needs: tuple[str, ...]) -> ctypes.CDLL | None:
     compiler = shutil.which("g++") or shutil.which("clang++")
     if os.environ.get("MODELWRIGHT_KERNELS") == "0" or compiler is None:
         return None
-    if not set(needs) <= runtime.cpu_flags():
+    if not set(needs) <= cpu_flags():
         return None
     try:
         built = _built(compiler)
@@ -48,7 +48,7 @@ def library(name: str, needs: tuple[str, ...]) -> ctypes.CDLL | None:
 def _built(compiler: str) -> dict[str, Path]:
     """Where each kernel lies when it is built from this source, for this processor."""
     shared = hashlib.sha256((_ROOM / "vector.h").read_bytes())
-    for part in (*FLAGS, compiler, runtime.cpu_name(), *sorted(runtime.cpu_flags())):
+    for part in (*FLAGS, compiler, cpu_name(), *sorted(cpu_flags())):
         shared.update(part.encode())
     found = {}
     for source in sorted(_ROOM.glob("*.cpp")):

@@ -9,7 +9,8 @@ Sigmoid cross-entropy of one logit z for two labels y in {0, 1} (or of C logits,
 
     loss = - q log σ(z) - (1 - q) log(1 - σ(z)),   σ(z) = 1 / (1 + exp(-z)),   q = (1 - ε) y + ε / 2
 
-Both in nats and summed over the examples.
+Both in nats and summed over the examples. A mixture of two examples (mixup, cutmix) costs
+λ loss(z, y) + (1 - λ) loss(z, y'), with both labels and the share λ of the first.
 """
 
 from __future__ import annotations
@@ -47,14 +48,21 @@ class Objective:
         self.highest = -1  # label number that was collated
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:  # noqa: ARG002
-        """The codec's tensors are the inputs, all but ``label`` (B,), the target."""
+        """The codec's tensors are the inputs, all but ``label`` (B,), the target.
+
+        Columns ``other`` and ``weight`` (B,), of mixtures, are targets as well.
+        """
         tensors = self.codec.tensors(columns)
         label = tensors.pop("label")
         computed = len(tensors[self.codec.ragged[0]]) if self.packs else 0
         numbers = label.numpy()  # here, not in the loss: there a GPU would have to be waited for
         self.highest = max(self.highest, int(np.maximum.reduce(numbers, initial=-1)))
         count = int(np.count_nonzero(numbers >= 0))
-        return Batch(tensors, {"label": label}, count, computed=computed)
+        targets = {"label": label}
+        if "other" in columns:
+            other, weight = np.asarray(columns["other"]), np.asarray(columns["weight"])
+            targets |= {"other": torch.from_numpy(other), "weight": torch.from_numpy(weight)}
+        return Batch(tensors, targets, count, computed=computed)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The cross-entropy summed over the labelled examples, in nats."""
@@ -68,6 +76,10 @@ class Objective:
                 f"objective classification: label number {self.highest}, but the model has"
                 f" {outputs} outputs; set model.classes or model.outputs to the number of labels"
             )
+        if "other" in batch.targets:
+            weight = batch.targets["weight"]
+            first, second = self._costs(logits, label), self._costs(logits, batch.targets["other"])
+            return (weight * first + (1 - weight) * second).sum()
         if outputs > 1 and not self.sigmoid:
             return F.cross_entropy(
                 logits,
@@ -76,9 +88,22 @@ class Objective:
                 ignore_index=-1,
                 label_smoothing=self.label_smoothing,
             )
+        return self._costs(logits, label).sum()
+
+    def _costs(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The cost of every example, shape (B,); 0 for those without a label."""
+        outputs = logits.shape[1]
+        if outputs > 1 and not self.sigmoid:
+            return F.cross_entropy(
+                logits,
+                label,
+                reduction="none",
+                ignore_index=-1,
+                label_smoothing=self.label_smoothing,
+            )
         known, label = (label >= 0)[:, None], label.clamp(min=0)[:, None]
         chosen = label if outputs == 1 else label == torch.arange(outputs, device=label.device)
         target = (1 - self.label_smoothing) * chosen.float() + self.label_smoothing / 2
         logits = logits.where(known, 0.0)  # which costs log 2, and teaches nothing
         cost = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        return cost.where(known, 0.0).sum()
+        return cost.where(known, 0.0).sum(dim=1)

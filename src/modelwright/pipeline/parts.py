@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from modelwright import runtime
+from modelwright.data.augment.batches import Augment
 from modelwright.data.shards import open_shard
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.models.model import ModelConfig, from_dict
@@ -20,7 +21,14 @@ from modelwright.recipe import Stage
 from modelwright.run import Run
 from modelwright.tasks.task import make_task
 from modelwright.training.compiled import WholeStep, compile_regions, no_compiler
-from modelwright.training.examples import Examples, Shuffled, Windows, once, windows_once
+from modelwright.training.examples import (
+    Augmented,
+    Examples,
+    Shuffled,
+    Windows,
+    once,
+    windows_once,
+)
 from modelwright.training.guard import Guard
 from modelwright.training.optimizers import Optimizers, build_optimizers
 from modelwright.training.parallel import SERIAL, Placed, World, place
@@ -84,7 +92,7 @@ class Parts:
         if self.task.stream:
             batch, length = max(1, v["batch"] // accumulate), v["model"]["context"]
             return Windows(columns, batch, length, seed=seed, accumulate=accumulate)
-        return Shuffled(
+        shuffled = Shuffled(
             columns,
             v["batch"],
             seed=seed,
@@ -92,6 +100,9 @@ class Parts:
             by_length=self.codec.ragged[0] if self.codec.ragged and not packs else "",
             numbers=self.numbers,
         )
+        lines = self.stage.augment
+        augment = Augment(lines, self.task.codec, seed) if lines else None
+        return Augmented(shuffled, augment) if augment else shuffled
 
     def optimizers(self) -> Optimizers:
         """New optimisers of the model as the processes hold it."""
@@ -167,9 +178,9 @@ class Parts:
 
     def _whole(self) -> WholeStep | None:
         """The gradients of a step as one function, of models that have no parts to compile."""
-        if self.config.compiles or not self.one_shape:
-            return None
         precision = runtime.PRECISIONS[self.values["precision"]]
+        if self.config.compiles or not self.one_shape or precision == torch.float16:
+            return None  # the scale of float16's loss is the loop's matter
         return WholeStep(self.model, self.objective, self.stage.clip, precision)
 
     def validation(self) -> Iterator[Columns]:

@@ -24,6 +24,7 @@ from modelwright.data.split import PARTS, leakage_audit, split_rows
 from modelwright.data.waterfall import Dropped, Waterfall, drop
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.files import replace_file
+from modelwright.pipeline.corpora import prepare_tokens, token_inputs, tokens_of
 from modelwright.recipe import Recipe, Stage
 from modelwright.run import Run, fingerprint, source_hash
 from modelwright.tasks.task import Task, make_task
@@ -35,8 +36,11 @@ Say = Callable[[str], None]
 def prepare(run: Run, say: Say) -> None:
     """Prepare the data of all stages of the run's recipe, unless that is done."""
     data = run.recipe.data
+    corpus = tokens_of(run.recipe)
     say(f"prepare: hashing {data.source}")
-    inputs = input_hashes(data.source, data.path)
+    inputs = input_hashes(data.source, data.path) if corpus is None else token_inputs(corpus)
+    if file := run.recipe.codec.get("tokenizer"):
+        inputs |= {"codec.tokenizer": hash_files([Path(file)])}
     tasks = {n: (s.task, s.options) for n, s in run.recipe.stages.items()}
     mark = fingerprint(
         inputs, data.model_dump(), run.recipe.codec, run.recipe.seed, tasks, source_hash("data")
@@ -46,17 +50,11 @@ def prepare(run: Run, say: Say) -> None:
         return
     with run.working("prepare", mark) as record:
         record["inputs"] = inputs
-        splits, steps = _split(run.recipe, say)
-        codec: Codec | None = None
-        prepared: dict[str, Any] = {"tasks": {}}
-        for name, stage in run.recipe.stages.items():
-            made = _stage_examples(name, stage, splits)
-            steps += made.steps
-            codec = codec or _fit(run, stage, made.task, made.examples["train"], say)
-            prepared["tasks"][stage.task] = _shards(run, name, made, codec, say)
-            if isinstance(vocabulary := getattr(codec, "vocabulary", None), int):
-                prepared["tokenizer"] = {"vocabulary": vocabulary}
-        run.write_json("data/waterfall.json", steps)
+        if corpus is None:
+            prepared = _from_rows(run, say)
+        else:
+            say(f"prepare: checking the token shards of {data.source}, which are read in place")
+            prepared = prepare_tokens(run, corpus)
         run.write_json("data/prepared.json", prepared)
         record["outputs"] = {
             f"{task}/{part}": facts["examples"]
@@ -64,6 +62,22 @@ def prepare(run: Run, say: Say) -> None:
             for part, facts in of["splits"].items()
         }
         record["content"] = _content(run)
+
+
+def _from_rows(run: Run, say: Say) -> dict[str, Any]:
+    """Read the rows, make the examples, fit the codec, and write shards of the run's own."""
+    splits, steps = _split(run.recipe, say)
+    codec: Codec | None = None
+    prepared: dict[str, Any] = {"tasks": {}}
+    for name, stage in run.recipe.stages.items():
+        made = _stage_examples(name, stage, splits)
+        steps += made.steps
+        codec = codec or _fit(run, stage, made.task, made.examples["train"], say)
+        prepared["tasks"][stage.task] = _shards(run, name, made, codec, say)
+        if isinstance(vocabulary := getattr(codec, "vocabulary", None), int):
+            prepared["tokenizer"] = {"vocabulary": vocabulary}
+    run.write_json("data/waterfall.json", steps)
+    return prepared
 
 
 def _present(run: Run) -> bool:

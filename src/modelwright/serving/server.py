@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import errno
-import hashlib
 import re
 import secrets
-import signal
-import socket
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -24,9 +17,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from modelwright.errors import MachineError, ModelwrightError
+from modelwright.errors import ModelwrightError
 from modelwright.serving.engine import Engine, Request
-from modelwright.serving.guard import Guard, is_loopback
+from modelwright.serving.guard import Guard
+from modelwright.serving.hosting import host_app, json_body, page_headers
 from modelwright.serving.openai import (
     ApiError,
     ChatRequest,
@@ -43,9 +37,6 @@ from modelwright.serving.streaming import (
     refusal,
     unavailable,
 )
-
-BODY_SECONDS = 30.0  # to send a whole request body
-DRAIN_SECONDS = 30.0  # for answers under way when the server is told to stop
 
 
 def build_app(engine: Engine, *, model_name: str, api_key: str | None = None) -> Starlette:
@@ -103,7 +94,7 @@ class _Routes:
             "context_length": engine.context,
         }
         html = Path(__file__).with_name("chat.html").read_text(encoding="utf-8")
-        self._page = Response(html, media_type="text/html", headers=_page_headers(html))
+        self._page = Response(html, media_type="text/html", headers=page_headers(html))
 
     async def page(self, _: HttpRequest) -> Response:
         """The chat page."""
@@ -127,11 +118,11 @@ class _Routes:
 
     async def chat(self, request: HttpRequest) -> Response:
         """POST /v1/chat/completions."""
-        return await self._answer(request, parse(ChatRequest, await _body(request)))
+        return await self._answer(request, parse(ChatRequest, await json_body(request)))
 
     async def completions(self, request: HttpRequest) -> Response:
         """POST /v1/completions."""
-        return await self._answer(request, parse(CompletionRequest, await _body(request)))
+        return await self._answer(request, parse(CompletionRequest, await json_body(request)))
 
     def _known(self, name: str) -> None:
         if name != self.name:
@@ -176,41 +167,6 @@ class _Routes:
         return JSONResponse(shape.whole([(c.text, c.finish_reason) for c in done], count))
 
 
-async def _body(request: HttpRequest) -> bytes:
-    """The request's body, which must be plain JSON by its headers and come in time."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    # A page of another site can send forms without asking first, but not this type.
-    if kind != "application/json" or "content-encoding" in request.headers:
-        message = "send the body uncompressed with the header 'Content-Type: application/json'"
-        raise ApiError(415, message, code="unsupported_media_type")
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await request.body()
-    except TimeoutError:
-        message = f"the body did not arrive within {BODY_SECONDS:.0f} seconds"
-        raise ApiError(408, message, code="request_timeout") from None
-
-
-def _page_headers(html: str) -> dict[str, str]:
-    """Headers that let the page run its own script and style and reach this server, no more."""
-
-    def hashes(tag: str) -> str:
-        found = re.findall(rf"<{tag}>(.*?)</{tag}>", html, flags=re.DOTALL)
-        digests = [hashlib.sha256(text.encode()).digest() for text in found]
-        return " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
-
-    policy = (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
-        "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    )
-    return {
-        "Content-Security-Policy": policy,
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
-    }
-
-
 def serve(
     engine: Engine,
     model_name: str,
@@ -226,68 +182,5 @@ def serve(
         ModelwrightError: the host is reachable by others and no key is set, or is no address.
         MachineError: the port is taken or not allowed.
     """
-    if api_key is None and not is_loopback(host):
-        raise ModelwrightError(
-            f"host: {host} can be reached by others; set an API key, or serve on 127.0.0.1"
-        )
     app = build_app(engine, model_name=model_name, api_key=api_key)
-    listener = _listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(DRAIN_SECONDS),
-    )
-    with listener, _signals_returned():
-        address = f"http://{shown}:{listener.getsockname()[1]}"
-        print(f"serving {model_name} at {address} (Ctrl-C stops)", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket, so that what is wrong with the address is known before all else.
-
-    Its protocol is named, not left to default: asyncio sends small pieces at once (TCP_NODELAY)
-    only then, and a stream of tokens is nothing but small pieces.
-    """
-    if not 0 <= port <= 65535:
-        raise ModelwrightError(f"port: {port} is not between 0 (any free one) and 65535")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, OverflowError, UnicodeError):
-        raise ModelwrightError(f"host: {host} is no address of this machine") from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        reason = {
-            errno.EADDRINUSE: "is in use",
-            errno.EACCES: "is not allowed for this user",
-        }.get(error.errno or 0, f"cannot be opened ({error.strerror})")
-        raise MachineError(f"port {port} on {host} {reason}; choose another with --port") from None
-    return listener
-
-
-@contextlib.contextmanager
-def _signals_returned() -> Iterator[None]:
-    """Let uvicorn's shutdown end in a return: it raises the signal again once it is done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    stop = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda *_: None) for number in stop}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    host_app(app, model_name, host=host, port=port, key=api_key)

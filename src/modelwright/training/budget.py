@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modelwright import runtime
+from modelwright.errors import ModelwrightError
 from modelwright.models.decoder import Config as DecoderConfig
 from modelwright.models.model import ModelConfig, config_class
 from modelwright.recipe import Recipe, Stage, amount, count
@@ -108,6 +109,12 @@ def compile_pays(gain: float, compile_seconds: float, seconds_left: float) -> bo
 def derive_machine(recipe: Recipe, machine: runtime.Machine, derived: Derived) -> None:
     """Precision and threads of every stage."""
     for name, stage in recipe.stages.items():
+        if stage.precision and stage.precision not in machine.matmul_gflops:
+            raise ModelwrightError(
+                f"{name}.precision: this machine ({machine.device}) does not compute in"
+                f" {stage.precision}: leave the field out, or give one of"
+                f" {', '.join(machine.matmul_gflops)}"
+            )
         derived.put(
             f"{name}.precision",
             stage.precision,

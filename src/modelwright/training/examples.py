@@ -5,14 +5,14 @@ Every class here answers ``examples(step)`` with the micro-batches of that step 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import numpy as np
 
 from modelwright.errors import ModelwrightError
 from modelwright.runtime import derived_seed
-from modelwright.types import Array, Columns, ragged_column, rows_in, take
+from modelwright.types import Array, Columns, join, ragged_column, rows_in, take
 
 LENGTH_PARTS = 4  # micro-batches of a step whose rows vary in length
 
@@ -91,6 +91,31 @@ class Shuffled:
         if self.lengths is not None:
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
         return np.array_split(rows, min(self.parts, len(rows)))
+
+
+class Augmented:
+    """Other views of the rows that ``inner`` gives, a pure function of (seed, step) as they are.
+
+    All rows of a step are changed at once and then cut as they were, so that accumulation and
+    the number of processes change nothing of what is drawn.
+    """
+
+    def __init__(self, inner: Examples, augment: Callable[[Columns, int], Columns]) -> None:
+        self.inner, self.augment = inner, augment
+        self.per_step, self.total = inner.per_step, inner.total
+
+    def __call__(self, step: int) -> list[Columns]:
+        """The micro-batches of ``inner``, changed."""
+        parts = self.inner(step)
+        if len(parts) == 1:
+            return [self.augment(parts[0], step)]
+        changed = self.augment(join(parts), step)
+        ends = np.cumsum([rows_in(part) for part in parts])
+        return [take(changed, rows) for rows in np.split(np.arange(ends[-1]), ends[:-1])]
+
+    def rows(self, step: int) -> list[Array]:
+        """The rows that the micro-batches come from."""
+        return self.inner.rows(step)
 
 
 class Windows:

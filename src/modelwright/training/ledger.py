@@ -1,10 +1,10 @@
 """Where a training left its plan, so that it leaves it at the same place when it is repeated.
 
-The plan is a pure function of the step. Three things may change it on the way: a batch that is
-skipped, a window of batches that is passed over after going back, and micro-batches that are
-cut smaller. Each is an entry here, written to the run's manifest before the training goes on;
-what a step does is then a pure function of the step and of the ledger, and a run that was
-killed and resumed repeats the very same departures.
+The plan is a pure function of the step. What may change it on the way: a step that is skipped
+(not finite, or an overflow of float16), a window of batches that is passed over after going back,
+and micro-batches that are cut smaller. Each is an entry here, written to the run's manifest before
+the training goes on; what a step does is then a pure function of the step and of the ledger, and a
+run that was killed and resumed repeats the very same departures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Entry:
     the micro-batches are cut from there on. ``why`` is for people.
     """
 
-    kind: Literal["skip", "rollback", "halve"]
+    kind: Literal["skip", "overflow", "rollback", "halve"]
     step: int
     why: str
     to: int = 0
@@ -66,6 +66,10 @@ class Ledger:
         while step - 1 - count in skipped:
             count += 1
         return count
+
+    def overflows(self) -> list[int]:
+        """The steps at which a float16 gradient overflowed, in rising order."""
+        return sorted(e.step for e in self.entries if e.kind == "overflow")
 
     def rollbacks(self, to: int) -> int:
         """How often the training went back to step ``to``."""

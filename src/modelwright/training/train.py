@@ -26,6 +26,7 @@ from modelwright.training.compiled import WholeStep
 from modelwright.training.examples import Examples
 from modelwright.training.guard import RETURNS, SKIPS, Fault, Guard, not_finite, shown
 from modelwright.training.ledger import Entry, Ledger
+from modelwright.training.loss_scale import loss_scale
 from modelwright.training.memory_retry import (
     halved,
     is_out_of_memory,
@@ -76,7 +77,8 @@ class Trainer:
     def __post_init__(self) -> None:
         self.held = self.placed or Placed(self.model, self.objective, self.world)
         self.drawn = torch.Generator()  # what an objective draws for a batch
-        self.share = (0, torch.zeros(()))  # of an item in the mean of so many
+        self.share = (0, 1.0, torch.zeros(()))  # count, scale: scale / count, as a tensor
+        self.scale = 1.0  # of the loss, above 1 for float16 only
 
     def run(self, first: int, observer: Observer) -> None:
         """Train steps ``first`` .. ``steps`` - 1, telling the observer after each.
@@ -125,6 +127,8 @@ class Trainer:
     def step(self, step: int) -> Record:
         """One update: forward and backward over all micro-batches, clip, judge, update."""
         self.at = step
+        if self.precision == torch.float16:
+            self.scale = loss_scale(step, self.ledger.overflows())
         rate = SCHEDULES[self.schedule](step, self.steps, self.warmup, self.decay)
         self.optimizers.set_rate(rate)
         (items, spelled, computed), values = self.gradients(step)
@@ -205,13 +209,18 @@ class Trainer:
         """Add the gradient of one micro-batch's share of the step's mean loss; return it."""
         with compute(self.precision, self.device):
             loss = self.held.loss(batch.to(self.device), last=last).float()
-        if self.share[0] != count:
-            self.share = (count, torch.tensor(1.0 / count, device=loss.device))
-        loss.backward(self.share[1])  # type: ignore[no-untyped-call]
+        if self.share[:2] != (count, self.scale):
+            share = torch.tensor(self.scale / count, device=loss.device)
+            self.share = (count, self.scale, share)
+        loss.backward(self.share[2])  # type: ignore[no-untyped-call]
         return loss.detach() / (count * self.world.data_size)
 
     def clipped_norm(self) -> Tensor:
         """The gradient's norm before clipping it to ``clip``."""
+        if self.scale != 1:
+            for p in self.held.optimizable.parameters():
+                if p.grad is not None:
+                    p.grad.mul_(1 / self.scale)
         return self.held.clip(self.clip or math.inf).float()
 
     def update(self, step: int) -> None:
@@ -265,6 +274,10 @@ class Trainer:
         """
         if not self.world.agree(not math.isfinite(sum(losses) + norm)):
             return False
+        if self.scale > 1 and not self.world.agree(not math.isfinite(sum(losses))):
+            why = f"a float16 gradient, with the loss times {self.scale:g}"
+            self.ledger.add(Entry("overflow", step, why))
+            return True
         guard = self.guard
         bad = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
         message, facts = self.told(step, sum(losses), norm, bad)

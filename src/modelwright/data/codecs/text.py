@@ -7,26 +7,26 @@ Layout of tokens: a document is its text and <|end|>; a conversation is, turn by
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from torch import Tensor
 
+from modelwright.data.tokenizing.alphabet import END, ROLES, byte_characters
+from modelwright.data.tokenizing.encoder import TextEncoder, highest, load_encoder, with_layout
+from modelwright.data.tokenizing.train import SMALLEST, train_tokenizer
 from modelwright.errors import ModelwrightError
 from modelwright.types import Columns, Encoded, Example, Ragged, Turn, text_turn
 
-END = "<|end|>"
-ROLES = ("system", "user", "assistant")
-SPECIAL = (END, *(f"<|{role}|>" for role in ROLES))
-
-# Words with their leading space, numbers of at most three digits, punctuation runs, and white
-# space kept in runs so that indentation is one token.
-_SPLIT = r" ?[A-Za-z]+|\p{N}{1,3}| ?[^\s\p{N}A-Za-z]+\n*|\s*\n|\s+(?!\S)|\s+"
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
+_PROBES = (
+    "Two  words,\n\tand 12345 '\u00e9\u4e2d\u6587' \U0001f642.",
+    "a",
+    "x <|end|> y",
+    "\n\n x",
+)
 
 
 class Codec:
@@ -35,9 +35,9 @@ class Codec:
     ragged = ("tokens", "learn")
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        self.encoder = TextEncoder(tokenizer)  # "<|end|>" typed by a user is text, not control
         self.tokenizer = tokenizer
-        tokenizer.encode_special_tokens = True  # "<|end|>" typed by a user is text, not control
-        self.vocabulary: int = tokenizer.get_vocab_size()
+        self.vocabulary: int = highest(tokenizer) + 1
         self.end = self._number(END)
         self.role = {r: self._number(f"<|{r}|>") for r in ROLES}
         self.special: frozenset[int] = frozenset({self.end, *self.role.values()})
@@ -45,31 +45,48 @@ class Codec:
         self.token_bytes = np.array([len(s) for s in self._spelling], dtype=np.int64)
 
     @classmethod
-    def fit(cls, examples: Iterable[Example], *, vocabulary: int = 4096) -> Codec:
-        """Train the merges on the text of ``examples`` until ``vocabulary`` tokens exist."""
-        smallest = 256 + len(SPECIAL)
-        if vocabulary < smallest:
+    def fit(
+        cls, examples: Iterable[Example], *, vocabulary: int = 4096, tokenizer: str | None = None
+    ) -> Codec:
+        """Train the merges on the text of ``examples``, or take those of a file.
+
+        Args:
+            examples: of the train split.
+            vocabulary: how many tokens there shall be.
+            tokenizer: the path of a byte-level ``tokenizer.json`` to use instead of training one;
+                the tokens of the chat layout that it lacks are added.
+        """
+        if tokenizer:
+            return cls.of_file(Path(tokenizer))
+        if vocabulary < SMALLEST:
             raise ModelwrightError(
-                f"codec.vocabulary: {vocabulary} is below {smallest}, "
+                f"codec.vocabulary: {vocabulary} is below {SMALLEST}, "
                 "the 256 bytes and the special tokens; raise it"
             )
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(_SPLIT), "isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=list(SPECIAL),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        texts = (_encodable(turn.text) for example in examples for turn in example.turns)
-        tokenizer.train_from_iterator(texts, trainer)
-        return cls(tokenizer)
+        texts = (turn.text for example in examples for turn in example.turns)
+        return cls(train_tokenizer(texts, vocabulary=vocabulary))
+
+    @classmethod
+    def of_file(cls, path: Path) -> Codec:
+        """The codec of a byte-level ``tokenizer.json`` with the chat layout.
+
+        Raises:
+            ModelwrightError: it is none, or does not give every text back.
+        """
+        encoder = load_encoder(path)
+        if not isinstance(encoder, TextEncoder):
+            raise ModelwrightError(
+                f"{path}: a sentencepiece model cannot be trained on here; "
+                "give a byte-level tokenizer.json"
+            )
+        codec = cls(with_layout(encoder.tokenizer))
+        for probe in _PROBES:
+            if codec.text(codec.tokens(probe)) != probe:
+                raise ModelwrightError(
+                    f"{path}: does not give the text {probe!r} back, so it is no byte-level "
+                    "tokenizer; give another, or leave codec.tokenizer out to train one"
+                )
+        return codec
 
     def _number(self, special: str) -> int:
         number: int | None = self.tokenizer.token_to_id(special)
@@ -79,17 +96,21 @@ class Codec:
 
     def _spellings(self) -> list[bytes]:
         """The bytes of every token; special tokens spell nothing."""
-        byte_of = {char: byte for byte, char in _byte_characters().items()}
+        byte_of = {char: byte for byte, char in byte_characters().items()}
+        control = {i for i, t in self.tokenizer.get_added_tokens_decoder().items() if t.special}
         spelling = []
         for i in range(self.vocabulary):
-            token = self.tokenizer.id_to_token(i) or ""
-            known = i not in self.special
-            spelling.append(bytes(byte_of[c] for c in token) if known else b"")
+            token = "" if i in control else self.tokenizer.id_to_token(i) or ""
+            if not byte_of.keys() >= set(token):
+                raise ModelwrightError(
+                    f"tokenizer: the token {token!r} is not made of bytes; give a byte-level one"
+                )
+            spelling.append(bytes(byte_of[c] for c in token))
         return spelling
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text."""
-        ids: list[int] = self.tokenizer.encode(_encodable(text), add_special_tokens=False).ids
+        ids: list[int] = self.encoder.encode(text).tolist()
         return ids
 
     def spell(self, tokens: Iterable[int]) -> bytes:
@@ -176,19 +197,3 @@ class Codec:
         """Read what ``save`` wrote."""
         document = json.loads(files["tokenizer.json"])
         return cls(Tokenizer.from_str(json.dumps(document)))
-
-
-def _encodable(text: str) -> str:
-    """The text with U+FFFD for lone surrogates, which no UTF-8 can spell; JSON may hold them."""
-    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
-
-
-def _byte_characters() -> dict[int, str]:
-    """The printable character that stands for each byte in byte-level BPE files.
-
-    Printable Latin-1 bytes stand for themselves; the others take 256, 257, ... in order. This
-    is the alphabet of the published GPT-2 vocabulary, which the tokenizers library writes.
-    """
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in set(printable)]
-    return {**{b: chr(b) for b in printable}, **{b: chr(256 + i) for i, b in enumerate(rest)}}

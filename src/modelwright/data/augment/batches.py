@@ -1,0 +1,91 @@
+"""Other views of the batches of a training, as a pure function of (seed, step).
+
+The rows of a whole step are changed together, before they are divided among micro-batches and
+processes, so neither changes what is drawn; and nothing is kept from step to step, so a training
+that is resumed sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from modelwright.data.augment import Line, chain, generator
+from modelwright.errors import ModelwrightError
+from modelwright.types import Columns, Ragged
+
+# Codec -> its column, and the kinds of transforms that can change it.
+COLUMNS = {"vectors": ("features", ("image", "mix")), "frames": ("frames", ("frames",))}
+
+
+def check(lines: Sequence[Line], codec: str) -> tuple[Any, ...]:
+    """The transforms of a recipe's lines, if they can change what the codec makes.
+
+    Raises:
+        ModelwrightError: a line is wrong, or is for another kind of data.
+    """
+    transforms = chain(lines)
+    able: tuple[str, ...] = COLUMNS.get(codec, ("", ()))[1]
+    for transform in transforms:
+        if transform.kind not in able:
+            raise ModelwrightError(
+                f"augment: {type(transform).__name__} is for {transform.kind}, and the codec "
+                f"{codec!r} of this task has none in training; use it under `augment` of a corpus"
+                if transform.kind in ("text", "sound", "game")
+                else f"augment: {type(transform).__name__} is for {transform.kind}, which the "
+                f"codec {codec!r} of this task does not make; leave it out"
+            )
+    mixes = [i for i, t in enumerate(transforms) if t.kind == "mix"]
+    if mixes and mixes != [len(transforms) - 1]:
+        raise ModelwrightError(
+            "augment: one of mixup and cutmix may stand, in the last line: a row has two labels "
+            "after it"
+        )
+    return transforms
+
+
+class Augment:
+    """The transforms of a recipe as a function from the columns of a step to other columns."""
+
+    def __init__(self, lines: Sequence[Line], codec: str, seed: int) -> None:
+        self.transforms = check(lines, codec)
+        self.column, self.seed = COLUMNS[codec][0], seed
+
+    def __call__(self, columns: Columns, step: int) -> Columns:
+        """The columns of all rows of a step, changed.
+
+        A mixture adds ``other`` (B,), the second label, and ``weight`` (B,) float32, the share
+        of the first.
+
+        Raises:
+            ModelwrightError: the rows are vectors, not images.
+        """
+        rng = generator(self.seed, "augment", step)
+        values = columns[self.column]
+        if isinstance(values, Ragged):
+            return {**columns, self.column: self._frames(values, rng)}
+        if values.ndim not in (3, 4):
+            raise ModelwrightError(
+                f"augment: rows of shape {values.shape[1:]} are no images (height, width) or "
+                "(height, width, channels); leave the transforms out"
+            )
+        added = {}
+        for transform in self.transforms:
+            if transform.kind != "mix":
+                values = transform(values, rng)
+                continue
+            before, labels = values, np.asarray(columns["label"])
+            values, partner, weight = transform(before, rng)
+            alone = (labels < 0) | (labels[partner] < 0)  # a question has no label to mix
+            values[alone], weight[alone] = before[alone], 1.0
+            added = {"other": np.where(alone, labels, labels[partner]), "weight": weight}
+        return {**columns, self.column: values, **added}
+
+    def _frames(self, column: Ragged, rng: np.random.Generator) -> Ragged:
+        values = np.array(column.values)
+        for transform in self.transforms:
+            for start, end in zip(column.offsets, column.offsets[1:], strict=False):
+                values[start:end] = transform(values[start:end], rng)
+        return Ragged(values, column.offsets)

@@ -1,0 +1,1 @@
+"""Where labels come from, how far they can be trusted, and which ones look wrong."""

@@ -1,0 +1,161 @@
+"""Images between files and arrays: decoded whole or refused, measured, hashed, written."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelwright.errors import MachineError, ModelwrightError
+
+if TYPE_CHECKING:
+    from modelwright.types import Array
+
+PIXELS = 50_000_000  # more in one image is taken for a bomb
+# Formats whose decoders read pixels and run nothing: EPS, for one, would start an interpreter.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+SHARP_SIDE = 512  # images are brought to this longer side before their sharpness is measured
+HASH_SIDE = 32  # and to this square before they are hashed
+
+
+class Undecodable(ModelwrightError):
+    """Bytes that are no whole image, or sound, that can be decoded."""
+
+
+def pillow() -> Any:
+    """Pillow's ``Image`` module.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    try:
+        from PIL import Image  # noqa: PLC0415
+    except ImportError as error:
+        raise MachineError("images need Pillow: pip install 'modelwright[data]'") from error
+    return Image
+
+
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Whatever a decoder raises or warns of, in a damaged file, as one error."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message="Image size", category=Warning)
+            yield
+    except (MemoryError, ModelwrightError):
+        raise
+    except Exception as error:  # decoders raise nearly anything when bytes are wrong
+        raise Undecodable(f"cannot be decoded ({type(error).__name__})") from error
+
+
+def decode(content: bytes, *, pixels: int = PIXELS) -> tuple[NDArray[np.uint8], str]:
+    """The pixels (height, width, 3), or (height, width) of a grey image, and the format's name.
+
+    The size is read from the header and compared before anything is unpacked. Transparency is
+    left out; of an animation the first picture is taken.
+
+    Raises:
+        Undecodable: damaged, cut short, of no known format, or of more than ``pixels`` pixels.
+    """
+    image_module = pillow()
+    with decoding():
+        with image_module.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            kind = str(image.format)
+            if width * height > pixels:
+                raise Undecodable("more pixels than the limit")
+            image.verify()  # checksums, where the format has them
+        with image_module.open(io.BytesIO(content), formats=FORMATS) as image:
+            image.load()
+            grey = image.mode in ("1", "L", "I;16", "I")
+            if image.mode in ("I;16", "I"):
+                wide = np.asarray(image).astype(np.int64)
+                shift = 8 if wide.max(initial=0) > 255 else 0
+                found = np.clip(wide >> shift, 0, 255).astype(np.uint8)
+            else:
+                found = np.asarray(image.convert("L" if grey else "RGB"))
+    return found, kind
+
+
+def encode_png(pixels: Array) -> bytes:
+    """The pixels, uint8 (height, width) or (height, width, 3), as a PNG file."""
+    out = io.BytesIO()
+    pillow().fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)).save(out, "PNG")
+    return out.getvalue()
+
+
+def resized(pixels: Array, width: int, height: int) -> NDArray[np.uint8]:
+    """The image in another size, each new pixel the mean of the area it covers, or nearest."""
+    module = pillow()
+    shrinks = width <= pixels.shape[1] and height <= pixels.shape[0]
+    method = module.Resampling.BOX if shrinks else module.Resampling.BILINEAR
+    return np.asarray(module.fromarray(pixels).resize((width, height), method))
+
+
+def grey(pixels: Array) -> Array:
+    """Luma Y = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601) in 0..255, float32."""
+    if pixels.ndim == 2:
+        return pixels.astype(np.float32)
+    weights = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return np.asarray(pixels[..., :3].astype(np.float32) @ weights)
+
+
+def sharpness(pixels: Array) -> float:
+    """Variance of the Laplacian of the luma, in squared levels: low where nothing has an edge.
+
+    The Laplacian is the sum of the four neighbours less four times the pixel (Pech-Pacheco et
+    al., 2000). Images longer than ``SHARP_SIDE`` are brought to it first, since the measure
+    depends on how many pixels an edge is spread over. Less than 3 x 3 pixels give 0.
+    """
+    height, width = pixels.shape[:2]
+    longer = max(height, width)
+    if longer > SHARP_SIDE:
+        scale = SHARP_SIDE / longer
+        pixels = resized(pixels, max(1, round(width * scale)), max(1, round(height * scale)))
+    y = grey(pixels)
+    if min(y.shape) < 3:
+        return 0.0
+    edges = y[:-2, 1:-1] + y[2:, 1:-1] + y[1:-1, :-2] + y[1:-1, 2:] - 4 * y[1:-1, 1:-1]
+    return float(edges.var(dtype=np.float64))
+
+
+def phash(pixels: Array) -> int:
+    """A 64-bit hash that a change of size, compression or brightness hardly alters.
+
+    The luma in 32 x 32 pixels, its cosine transform (DCT-II), and of the coefficients (1, 1) to
+    (8, 8), which leave out brightness, whether each is above their median (Zauner, 2010).
+    """
+    small = grey(resized(pixels, HASH_SIDE, HASH_SIDE)).astype(np.float64)
+    basis = _cosines(HASH_SIDE)[1:9]
+    found = basis @ small @ basis.T
+    return _as_int(found > np.median(found))
+
+
+def dhash(pixels: Array) -> int:
+    """A 64-bit hash of where the luma rises from left to right in 9 x 8 pixels; quicker."""
+    small = grey(resized(pixels, 9, 8))
+    return _as_int(small[:, 1:] > small[:, :-1])
+
+
+def distance(a: int, b: int) -> int:
+    """In how many of their bits two hashes differ; of images that look alike, some 10 at most."""
+    return (a ^ b).bit_count()
+
+
+def _as_int(bits: Array) -> int:
+    return int.from_bytes(np.packbits(bits.ravel()).tobytes(), "big")
+
+
+@lru_cache(maxsize=4)
+def _cosines(size: int) -> NDArray[np.float64]:
+    """The matrix C of the DCT-II: C[k, n] = cos(π k (2 n + 1) / (2 size))."""
+    n = np.arange(size)
+    return np.asarray(np.cos(math.pi / (2 * size) * n[:, None] * (2 * n[None, :] + 1)))

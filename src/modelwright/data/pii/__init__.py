@@ -1,0 +1,1 @@
+"""Finding and masking personal data and secrets in text, English and Chinese."""

@@ -1,0 +1,157 @@
+"""Recordings between files and arrays: decoded whole or refused, measured, written."""
+
+from __future__ import annotations
+
+import io
+import struct
+import wave
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from modelwright.data.pictures import Undecodable
+from modelwright.errors import MachineError, ModelwrightError
+
+if TYPE_CHECKING:
+    from modelwright.types import Array
+
+SECONDS = 3600.0  # a longer recording is taken for a bomb
+FRAME_SECONDS = 0.020  # silence is judged in pieces of this length
+SILENT_BELOW = -40.0  # dB below the loudest piece of the recording
+FLOOR = -70.0  # dB below full scale: quieter is silent whatever the rest is
+CLIPPED = 0.999  # of full scale
+CLIPPED_RUN = 3  # samples in a row at full scale: fewer are a peak
+
+
+def decode(content: bytes, *, seconds: float = SECONDS) -> tuple[NDArray[np.float32], int]:
+    """The samples (n, channels) in [-1, 1] and how many there are a second.
+
+    PCM in WAV is read by Python itself; FLAC, Ogg, MP3 and the rest by libsndfile.
+
+    Raises:
+        Undecodable: damaged, cut short, empty, or longer than ``seconds``.
+        MachineError: soundfile is needed and not installed.
+    """
+    if content[:4] == b"RIFF":
+        _check_wave(content)
+        try:
+            return _pcm(content, seconds)
+        except (wave.Error, EOFError):  # another coding than PCM
+            pass
+    return _sound_file(content, seconds)
+
+
+def _check_wave(content: bytes) -> None:
+    """Refuse a WAV whose data ends before its header says; decoders fill in silently."""
+    at = 12
+    while at + 8 <= len(content):
+        name, size = content[at : at + 4], struct.unpack_from("<I", content, at + 4)[0]
+        if name == b"data":
+            # A writer to a pipe leaves the size open, with one of these two.
+            if size not in (0, 0xFFFFFFFF) and at + 8 + size > len(content):
+                raise Undecodable("ends before its header says")
+            return
+        at += 8 + size + size % 2
+    raise Undecodable("a WAV without sound")
+
+
+def _pcm(content: bytes, seconds: float) -> tuple[NDArray[np.float32], int]:
+    with wave.open(io.BytesIO(content)) as file:
+        rate, channels, width = file.getframerate(), file.getnchannels(), file.getsampwidth()
+        _check_length(file.getnframes(), rate, channels, seconds)
+        raw = file.readframes(file.getnframes())
+    raw = raw[: len(raw) // (width * channels) * width * channels]
+    if width == 1:  # unsigned, unlike the others
+        samples = (np.frombuffer(raw, np.uint8) - 128.0) / 128
+    elif width == 3:
+        low = np.frombuffer(raw, np.uint8).reshape(-1, 3)
+        wide = np.zeros((len(low), 4), np.uint8)
+        wide[:, 1:] = low
+        samples = wide.view("<i4")[:, 0] / 2.0**31
+    else:
+        scale = 2.0 ** (8 * width - 1)
+        samples = np.frombuffer(raw, f"<i{width}") / scale
+    return samples.astype(np.float32).reshape(-1, channels), rate
+
+
+def _sound_file(content: bytes, seconds: float) -> tuple[NDArray[np.float32], int]:
+    try:
+        import soundfile  # noqa: PLC0415
+    except ImportError as error:
+        raise MachineError(
+            "sounds other than PCM in WAV need soundfile: pip install 'modelwright[data]'"
+        ) from error
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            announced = file.frames
+            _check_length(announced, file.samplerate, file.channels, seconds)
+            # An MP3 may announce nearly any length; reading stops at what was announced.
+            found = np.asarray(file.read(dtype="float32", always_2d=True), dtype=np.float32)
+            rate, coding = int(file.samplerate), str(file.format)
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+        raise Undecodable(f"cannot be decoded ({type(error).__name__})") from error
+    if len(found) < announced and coding != "MPEG":
+        raise Undecodable("ends before its header says")
+    if not np.isfinite(found).all():
+        raise Undecodable("holds NaN or infinity")
+    return found, rate
+
+
+def _check_length(frames: int, rate: int, channels: int, seconds: float) -> None:
+    if frames <= 0 or rate <= 0 or channels <= 0:
+        raise Undecodable("holds no sound")
+    if frames / rate > seconds or channels > 64:
+        raise Undecodable("longer than the limit")
+
+
+def encode_wav(samples: Array, rate: int) -> bytes:
+    """The samples (n,) or (n, channels) in [-1, 1] as WAV in 16 bits, rounded and clipped."""
+    values = np.asarray(samples, dtype=np.float64)
+    if values.ndim not in (1, 2) or not values.size:
+        raise ModelwrightError(f"sound: samples of shape {values.shape}, (n, channels) is meant")
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1 if values.ndim == 1 else values.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        whole = np.clip(np.rint(values * 2**15), -(2**15), 2**15 - 1).astype("<i2")
+        file.writeframes(whole.tobytes())
+    return out.getvalue()
+
+
+def mono(samples: Array) -> Array:
+    """The mean of the channels, (n,)."""
+    return np.asarray(samples.mean(axis=1) if samples.ndim == 2 else samples)
+
+
+def silent_share(samples: Array, rate: int) -> float:
+    """The share of pieces of 20 ms that are 40 dB below the loudest one, or -70 dB full scale."""
+    size = max(1, round(FRAME_SECONDS * rate))
+    sound = mono(samples).astype(np.float64)
+    whole = (
+        sound[: len(sound) // size * size].reshape(-1, size) if len(sound) >= size else sound[None]
+    )
+    level = 10 * np.log10(np.maximum(np.square(whole).mean(axis=1), 1e-12))
+    threshold = max(float(level.max()) + SILENT_BELOW, FLOOR)
+    return float((level < threshold).mean())
+
+
+def clipped_share(samples: Array) -> float:
+    """The share of samples that stand at full scale for three or more in a row, any channel."""
+    columns = samples if samples.ndim == 2 else samples[:, None]
+    full = np.abs(columns) >= CLIPPED
+    if not full.any():
+        return 0.0
+    count = 0
+    for channel in full.T:
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], channel.astype(np.int8), [0]])))
+        runs = edges[1::2] - edges[::2]
+        count += int(runs[runs >= CLIPPED_RUN].sum())
+    return count / full.size
+
+
+def level(samples: Array) -> float:
+    """Root mean square in dB of full scale, -120 for silence."""
+    power = float(np.square(np.asarray(samples, dtype=np.float64)).mean())
+    return 10 * float(np.log10(max(power, 1e-12)))

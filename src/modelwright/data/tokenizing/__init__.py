@@ -1,0 +1,1 @@
+"""Tokenizers: trained, loaded, and applied to text at the speed of the machine."""
