@@ -2,16 +2,17 @@
 
 The final rows are looked at afresh, as if nobody had deduplicated them, with other hash functions
 than those that found the copies before: what one set of MinHash bands misses by chance, the other
-most likely finds. Memory is bounded as in the stages ``pairs`` to ``verify``, whose units are run
-here one after the other in a folder that is removed again.
+most likely finds. The work is cut into units like that of a corpus, in a folder ``audit`` within
+it that is removed when the answer is there: memory is bounded, every engine gives the same answer,
+and a look that was killed is gone on with.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modelwright.data.corpus import ledger, records
 from modelwright.data.corpus import pairs as stages
-from modelwright.data.corpus import records
 from modelwright.data.corpus.components import ids_of, linked
+from modelwright.data.corpus.engine import Engine, run_units
+from modelwright.data.corpus.marks import blake, blake_file, canonical, code_hash
 from modelwright.data.corpus.open import row_files
-from modelwright.data.corpus.sketch import (
-    READ,
-    SPLITS,
-    Rows,
-    Sketcher,
-    Wanted,
-    load,
-    starts,
-    wanted,
-)
-from modelwright.data.corpus.unit import CORPUS, Unit, unit_folder
-from modelwright.errors import CorruptError
+from modelwright.data.corpus.sketch import READ, SPLITS, Rows, Sketcher, load, save, starts, wanted
+from modelwright.data.corpus.unit import CORPUS, Facts, Unit, unit_folder
+from modelwright.errors import EXIT_NOT_HELD, CorruptError, ModelwrightError
+from modelwright.files import replace_file
 
 SCRATCH = "audit"  # the folder within the corpus while it is looked at
+FOUND = "gate.json"  # what was found
+JUDGE = "judge"
 EXAMPLES = 20
 _OTHER = 0x5EED  # added to the seed: other hash functions than those that deduplicated
 _COLUMNS = ("id", "groups", "parents", "modality", "text", "media", "label", "meta", "split")
+
+
+class SplitLeaksError(ModelwrightError):
+    """Something is on two sides of a split; everything else about the corpus is in order."""
+
+    exit_code = EXIT_NOT_HELD
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,77 @@ class Gate:
         """JSON values, for a report."""
         return asdict(self) | {"holds": self.holds, "examples": list(self.examples)}
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Gate:
+        """The gate that ``to_dict`` has written."""
+        return cls(
+            **{k: v for k, v in found.items() if k != "holds"} | {"examples": (*found["examples"],)}
+        )
+
+    def line(self) -> str:
+        """What was found, in one line."""
+        checked = f"{sum(self.rows.values()):,} rows looked at with other hash functions"
+        crossing = {
+            "exact duplicates": self.exact,
+            "near duplicates": self.near,
+            "parents": self.parents,
+            "groups": 0 if self.given else self.groups,
+        }
+        if self.holds:
+            return f"{checked}, nothing crosses the split"
+        said = ", ".join(f"{count:,} {kind}" for kind, count in crossing.items() if count)
+        first = next(e for e in self.examples if not (self.given and e["kind"] == "group"))
+        (one, two), (here, there) = first["ids"], first["splits"]
+        return f"{checked}, across the split are {said}: {one} ({here}) and {two} ({there})"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of final rows (``records.FINAL``) and the hash of its content."""
+
+    path: Path
+    hash: str
+
+
+def hold(
+    folder: Path,
+    settings: Mapping[str, Any],
+    tables: Sequence[Table],
+    engine: str | Engine = "inline",
+    say: Callable[[str], None] = lambda _: None,
+) -> Gate:
+    """Look, unless the same tables were looked at already, and write ``gate.json``.
+
+    Args:
+        folder: the corpus.
+        settings: see ``sketch.wanted``.
+        tables: all of its final rows.
+        engine: does the work.
+        say: where progress goes.
+
+    Raises:
+        SplitLeaksError: something crosses; ``gate.json`` says what.
+        CorruptError: a table is damaged.
+    """
+    seen = [code_hash(__name__), dict(settings), [table.hash for table in tables]]
+    mark, path = blake(canonical(seen)), folder / FOUND
+    found = _stored(path, mark)
+    if found is None:
+        path.unlink(missing_ok=True)
+        started = time.perf_counter()
+        found = _look(folder, settings, tables, engine, say)
+        ledger.write_timing(folder, "gate", "all", {"seconds": time.perf_counter() - started})
+        content = json.dumps({"mark": mark} | found.to_dict(), indent=1) + "\n"
+        replace_file(path, content.encode())
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    if not found.holds:
+        raise SplitLeaksError(
+            f"gate: {found.line()}; see {path}; put what belongs together into one group, or change"
+            " `seed`, and run again"
+        )
+    say(f"gate: {found.line()}")
+    return found
+
 
 def audit(
     folder: Path,
@@ -96,18 +170,13 @@ def audit(
     """
     if settings is None:
         settings = _settings(folder)
-    of = wanted(settings)
-    afresh = {"seed": of.seed + _OTHER, "deduplicate": {"threshold": of.threshold}}
-    with _scratch(folder) as scratch:
-        tables = list(row_files(folder) if files is None else files)
-        units = [f"{i:06d}" for i in range(len(tables))]
-        sides = []
-        for unit, table in zip(units, tables, strict=True):
-            say(f"audit: {table.parent.name}")
-            sides.append(_sketch(scratch, unit, table, afresh))
-        side = np.concatenate([np.empty(0, np.uint8), *sides])
-        found = _copies(scratch, units, afresh)
-        return _judge(scratch, units, side, found, of)
+    paths = list(row_files(folder) if files is None else files)
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    try:
+        tables = [Table(path, blake_file(path)) for path in paths]
+        return _look(folder, settings, tables, "inline", say)
+    finally:
+        shutil.rmtree(folder / SCRATCH, ignore_errors=True)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -121,26 +190,69 @@ def _settings(folder: Path) -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards; one that a killed audit left is removed first."""
-    scratch = folder / SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
+def _stored(path: Path, mark: str) -> Gate | None:
+    """What was found before, if it was in the same tables."""
     try:
-        yield scratch.absolute()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return Gate.of(found) if found.pop("mark") == mark else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _sketch(
-    scratch: Path, unit: str, table: Path, settings: Mapping[str, Any]
-) -> NDArray[np.uint8]:
-    """Sketch a table of final rows as if it were a read unit; the side of every row."""
-    out = unit_folder(scratch, READ, unit)
-    out.mkdir(parents=True)
-    (out / records.RECORDS).symlink_to(table.absolute())
-    sketcher, sides = Sketcher(settings), bytearray()
+def _look(
+    folder: Path,
+    settings: Mapping[str, Any],
+    tables: Sequence[Table],
+    engine: str | Engine,
+    say: Callable[[str], None],
+) -> Gate:
+    """Do the units; what is done already, before a kill, is kept."""
+    of = wanted(settings)
+    afresh = {"seed": of.seed + _OTHER, "deduplicate": {"threshold": of.threshold}}
+    scratch = folder.resolve() / SCRATCH
+    scratch.mkdir(exist_ok=True)
+    names = [f"{i:06d}" for i in range(len(tables))]
+
+    def do(units: Sequence[Unit]) -> list[str]:
+        run_units(units, scratch, engine, say=lambda line: say(f"gate: {line}"))
+        return [unit.name for unit in units]
+
+    do(
+        [
+            Unit(
+                READ,
+                name,
+                f"{__name__}:look",
+                {"hash": table.hash, "settings": afresh},
+                aside={"path": str(table.path.resolve())},
+                bytes=table.path.stat().st_size,
+            )
+            for name, table in zip(names, tables, strict=True)
+        ]
+    )
+    pair_units = do(stages.plan_pairs(scratch, names))
+    do(stages.plan_gather(scratch, names, pair_units))
+    do(stages.plan_verify(scratch, names, pair_units, afresh))
+    reads = [f"{READ}/{n}" for n in names] + [f"{stages.PAIRS}/{n}" for n in pair_units]
+    reads += [f"{stages.VERIFY}/{n}" for n in names]
+    given = {"read": names, "pairs": pair_units, "settings": dict(settings)}
+    (last,) = do([Unit(JUDGE, "all", f"{__name__}:judge", given, tuple(reads))])
+    return Gate.of(ledger.committed(scratch, f"{JUDGE}/{last}").facts)
+
+
+def look(arguments: dict[str, Any], out: Path) -> Facts:
+    """Sketch a table of final rows as if it were a read unit, and keep the side of every row.
+
+    Args:
+        arguments: ``settings`` of ``Sketcher``; aside: ``path``, the table.
+        out: the folder to write into; the table is linked there.
+
+    Raises:
+        CorruptError: a row is in no part of the split, or the table is damaged.
+    """
+    table = Path(arguments["path"])
+    (out / records.RECORDS).symlink_to(table)
+    sketcher, sides = Sketcher(arguments["settings"]), bytearray()
     for row in records.rows(table, _COLUMNS):
         if row["split"] not in SPLITS:
             raise CorruptError(
@@ -148,82 +260,62 @@ def _sketch(
             )
         sides.append(SPLITS.index(row["split"]))
         sketcher.add(row)
-    sketcher.save(out)
-    return np.frombuffer(bytes(sides), np.uint8)
+    facts = sketcher.save(out)
+    save(out, "side", np.frombuffer(bytes(sides), np.uint8))
+    return facts
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    exact: Rows  # (n, 2)
-    near: Rows  # (m, 2)
-    similarity: NDArray[np.float64]  # (m,)
-
-
-def _copies(scratch: Path, units: Sequence[str], settings: Mapping[str, Any]) -> _Found:
-    """All copies among the sketched rows, by the units of the stages ``pairs`` to ``verify``."""
-    planned = stages.plan_pairs(scratch, units)
-    _run(scratch, planned, stages.pairs)
-    names = [unit.name for unit in planned]
-    _run(scratch, stages.plan_gather(scratch, units, names), stages.gather)
-    _run(scratch, stages.plan_verify(scratch, units, names, settings), stages.verify)
+def judge(arguments: dict[str, Any], out: Path) -> Facts:
+    """Count what is on two sides, from the units before; ``Gate.to_dict``."""
+    scratch, units = Path(arguments[CORPUS]), list(arguments["read"])
+    of = wanted(arguments["settings"])
 
     def joined(stage: str, of: Iterable[str], name: str, empty: NDArray[Any]) -> NDArray[Any]:
         found = [np.array(load(unit_folder(scratch, stage, unit), name)) for unit in of]
         return np.concatenate([empty, *found])
 
+    side = joined(READ, units, "side", np.empty(0, np.uint8))
+    shown: dict[str, list[tuple[list[int], float | None]]] = {}
+    counts: dict[str, int] = {}
     none = np.empty((0, 2), np.int64)
-    return _Found(
-        joined(stages.PAIRS, names, "exact", none),
-        joined(stages.VERIFY, units, "near", none),
-        joined(stages.VERIFY, units, "similarity", np.empty(0)),
-    )
-
-
-def _run(scratch: Path, units: Sequence[Unit], work: Callable[[dict[str, Any], Path], Any]) -> None:
-    for unit in units:
-        out = unit_folder(scratch, unit.stage, unit.name)
-        out.mkdir(parents=True)
-        work(unit.arguments | {CORPUS: str(scratch)}, out)
-
-
-def _judge(
-    scratch: Path, units: Sequence[str], side: NDArray[np.uint8], found: _Found, of: Wanted
-) -> Gate:
+    exact = _crossing(joined(stages.PAIRS, arguments["pairs"], "exact", none), side)
+    counts["exact"], shown["exact duplicate"] = len(exact), [(p, None) for p in _first(exact)]
+    near = joined(stages.VERIFY, units, "near", none)
+    likeness = joined(stages.VERIFY, units, "similarity", np.empty(0))
+    torn = side[near[:, 0]] != side[near[:, 1]]
+    counts["near"] = int(torn.sum())
+    alike = [round(s, 4) for s in likeness[torn][:EXAMPLES].tolist()]
+    shown["near duplicate"] = list(zip(_first(near[torn]), alike, strict=True))
     first = starts(scratch, units)
     links, owners = linked(scratch, units, first)
     torn = (links[1:] == links[:-1]) & (side[owners[1:]] != side[owners[:-1]])
     chain = np.stack([owners[:-1][torn], owners[1:][torn]], axis=1)
     of_row = (links[1:][torn] & np.uint64(1)).astype(bool)
-    crossing = {
-        "exact duplicate": _crossing(found.exact, side),
-        "near duplicate": _crossing(found.near, side),
-        "group": chain[~of_row],
-        "parent": chain[of_row],
-    }
-    likeness = found.similarity[side[found.near[:, 0]] != side[found.near[:, 1]]]
-    shown = {kind: pairs[:EXAMPLES] for kind, pairs in crossing.items()}
-    ids = ids_of(scratch, units, first, np.unique(np.concatenate(list(shown.values()))))
-    examples = [
+    for name, kind, here in (("groups", "group", ~of_row), ("parents", "parent", of_row)):
+        counts[name] = len(np.unique(links[1:][torn][here]))
+        shown[kind] = [(p, None) for p in _first(chain[here])]
+    places = [p for pairs in shown.values() for p, _ in pairs]
+    ids = ids_of(scratch, units, first, np.unique(np.array(places, np.int64)))
+    examples = tuple(
         {
             "kind": kind,
             "ids": [ids[i] for i in pair],
             "splits": [SPLITS[side[i]] for i in pair],
-            "similarity": round(float(likeness[n]), 4) if kind == "near duplicate" else None,
+            "similarity": alike_,
         }
         for kind, pairs in shown.items()
-        for n, pair in enumerate(pairs.tolist())
-    ]
-    counts = np.bincount(side, minlength=len(SPLITS)).tolist()
-    return Gate(
-        dict(zip(SPLITS, counts, strict=True)),
-        len(crossing["exact duplicate"]),
-        len(crossing["near duplicate"]),
-        len(np.unique(links[1:][torn][~of_row])),
-        len(np.unique(links[1:][torn][of_row])),
-        of.threshold,
-        of.by == "given",
-        tuple(examples),
+        for pair, alike_ in pairs
     )
+    rows = dict(zip(SPLITS, np.bincount(side, minlength=len(SPLITS)).tolist(), strict=True))
+    gate = Gate(
+        rows, threshold=of.threshold, given=of.by == "given", examples=examples, **counts
+    )
+    return gate.to_dict()
+
+
+def _first(pairs: Rows) -> list[list[int]]:
+    found: list[list[int]] = pairs[:EXAMPLES].tolist()
+    return found
 
 
 def _crossing(pairs: Rows, side: NDArray[np.uint8]) -> Rows:

@@ -1,0 +1,1 @@
+"""Published checkpoints: what they are called elsewhere, read strictly, and written back."""
