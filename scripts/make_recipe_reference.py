@@ -89,7 +89,7 @@ def derived_keys() -> set[str]:
     derived = budget.Derived()
     budget.derive_machine(made, machine, derived)
     budget.derive_batch(made, "train", 1, derived)
-    budget.derive_rates(made.train, "train", "muon", derived)
+    budget.derive_rates(made.first, "train", "muon", derived)
     budget.derive_steps(made, "train", 1.0, lambda: 1.0, derived)
     return {key.partition(".")[2] for key in derived.values}
 

@@ -19,18 +19,27 @@ from tests.programs import the_line
 every_recipe = pytest.mark.parametrize("name", recipe.shipped())
 
 # Of every data set: enough rows for its splits and classes, few enough to be quick.
-LIMITS = {"python-stdlib": 1500, "digits": 200, "mnist": 300, "fsdd": 700, "imdb": 300}
+LIMITS = {
+    "python-stdlib": 1500,
+    "digits": 200,
+    "mnist": 300,
+    "cifar10": 300,
+    "fsdd": 700,
+    "imdb": 300,
+}
 SMALL = {
     "decoder": {"depth": 1, "width": 64, "heads": 2, "kv_heads": 1, "context": 64},
     "mlp": {"hidden": "[8]"},
+    "fast_cnn": {"widths": "[4, 8]"},
     "rnn": {"hidden": 8},
     "bag_of_frames": {},
     "encoder": {"depth": 1, "width": 16, "heads": 2},
 }
 
 
+DOWNLOADED = ("mnist", "cifar10", "fsdd", "imdb")
 # The others' data come with Python and with scikit-learn.
-FETCHED = [n for n in recipe.shipped() if recipe.read(n).data.source in ("mnist", "fsdd", "imdb")]
+FETCHED = [n for n in recipe.shipped() if recipe.read(n).data.source in DOWNLOADED]
 
 
 def written(name: str) -> str:

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from modelwright import recipe
 from modelwright.errors import ModelwrightError
-from modelwright.recipe import Data, Evaluation, Recipe, Split, Stage, count, seconds
+from modelwright.options import count, seconds
+from modelwright.recipe import Data, Evaluation, Recipe, Split, Stage
 
 SMALLEST: dict[str, Any] = {
     "name": "r",

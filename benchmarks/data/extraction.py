@@ -1,8 +1,10 @@
 """Main text of 181 real pages against the text that people marked: ours beside its libraries.
 
 The pages and texts are those of scrapinghub/article-extraction-benchmark. The measure is the F1
-of words as bags, averaged over pages. The one rule of ours that pages had a say in (lines before
-the first and after the last sentence go) was chosen on the even pages; the odd ones are shown
+of words as bags, averaged over pages. The pages had a say in ours, so none is held out:
+Resiliparse's flags and trafilatura's precise mode were chosen after looking at all 181, while the
+libraries alone have their defaults. The rule that lines before the first and after the last
+sentence go was chosen on the even pages; the odd ones, which had a say in the rest, are shown
 apart.
 """
 
@@ -145,7 +147,7 @@ def rows(quick: bool) -> list[Row]:
             ratio = ours.f1 / theirs.f1
             answers.append(
                 Row(
-                    "the same on the odd pages, which chose nothing",
+                    "the same on the odd pages, which chose the flags but not the rule on edges",
                     _shown(ours), _shown(theirs), ratio, ">= 1.00", ratio >= 1.0,
                 )
             )  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from modelwright import data_commands, label_commands
+from modelwright import data_commands, design_commands, export_commands, label_commands
 from modelwright.errors import (
     EXIT_MACHINE,
     EXIT_OK,
@@ -114,8 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_stages(commands)
     _add_studies(commands)
     _add_use(commands)
+    design_commands.add_command(commands)
     data_commands.add_data(commands)
     label_commands.add_command(commands)
+    export_commands.add_command(commands)
     return parser
 
 

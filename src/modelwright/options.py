@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import re
 import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -40,7 +42,10 @@ def checked(
         for p in inspect.signature(function).parameters.values()
         if p.kind not in _VARIADIC and p.name not in apart
     ]
-    declared = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+    declared: Any = function
+    if isinstance(function, type) and not dataclasses.is_dataclass(function):
+        declared = function.__init__  # type: ignore[misc]
+    # Of a dataclass those of the class: fields that it inherits are named in another module.
     hints = typing.get_type_hints(declared, include_extras=True)
     values: dict[str, Any] = {}
     for option, value in options.items():
@@ -58,3 +63,39 @@ def checked(
                 f"{where}{joint}{option}{inner}: {first['msg']}{shown}"
             ) from None
     return values
+
+
+def seconds(text: str) -> float:
+    """Seconds of a duration such as "90s", "3m", "1.5h", "1h30m"."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if not parts or "".join(n + u for n, u in parts) != text.replace(" ", ""):
+        raise ModelwrightError(
+            f"budget: {text!r} is no time, tokens or FLOPs; "
+            "write it like 90s, 1h30m, 20Mtok or 1e15flop"
+        )
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    total = float(sum(float(n) * unit[u] for n, u in parts))
+    if total <= 0:
+        raise ModelwrightError(f"budget: {text!r} is no time at all; write it like 90s or 3m")
+    return total
+
+
+def amount(text: str) -> tuple[str, float]:
+    """What a budget gives, and of what: ("seconds" | "tokens" | "flops", a number above 0)."""
+    number = r"(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([KMBT]?)"
+    match = re.fullmatch(number + r"\s*(tok|flop)(?:en)?s?", text.strip(), re.IGNORECASE)
+    if not match:
+        return "seconds", seconds(text)
+    unit = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match[2].upper()]
+    total = float(match[1]) * unit
+    if not 0 < total < 1e30:
+        raise ModelwrightError(f"budget: {text!r} cannot be trained; write it like 20Mtok")
+    return ("tokens" if match[3].lower() == "tok" else "flops"), total
+
+
+def count(text: str | int) -> int:
+    """A number such as 5000000, "5M" or "1.2B"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMB]?)", str(text).strip(), re.IGNORECASE)
+    if not match:
+        raise ModelwrightError(f"model.parameters: {text!r} is not a count; write it like 5M")
+    return int(float(match[1]) * {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}[match[2].upper()])

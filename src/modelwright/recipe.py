@@ -20,9 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from modelwright.data.augment.batches import check as check_augment
 from modelwright.data.codecs import codec_options
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.models.model import checked_fields, config_class
+from modelwright.hub.files import is_published
+from modelwright.models.model import checked_fields, config_class, families, of_named_size
 from modelwright.objectives import names as objective_names
 from modelwright.objectives import objective_options
+from modelwright.options import amount, count
 from modelwright.tasks.task import make_task, task_class
 
 
@@ -261,10 +263,17 @@ class Recipe(Section):
     data: Data = Field(description="where rows come from")
     codec: dict[str, Any] = Field({}, description="options of the codec, see Codecs")
     model: dict[str, Any] = Field(
-        {}, description="`family` and its fields; or `parameters`, such as 5M, for a decoder"
+        {},
+        description="`family` and its fields; `size`, the name of a member; or `parameters`, such "
+        "as 5M, for a decoder; or `from`, a published checkpoint: `hub:OWNER/NAME` or a folder, "
+        "which may also stand alone",
     )
-    train: Stage = Field(description="training from random weights")
-    tune: Stage | None = Field(None, description="fine-tuning of what train made")
+    train: Stage | None = Field(
+        None, description="training from random weights, or from the published ones"
+    )
+    tune: Stage | None = Field(
+        None, description="fine-tuning of what train made, or of the published weights"
+    )
     evaluate: Evaluation = Field(default_factory=Evaluation, description="what is measured")
     watch: Watch = Field(
         default_factory=Watch, description="what is written and measured beside training"
@@ -281,22 +290,55 @@ class Recipe(Section):
             amount(str(value))
         return value
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"from": value} if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _sound(self) -> Recipe:
-        given = {k: v for k, v in self.model.items() if k not in ("family", "parameters")}
-        fields = checked_fields(config_class(self.family), given)
-        # YAML reads 1e3 as text; a list stays one, so that the recipe can be written as YAML.
-        self.model.update({k: fields[k] for k, v in given.items() if isinstance(v, str)})
+        if self.train is None and (self.tune is None or self.published is None):
+            raise ModelwrightError("train: is missing; every recipe needs it, or model.from")
+        if self.published is None:
+            self._shape()
+        else:  # which fields there are is known when its config.json has been read
+            self._of_checkpoint()
         if "parameters" in self.model and count(self.model["parameters"]) < 1:
             raise ModelwrightError("model.parameters: 0 is no size; write it like 5M")
+        if "parameters" in self.model and "size" in self.model:
+            raise ModelwrightError("model: size and parameters both say how large; give one")
         kinds = [task_class(stage.task).codec for stage in self.stages.values()]
-        codec_options(kinds[0], self.codec)
+        if self.published is None:
+            codec_options(kinds[0], self.codec)
         if len(set(kinds)) > 1:
             raise ModelwrightError(
-                f"tune.task: needs the codec {kinds[1]!r}, but train.task {self.train.task} trains "
+                f"tune.task: needs the codec {kinds[1]!r}, but train.task {self.first.task} trains "
                 f"with {kinds[0]!r}; choose tasks of one codec"
             )
         return self
+
+    def _shape(self) -> None:
+        """Check the fields of a family."""
+        given = {k: v for k, v in self.model.items() if k not in ("family", "parameters")}
+        cls = config_class(self.family)
+        fields = checked_fields(cls, of_named_size(cls, given))
+        # YAML reads 1e3 as text; a list stays one, so that the recipe can be written as YAML.
+        given.pop("size", None)
+        self.model.update({k: fields[k] for k, v in given.items() if isinstance(v, str)})
+
+    def _of_checkpoint(self) -> None:
+        """Refuse what a published checkpoint decides itself."""
+        if not is_published(str(self.published)):
+            raise ModelwrightError(
+                f"model: {self.published!r} is no published checkpoint (hub:OWNER/NAME, or the "
+                "path of a folder such as ./gpt2); a family is written `model: {family: NAME}`, "
+                f"known: {', '.join(families())}"
+            )
+        for name in ("family", "size", "parameters"):
+            if name in self.model:
+                raise ModelwrightError(
+                    f"model.{name}: {self.published} decides it; leave it out, or leave out from"
+                )
 
     def profiled(self, steps: int) -> Recipe:
         """The same recipe with ``steps`` steps of each stage profiled."""
@@ -308,49 +350,24 @@ class Recipe(Section):
     @property
     def family(self) -> str:
         """The model family, the task's own when the recipe names none."""
-        return str(self.model.get("family") or task_class(self.train.task).model)
+        return str(self.model.get("family") or task_class(self.first.task).model)
+
+    @property
+    def published(self) -> str | None:
+        """The published checkpoint that the first training begins with, as it was written."""
+        found = self.model.get("from")
+        return None if found is None else str(found)
+
+    @property
+    def first(self) -> Stage:
+        """The first training."""
+        return next(iter(self.stages.values()))
 
     @property
     def stages(self) -> dict[str, Stage]:
         """The trainings in their order."""
-        tune = {"tune": self.tune} if self.tune else {}
-        return {"train": self.train, **tune}
-
-
-def seconds(text: str) -> float:
-    """Seconds of a duration such as "90s", "3m", "1.5h", "1h30m"."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if not parts or "".join(n + u for n, u in parts) != text.replace(" ", ""):
-        raise ModelwrightError(
-            f"budget: {text!r} is no time, tokens or FLOPs; "
-            "write it like 90s, 1h30m, 20Mtok or 1e15flop"
-        )
-    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    total = float(sum(float(n) * unit[u] for n, u in parts))
-    if total <= 0:
-        raise ModelwrightError(f"budget: {text!r} is no time at all; write it like 90s or 3m")
-    return total
-
-
-def amount(text: str) -> tuple[str, float]:
-    """What a budget gives, and of what: ("seconds" | "tokens" | "flops", a number above 0)."""
-    number = r"(\d+(?:\.\d+)?(?:[eE]\+?\d+)?)\s*([KMBT]?)"
-    match = re.fullmatch(number + r"\s*(tok|flop)(?:en)?s?", text.strip(), re.IGNORECASE)
-    if not match:
-        return "seconds", seconds(text)
-    unit = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[match[2].upper()]
-    total = float(match[1]) * unit
-    if not 0 < total < 1e30:
-        raise ModelwrightError(f"budget: {text!r} cannot be trained; write it like 20Mtok")
-    return ("tokens" if match[3].lower() == "tok" else "flops"), total
-
-
-def count(text: str | int) -> int:
-    """A number such as 5000000, "5M" or "1.2B"."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMB]?)", str(text).strip(), re.IGNORECASE)
-    if not match:
-        raise ModelwrightError(f"model.parameters: {text!r} is not a count; write it like 5M")
-    return int(float(match[1]) * {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}[match[2].upper()])
+        both = {"train": self.train, "tune": self.tune}
+        return {name: stage for name, stage in both.items() if stage is not None}
 
 
 def shipped() -> list[str]:

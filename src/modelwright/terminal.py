@@ -17,7 +17,7 @@ from rich.text import Text
 
 from modelwright import api, checkpoint, recipe, runtime
 from modelwright.errors import EXIT_CORRUPT, EXIT_MACHINE, EXIT_OK, ModelwrightError
-from modelwright.models.model import config_class
+from modelwright.models.model import config_class, of_named_size
 from modelwright.reporting.compare import compare as compare_runs
 from modelwright.reporting.compare import summaries
 from modelwright.run import Run, flatten
@@ -62,7 +62,8 @@ def _forecast(made: recipe.Recipe) -> tuple[dict[str, Any], dict[str, str]]:
     fields = budget.derive_model(made, machine, derived)
     family = config_class(made.family)
     context = family.__dataclass_fields__.get("context")
-    window = int(fields.get("context", context.default if context else 1))
+    named = of_named_size(family, fields)
+    window = int(named.get("context", context.default if context else 1))
     for name, stage in made.stages.items():
         budget.derive_batch(made, name, window, derived)
         budget.derive_rates(stage, name, family.optimizer, derived)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+from collections import Counter
 from pathlib import Path
 
-from modelwright.data.readers.reader import Bad, inputs, make_reader, read
+from modelwright.data.readers.reader import Bad, Passed, inputs, make_reader, read
 
 
 def rows_of(path: Path, name: str | None = None, **settings) -> tuple[list[dict], list[Bad]]:
@@ -17,9 +18,21 @@ def rows_of(path: Path, name: str | None = None, **settings) -> tuple[list[dict]
         reader = make_reader(one.reader, settings)
         for part in reader.cut(one.path):
             for item in read(one, reader, part, source="s", license="CC0"):
-                (bad if isinstance(item, Bad) else rows).append(item)
+                if not isinstance(item, Passed):
+                    (bad if isinstance(item, Bad) else rows).append(item)
     assert len({row["id"] for row in rows}) == len(rows)
     return rows, bad
+
+
+def passed_of(path: Path, name: str | None = None, **settings) -> Counter[str]:
+    """What of a file or folder was passed over, by reason."""
+    counted: Counter[str] = Counter()
+    for one in inputs([path], path, name):
+        reader = make_reader(one.reader, settings)
+        for part in reader.cut(one.path):
+            found = read(one, reader, part, source="s", license="CC0")
+            counted.update(item.reason for item in found if isinstance(item, Passed))
+    return counted
 
 
 def texts_of(path: Path, name: str | None = None, **settings) -> list[str]:

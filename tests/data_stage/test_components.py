@@ -10,10 +10,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelwright.data.corpus import sketch
 from modelwright.data.corpus.components import components, copies
 from modelwright.data.corpus.sides import assign
 from modelwright.data.corpus.sketch import wanted
+from modelwright.errors import ModelwrightError
 from tests.data_stage.tiny import SETTINGS, deduplicated, row
+
+GATHERED = [[row("s/a", "one"), row("s/b", "two")], [row("s/c", "three"), row("s/a", "four")]]
+
+
+def test_two_rows_of_one_id_in_two_units_are_refused(tmp_path):
+    with pytest.raises(ModelwrightError, match=r"two rows have the id 's/a' \(units u000 and u001"):
+        deduplicated(tmp_path, GATHERED)
+
+
+def test_ids_that_only_share_a_hash_are_no_duplicates(tmp_path, monkeypatch):
+    monkeypatch.setattr(sketch, "_digest", lambda kind, name: bytes(8))
+    other = [[row(f"s/{i}", f"text {i}") for i in range(3)], [row("s/d", "more")]]
+    fates, _ = deduplicated(tmp_path / "other", other)
+    assert sorted(fates) == ["s/0", "s/1", "s/2", "s/d"]
+    with pytest.raises(ModelwrightError, match="the id 's/a'"):
+        deduplicated(tmp_path / "same", GATHERED)
+
 
 EDGES = st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=60)
 
@@ -186,3 +205,14 @@ def test_alarms_name_what_was_lost(tmp_path):
     assert facts["clusters"][0]["kept"] == "s/0"
     assert facts["clusters"][0]["samples"][:2] == ["s/0", "s/1"]
     assert facts["cluster_sizes"] == {"16-31": 1}
+
+
+def test_the_samples_of_a_cluster_are_of_that_cluster(tmp_path):
+    """Two to nine copies of ten texts: no cluster names rows of the next one."""
+    rows = [row(f"s/{i}-{copy}", f"text {i}") for i in range(10) for copy in range(i % 8 + 2)]
+    _, facts = deduplicated(tmp_path, [rows])
+    assert len(facts["clusters"]) == 10
+    for cluster in facts["clusters"]:
+        text_of = cluster["kept"].partition("-")[0]
+        assert {one.partition("-")[0] for one in cluster["samples"]} == {text_of}
+        assert len(cluster["samples"]) == min(5, cluster["rows"])

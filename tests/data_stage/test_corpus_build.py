@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from modelwright.data.corpus.why import why
 from modelwright.data.inputs import input_hashes
 from modelwright.data.sources import read_rows
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.reporting.corpus_facts import collect
 from tests.data_stage.corpora import LETTER, MODULES, finish, make_sources, pieces, start, tree
 
 
@@ -183,6 +185,32 @@ def test_an_input_that_is_gone_leaves_no_trace(tmp_path: Path):
     made(path, tmp_path / "corpus")
     made(path, tmp_path / "fresh")
     assert tree(tmp_path / "corpus") == tree(tmp_path / "fresh")
+
+
+def test_an_id_that_two_files_make_is_refused(tmp_path: Path):
+    """The same id from a file and a key: "a.jsonl" with "b.jsonl:1", "a.jsonl:b.jsonl" with "1"."""
+    path = make_sources(tmp_path / "in", MODULES[:1])
+    pieces_ = tmp_path / "in" / "pieces"
+    (pieces_ / "a.jsonl").write_text('{"id": "b.jsonl:1", "text": "one text"}\n')
+    (pieces_ / "a.jsonl:b.jsonl").write_text('{"id": "1", "text": "and another"}\n')
+    with pytest.raises(ModelwrightError, match=r"two rows have the id 'pieces/a.jsonl:b.jsonl:1'"):
+        made(path, tmp_path / "corpus")
+
+
+def test_redirects_are_counted_and_told(tmp_path: Path, data: Callable[[str], Path]):
+    path = tmp_path / "wiki.yaml"
+    path.write_text(f"sources: [{{path: {data('wiki_xml')}, name: wiki}}]\n")
+    made(path, tmp_path / "corpus")
+    (commit,) = commits(tmp_path / "corpus", "read").values()
+    facts = commit["facts"]
+    assert facts["passed"] == {"redirect": 99, "page of another namespace": 1}
+    assert facts["items"] == 206 == facts["in"]["rows"] + facts["bad"] + 100
+    first = collect(tmp_path / "corpus")["waterfall"][0]
+    assert (first["rows_in"], first["rows_out"]) == (206, 106)
+    assert first["dropped"]["redirect"] == {"rows": 99, "bytes": 0}
+    lost = facts | {"items": 207}
+    with pytest.raises(CorruptError, match="the reader gave 207 records and 206 of them"):
+        prove_read(spec.read(path), [], [], {"u": Commit("u", "", {}, lost)}, tmp_path / "corpus")
 
 
 def test_why_tells_every_fate(place: Path):

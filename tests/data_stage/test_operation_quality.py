@@ -141,3 +141,31 @@ def test_real_web_pages_pass_as_c4_did(data):
 def test_unknown_rules_are_refused():
     with pytest.raises(ModelwrightError, match=r"no rules 'goper' \(did you mean 'gopher'\?\)"):
         operation("quality", {"rules": "goper"})
+
+
+def test_the_margin_says_how_near_a_text_came_to_leaving():
+    words = len(PROSE.split())
+    found = {}
+    for least in (words - 2, words, words + 10):
+        step = operation("quality", {"min_words": least})
+        row = {"id": "1", "text": PROSE, "attributes": {}}
+        reason = step.begin()(row)
+        found[least] = (reason, row["attributes"]["quality.margin"])
+        assert step.limits()["quality.words"] == [least, 100_000]
+    assert found[words] == (None, 0)
+    assert found[words - 2] == (None, pytest.approx(2 / (words - 2), abs=1e-4))
+    reason, margin = found[words + 10]
+    assert reason == "gopher: too few words"
+    assert margin == pytest.approx(-10 / (words + 10), abs=1e-4)
+
+
+def test_limits_are_those_of_the_chosen_rules_of_both_kinds_of_text():
+    limits = operation("quality", {"rules": ["c4", "fineweb"]}).limits()
+    assert "quality.words" not in limits
+    assert limits["quality.sentences"] == [3]
+    assert limits["quality.repeated_line_chars"] == [0.01]
+    assert operation("quality", {}).limits()["quality.repeated_5"] == [0.15, 0.35]
+    measured = {"id": "1", "text": PROSE, "attributes": {}}
+    operation("quality", {"rules": ["gopher", "c4", "fineweb"]}).begin()(measured)
+    every = operation("quality", {"rules": ["gopher", "c4", "fineweb"]}).limits()
+    assert set(every) <= set(measured["attributes"])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import zlib
+from collections import Counter
 
 import pytest
 
 from modelwright.data.http_message import parse_answer
 from modelwright.data.wikitext import plain_text
 from modelwright.errors import ModelwrightError
-from tests.data_stage.reading import gz, rows_of, tar_of
+from tests.data_stage.reading import gz, passed_of, rows_of, tar_of
 
 PAGE = b"<html><body><p>Hello</p></body></html>"
 
@@ -64,6 +67,20 @@ def test_answers_are_unpacked_and_others_passed_over(tmp_path):
         "broken answer: packed with 'br', which is not read",
         "broken answer: no status line",
     ]
+    assert passed_of(tmp_path) == {
+        "record of type warcinfo": 1,
+        "record of type request": 1,
+        "answer of status 404": 1,
+    }
+
+
+def test_every_record_of_an_archive_is_accounted_for(data):
+    with gzip.open(data("warc_samples") / "example.warc.gz") as archive:
+        kinds = Counter(re.findall(rb"^WARC-Type: (\w+)\r$", archive.read(), re.MULTILINE))
+    rows, bad = rows_of(data("warc_samples") / "example.warc.gz")
+    passed = passed_of(data("warc_samples") / "example.warc.gz")
+    assert len(rows) + len(bad) + passed.total() == sum(kinds.values()) > len(rows)
+    assert passed["record of type request"] == kinds[b"request"]
 
 
 def test_a_bomb_in_an_answer_is_refused():
@@ -102,6 +119,7 @@ def test_the_wikipedia_excerpt(data):
     assert sum(len(r["text"]) for r in rows) > 2_000_000
     redirects, _ = rows_of(data("wiki_xml"), redirects=True)
     assert len(redirects) == 205  # one page is of another namespace
+    assert passed_of(data("wiki_xml")) == {"redirect": 99, "page of another namespace": 1}
 
 
 def test_a_cut_dump_keeps_the_pages_before(tmp_path, data):

@@ -55,6 +55,47 @@ def test_what_was_written_is_read(tmp_path_factory, shards, picks):
     assert {len(w) for w in list(found.windows(size))[:-1]} <= {size}
 
 
+@settings(max_examples=60, deadline=None)
+@given(documents=DOCUMENTS, cuts=st.data())
+def test_many_at_once_are_as_one_after_the_other(tmp_path_factory, documents, cuts):
+    folder = tmp_path_factory.mktemp("many")
+    names = ["unused", "b", "a", "?"]
+    sources = cuts.draw(st.lists(st.integers(1, 3), min_size=len(documents), max_size=9))
+    cut = cuts.draw(st.integers(0, len(documents)))
+    masked = cuts.draw(st.booleans())
+    facts = []
+    for name in ("one", "many"):
+        with ShardWriter(folder, name, vocabulary=1000, fingerprint=MARK) as writer:
+            if masked:
+                writer.add(np.array([7, 8]), "a", 0, np.array([True, False]))
+            for low, high in ((0, cut), (cut, len(documents))):
+                part = range(low, high)
+                if name == "many":
+                    writer.add_many(
+                        np.array([t for i in part for t in documents[i]], np.uint32),
+                        np.array([len(documents[i]) for i in part], np.int64),
+                        np.array([sources[i] for i in part], np.int32),
+                        names,
+                        np.array([10 * i for i in part], np.int64),
+                    )
+                else:
+                    for i in part:
+                        writer.add(np.array(documents[i]), names[sources[i]], 10 * i)
+            facts.append(writer.close())
+    assert facts[0] == facts[1]
+    for path in folder.glob("one.*"):
+        assert path.read_bytes() == (folder / f"many{path.suffix}").read_bytes()
+
+
+def test_faults_among_many_name_their_row(tmp_path):
+    with ShardWriter(tmp_path, "a", vocabulary=10, fingerprint=MARK) as writer:
+        same, rows = np.zeros(3, np.int32), np.array([4, 5, 6])
+        with pytest.raises(ModelwrightError, match="row 5 has an id beyond"):
+            writer.add_many(np.array([1, 2, 10, 3]), np.array([1, 2, 1]), same, ["s"], rows)
+        with pytest.raises(ModelwrightError, match="row 6 has no tokens"):
+            writer.add_many(np.array([1, 2, 9]), np.array([1, 2, 0]), same, ["s"], rows)
+
+
 def test_nothing_is_read_before_it_is_used(tmp_path):
     write(tmp_path, "a", [[1, 2, 3]] * 1000)
     write(tmp_path, "b", [[4, 5]] * 1000)

@@ -22,7 +22,7 @@ from modelwright.data.tokenizing.encoder import (
     load_encoder,
     with_layout,
 )
-from modelwright.data.tokenizing.fast import GPT2, GPT4, PATTERNS, Fast, Native, ranks_of
+from modelwright.data.tokenizing.fast import GPT2, GPT4, PATTERNS, Fast, Native, Texts, ranks_of
 from modelwright.data.tokenizing.train import drawn, quotas, train_tokenizer
 from modelwright.errors import ModelwrightError
 from modelwright.kernels import bpe
@@ -92,6 +92,35 @@ def test_the_quick_road_gives_the_ids_of_the_library(pair, text):
     assert (
         encoder.encode(text).tolist() == plain.encode(lone, add_special_tokens=False).ids
     )  # pairs of surrogates in a str are two lone ones
+
+
+HAN = st.text("，。不見山水\n ab", max_size=40)  # few, so that merges cross their borders
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    learned=st.lists(HAN, min_size=1, max_size=20),
+    size=st.integers(262, 400),
+    texts=st.lists(st.one_of(HAN, TEXTS), max_size=8),
+    composed=st.booleans(),
+)
+def test_many_texts_are_encoded_as_each_alone(learned, size, texts, composed):
+    """Also where merges make tokens across the borders of characters."""
+    document = json.loads(train_tokenizer(learned, vocabulary=size).to_str())
+    document["normalizer"] = {"type": "NFC"} if composed else None
+    plain = Tokenizer.from_str(json.dumps(document))
+    plain.encode_special_tokens = True
+    encoder = TextEncoder(Tokenizer.from_str(json.dumps(document)))
+    whole = [text.encode("utf-8", "replace") for text in texts]
+    held = Texts.of([b"before", *whole])
+    ids, lengths = encoder.encode_many(Texts(held.data, held.begins[1:], held.ends[1:]))
+    expected = [
+        [*plain.encode(text.decode(), add_special_tokens=False).ids, encoder.end] for text in whole
+    ]
+    assert lengths.tolist() == [len(one) for one in expected]
+    assert ids.tolist() == [i for one in expected for i in one]
+    for text, one in zip(whole, expected, strict=True):
+        assert encoder.encode(text.decode()).tolist() == one[:-1]
 
 
 @settings(max_examples=30, deadline=None)

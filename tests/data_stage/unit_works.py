@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,10 @@ def loud(arguments: dict[str, Any], out: Path) -> dict[str, Any]:
     os.write(1, b"so does its C part\n")
     (out / "a.bin").write_bytes(bytes(range(256)))
     return {"numbers": list(range(100_000))}
+
+
+def stuck(arguments: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Say who we are, then never come back, and let no other thread of the process run."""
+    with (Path(arguments["corpus"]).parent / "stuck.txt").open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    return {"never": bool(re.match(r"(a+)+$", "a" * 60 + "b"))}

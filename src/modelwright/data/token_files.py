@@ -16,6 +16,8 @@ from __future__ import annotations
 import json
 import mmap
 import struct
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -105,7 +107,7 @@ def dtype_of(vocabulary: int) -> np.dtype[Any]:
 
 
 class ShardWriter:
-    """Writes one shard, document by document; memory grows by 16 bytes a document.
+    """Writes one shard, one document or many at a time; memory grows by 16 bytes a document.
 
     Use it in a ``with`` block, and ``close`` it: what was not closed is no shard.
     """
@@ -134,9 +136,7 @@ class ShardWriter:
         self.folder, self.name = folder, name
         self.vocabulary, self.fingerprint = vocabulary, fingerprint
         self.count = 0
-        self._ends: list[int] = []
-        self._sources: list[int] = []
-        self._rows: list[int] = []
+        self._ends, self._sources, self._rows = array("Q"), array("I"), array("I")
         self._names: dict[str, int] = {}
         self._sum = _xxh3()
         self._file: BinaryIO = (folder / f"{name}.tok").open("xb")
@@ -155,10 +155,7 @@ class ShardWriter:
             learn: (T,), which tokens are learned; left out: all.
         """
         if not len(ids) or int(ids.max()) >= self.vocabulary:
-            raise ModelwrightError(
-                f"{self.name}: row {row} has {'an id beyond the vocabulary' if len(ids) else 'no'} "
-                "tokens; this is a fault of the tokenizer"
-            )
+            raise self._fault(row, "an id beyond the vocabulary" if len(ids) else "no tokens")
         content = np.ascontiguousarray(ids, dtype=self.dtype).tobytes()
         self._file.write(content)
         self._sum.update(content)
@@ -170,6 +167,40 @@ class ShardWriter:
         self._ends.append(self.count)
         self._sources.append(self._names.setdefault(source, len(self._names)))
         self._rows.append(row)
+
+    def add_many(
+        self, ids: Array, lengths: Array, sources: Array, names: Sequence[str], rows: Array
+    ) -> None:
+        """Append documents, as ``add`` does one after the other; all their tokens are learned.
+
+        Args:
+            ids: (T,), theirs behind one another, each below the vocabulary.
+            lengths: (documents,), how many ids each has, 1 or more; their sum is T.
+            sources: (documents,), the source of each, an index into ``names``.
+            names: of sources; those that no document has are not kept.
+            rows: (documents,), the row of each in the records it comes from.
+        """
+        if not len(lengths):
+            return
+        ends = np.cumsum(lengths)
+        if int(lengths.min()) < 1:
+            raise self._fault(int(rows[lengths.argmin()]), "no tokens")
+        if int(ids.max()) >= self.vocabulary:
+            which = np.searchsorted(ends, ids.argmax(), side="right")
+            raise self._fault(int(rows[which]), "an id beyond the vocabulary")
+        content = np.ascontiguousarray(ids, dtype=self.dtype).data
+        self._file.write(content)
+        self._sum.update(content)
+        if self._masks:
+            self._masks.append(np.ones(len(ids), np.bool_))
+        used, first, where = np.unique(sources, return_index=True, return_inverse=True)
+        numbers = np.zeros(len(used), np.uint32)
+        for i in np.argsort(first).tolist():  # numbered as they come
+            numbers[i] = self._names.setdefault(names[used[i]], len(self._names))
+        self._ends.frombytes((self.count + ends).astype(np.uint64).tobytes())
+        self._sources.frombytes(numbers[where].tobytes())
+        self._rows.frombytes(np.asarray(rows, dtype=np.uint32).tobytes())
+        self.count += len(ids)
 
     def close(self) -> dict[str, Any]:
         """Finish the files; ``documents``, ``tokens``, ``bytes`` and documents by source."""
@@ -192,6 +223,11 @@ class ShardWriter:
             "bytes": self.count * size,
             "sources": dict(sorted(zip(self._names, by_source, strict=True))),
         }
+
+    def _fault(self, row: int, what: str) -> ModelwrightError:
+        return ModelwrightError(
+            f"{self.name}: row {row} has {what}; this is a fault of the tokenizer"
+        )
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -28,6 +28,7 @@ class Entry:
         axis: the dimension along which ``part`` counts.
         shape: the stored shape where it differs from ours by dimensions of size 1; None: as ours.
         offset: added to the stored values (Gemma's norms store gain - 1: offset 1).
+        also: other names that it may be stored under; ``theirs`` is the one that is written.
     """
 
     ours: str
@@ -37,6 +38,7 @@ class Entry:
     axis: int = 0
     shape: tuple[int, ...] | None = None
     offset: float = 0.0
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,13 @@ class Layout:
         passed: patterns (``fnmatch``) of stored tensors that are rightly not read: buffers,
             heads of another task, weights that are tied. They are listed when passed over.
         prefixes: a prefix that all stored names may carry or lack ("transformer.", "bert.").
+        heads: patterns of ours that belong to the head, which a recipe's ``head: new`` replaces.
     """
 
     entries: Sequence[Entry]
     passed: Sequence[str] = ()
     prefixes: Sequence[str] = ("",)
+    heads: Sequence[str] = ("output.*", "head.*", "transform.*", "transform_norm.*")
 
 
 class Family(Protocol):

@@ -16,7 +16,22 @@ from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.options import checked
 
 # Shared parts in this room.
-_NOT_FAMILIES = {"model", "layers", "activations", "attention", "likelihood"}
+_NOT_FAMILIES = {
+    "model",
+    "layers",
+    "activations",
+    "attention",
+    "likelihood",
+    "multihead",
+    "packed",
+    "encoder_decoder",
+    "causal",
+    "rope",
+    "images",
+    "diffusion",
+}
+
+_EXACT = ("features", "channels")  # fields that must be what the data have, not only as large
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,7 @@ class ModelConfig(ABC):
     optimizer: ClassVar[str] = "adamw"  # used unless the recipe names one
     compiles: ClassVar[bool] = False  # whether the module names ``regions`` worth compiling
     specimen: ClassVar[dict[str, Any]]
+    sizes: ClassVar[dict[str, dict[str, Any]]] = {}  # named members: name -> fields
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -103,8 +119,34 @@ def checked_fields(cls: type[ModelConfig], values: Mapping[str, Any]) -> dict[st
     return checked("model", cls, values, joint=".")
 
 
+def of_named_size(cls: type[ModelConfig], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``given``, a ``size`` among them replaced by what its name stands for.
+
+    A field that is given beside the name wins over it.
+
+    Raises:
+        ModelwrightError: the family has no member of that name.
+    """
+    fields = {k: v for k, v in given.items() if k != "size"}
+    return {**_of_name(cls, given.get("size")), **fields}
+
+
+def _of_name(cls: type[ModelConfig], name: Any) -> dict[str, Any]:
+    if name is None:
+        return {}
+    if name not in cls.sizes:
+        known = ", ".join(cls.sizes) or "none"
+        raise ModelwrightError(
+            f"model.size: no {cls.family} is called {name!r}{did_you_mean(str(name), cls.sizes)};"
+            f" known: {known}"
+        )
+    return dict(cls.sizes[name])
+
+
 def fields_for(cls: type[ModelConfig], codec: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that the recipe gives, and those that the data decide through the codec.
+
+    A named ``size`` gives way to both: it says the shape, the data the vocabulary and the like.
 
     Raises:
         ModelwrightError: the family does not read what this codec makes, or a size is given that
@@ -121,8 +163,9 @@ def fields_for(cls: type[ModelConfig], codec: Any, given: Mapping[str, Any]) -> 
     for name, size in needed.items():
         if name not in given or not isinstance(size, int):
             continue
-        if given[name] < size or (name == "features" and given[name] != size):
+        if given[name] < size or (name in _EXACT and given[name] != size):
             raise ModelwrightError(
                 f"model.{name}: the data need {size}, not {given[name]}; leave it out"
             )
-    return {**needed, **given}
+    fields = {k: v for k, v in given.items() if k != "size"}
+    return {**_of_name(cls, given.get("size")), **needed, **fields}

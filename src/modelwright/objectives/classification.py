@@ -66,8 +66,15 @@ class Objective:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The cross-entropy summed over the labelled examples, in nats."""
-        label = batch.targets["label"]
-        logits: Tensor = model(**batch.inputs).float()
+        found = model(**batch.inputs)
+        if isinstance(found, tuple):  # in training: the logits of a second head as well
+            logits, auxiliary = found
+            weight: float = model.auxiliary_weight  # type: ignore[assignment]
+            return self._loss(logits, batch) + weight * self._loss(auxiliary, batch)
+        return self._loss(found, batch)
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        logits, label = logits.float(), batch.targets["label"]
         outputs = logits.shape[1]
         if not torch.compiler.is_compiling() and self.highest >= max(
             outputs, 2 if outputs == 1 else 0

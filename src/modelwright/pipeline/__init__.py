@@ -23,7 +23,7 @@ STAGES = ("prepare", "train", "tune", "evaluate", "report")
 
 def stages_of(recipe: Recipe) -> list[str]:
     """The stages that a recipe has, in order."""
-    return [s for s in STAGES if s != "tune" or recipe.tune is not None]
+    return [s for s in STAGES if s not in ("train", "tune") or s in recipe.stages]
 
 
 def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:

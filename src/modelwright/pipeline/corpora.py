@@ -35,6 +35,8 @@ def tokens_of(recipe: Recipe) -> Path | None:
     folder = Path(recipe.data.source).expanduser()
     if not (is_corpus(folder) and (folder / "stages" / "tokens").is_dir()):
         return None
+    if recipe.published is not None:
+        return None  # its tokens are not those of the corpus
     tasks = [make_task(stage.task, stage.options) for stage in recipe.stages.values()]
     plain = all(task.stream and task.codec == "text" for task in tasks)
     plain = plain and not any(stage.options for stage in recipe.stages.values())

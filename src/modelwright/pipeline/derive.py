@@ -13,6 +13,7 @@ from modelwright import runtime
 from modelwright.models.model import config_class, fields_for, from_dict
 from modelwright.pipeline.parts import Parts
 from modelwright.pipeline.prepare import longest
+from modelwright.pipeline.published import published_of, start_config
 from modelwright.pipeline.watch import CHECKS
 from modelwright.run import Run
 from modelwright.training import budget, thread_count
@@ -38,7 +39,8 @@ def derive(parts: Parts) -> dict[str, Any]:
     columns = parts.fitting("train")
     mean = window if parts.task.stream else _mean_length(columns, parts.codec)
     budget.derive_batch(run.recipe, name, mean, derived)
-    budget.derive_rates(stage, name, parts.config.optimizer, derived)
+    begins = run.recipe.published is not None and name == next(iter(run.recipe.stages))
+    budget.derive_rates(stage, name, parts.config.optimizer, derived, published=begins)
     parts.values.update(_of(derived.values, name))
     free = runtime.free_memory_bytes()
     parts.values.update(
@@ -69,8 +71,14 @@ def derive(parts: Parts) -> dict[str, Any]:
 def _model_fields(
     parts: Parts, machine: runtime.Machine, derived: budget.Derived
 ) -> dict[str, Any]:
-    if parts.name == "tune":
+    if parts.name == "tune" and parts.run.recipe.train is not None:
         fields: dict[str, Any] = parts.run.stage("train")["resolved"]["model"]
+        return fields
+    if (found := published_of(parts.run)) is not None:
+        fields = start_config(parts.run.recipe, found, parts.codec).to_dict()
+        for key, value in fields.items():
+            derived.values[f"model.{key}"] = value
+            derived.reasons[f"model.{key}"] = f"of {found.source}"
         return fields
     cls = config_class(parts.run.recipe.family)
     fields = budget.derive_model(parts.run.recipe, machine, derived)

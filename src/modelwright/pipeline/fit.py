@@ -25,6 +25,7 @@ from modelwright.pipeline.derive import derive, machine_of, write_resolved
 from modelwright.pipeline.fitted import TaskName, load_parameters
 from modelwright.pipeline.parts import Parts
 from modelwright.pipeline.prepare import Say
+from modelwright.pipeline.published import begin
 from modelwright.pipeline.watch import StageObserver
 from modelwright.run import Run, fingerprint
 from modelwright.training import budget
@@ -84,6 +85,8 @@ def _mark(run: Run, name: str) -> str:
     """What a stage depends on: the stage before it, and its part of the recipe."""
     prepared, trained = run.stage("prepare").get("content"), run.stage("train").get("fingerprint")
     before = prepared if name == "train" else (prepared, trained)
+    if (weights := run.manifest.get("published")) is not None:
+        before = (before, weights["files"])
     recipe = run.recipe
     stage = recipe.stages[name].model_dump()
     return fingerprint(before, stage, recipe.model, recipe.budget, recipe.seed)
@@ -278,8 +281,10 @@ class _Job(Parts):
             )
 
     def _begin(self) -> None:
-        """The parameters of the first step: random ones, or those of the stage before."""
-        if self.name == "tune":
+        """The parameters of the first step: random or published, or of the stage before."""
+        if self.name == next(iter(self.run.recipe.stages)):
+            begin(self.run, self.config, self.placed())
+        else:
             start = trained(self.run)
             self._take(checkpoint.load(start, groups=["model"], wanted=self.placed().wanted))
 
@@ -341,7 +346,7 @@ def scratch_trainer(run: Run, name: str, say: Say) -> Trainer:
     Raises:
         ModelwrightError: the stage tunes, and nothing is trained yet.
     """
-    if name == "tune":
+    if name != next(iter(run.recipe.stages)):
         trained(run)
     return _Job(run, name, run.stage(name).get("resolved"), say).scratch()
 

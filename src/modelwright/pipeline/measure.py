@@ -29,6 +29,7 @@ from modelwright.evaluation.baselines import (
 from modelwright.evaluation.metrics import Accuracy, Mean
 from modelwright.pipeline.fitted import Fitted, load_fitted, mean_loss, newest_checkpoint
 from modelwright.pipeline.prepare import Say
+from modelwright.pipeline.published import load_base
 from modelwright.run import Run, fingerprint
 from modelwright.serving.classifier import Classifier
 from modelwright.serving.engine import Engine
@@ -153,7 +154,7 @@ def _answers(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: S
     if settings.baselines:
         if name == "tune":
             say("evaluate: the base model answers them too")
-            base = load_fitted(newest_checkpoint(run, "train"))
+            base = load_base(run, fitted)
             said["base model"] = _generate(base, examples, settings.answer_tokens)
         nearest = _nearest(fitted, _columns(run, name, "train"))
         said["nearest training answer"] = [nearest.answer(_asked(e)) for e in examples]

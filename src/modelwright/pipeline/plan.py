@@ -16,7 +16,8 @@ from modelwright import runtime
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.models import decoder
 from modelwright.models.model import config_class
-from modelwright.recipe import Recipe, count
+from modelwright.options import count
+from modelwright.recipe import Recipe
 from modelwright.training import budget, forecast, scaling
 from modelwright.training.forecast import Work
 
@@ -135,7 +136,12 @@ def plan(recipe: Recipe, on: str, price: float | None = None) -> Plan:
     if price is not None and not 0 <= price < math.inf:
         raise ModelwrightError(f"--price: {price:g} is no price of a device for an hour")
     device = DEVICES[kind]
-    stage = recipe.train
+    stage = recipe.first
+    if recipe.published is not None:
+        raise ModelwrightError(
+            f"plan: forecasts are made for models that are trained from nothing, not for "
+            f"{recipe.published}; give the shape as model.depth and model.width instead of from"
+        )
     if config_class(recipe.family) is not decoder.Config:
         raise ModelwrightError(f"plan: forecasts are made for the decoder, not for {recipe.family}")
     precision = stage.precision or "bfloat16"
@@ -282,10 +288,10 @@ def _steps(recipe: Recipe, each: float, update: int, config: decoder.Config) -> 
     Raises:
         ModelwrightError: it depends on the data.
     """
-    if recipe.train.steps is not None:
-        return recipe.train.steps
+    if recipe.first.steps is not None:
+        return recipe.first.steps
     allowed = budget.stage_amount(recipe, "train")
-    if recipe.train.epochs is not None or allowed is None:
+    if recipe.first.epochs is not None or allowed is None:
         raise ModelwrightError(
             "plan: how long this trains depends on the data; add budget=1h, budget=20Mtok or "
             "train.steps=1000"

@@ -24,6 +24,7 @@ from modelwright.data.split import PARTS, leakage_audit, split_rows
 from modelwright.data.waterfall import Dropped, Waterfall, drop
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.files import replace_file
+from modelwright.pipeline.begun import Pinned, pinned
 from modelwright.pipeline.corpora import prepare_tokens, token_inputs, tokens_of
 from modelwright.recipe import Recipe, Stage
 from modelwright.run import Run, fingerprint, source_hash
@@ -41,17 +42,20 @@ def prepare(run: Run, say: Say) -> None:
     inputs = input_hashes(data.source, data.path) if corpus is None else token_inputs(corpus)
     if file := run.recipe.codec.get("tokenizer"):
         inputs |= {"codec.tokenizer": hash_files([Path(file)])}
+    published = pinned(run, say)
     tasks = {n: (s.task, s.options) for n, s in run.recipe.stages.items()}
     mark = fingerprint(
         inputs, data.model_dump(), run.recipe.codec, run.recipe.seed, tasks, source_hash("data")
     )
+    if published is not None:
+        mark = fingerprint(mark, run.recipe.model, published.record)
     if run.is_done("prepare", mark) and _present(run):
         say("prepare: nothing changed, kept")
         return
     with run.working("prepare", mark) as record:
         record["inputs"] = inputs
         if corpus is None:
-            prepared = _from_rows(run, say)
+            prepared = _from_rows(run, published, say)
         else:
             say(f"prepare: checking the token shards of {data.source}, which are read in place")
             prepared = prepare_tokens(run, corpus)
@@ -64,7 +68,7 @@ def prepare(run: Run, say: Say) -> None:
         record["content"] = _content(run)
 
 
-def _from_rows(run: Run, say: Say) -> dict[str, Any]:
+def _from_rows(run: Run, published: Pinned | None, say: Say) -> dict[str, Any]:
     """Read the rows, make the examples, fit the codec, and write shards of the run's own."""
     splits, steps = _split(run.recipe, say)
     codec: Codec | None = None
@@ -72,7 +76,7 @@ def _from_rows(run: Run, say: Say) -> dict[str, Any]:
     for name, stage in run.recipe.stages.items():
         made = _stage_examples(name, stage, splits)
         steps += made.steps
-        codec = codec or _fit(run, stage, made.task, made.examples["train"], say)
+        codec = codec or _fit(run, stage, made, published, say)
         prepared["tasks"][stage.task] = _shards(run, name, made, codec, say)
         if isinstance(vocabulary := getattr(codec, "vocabulary", None), int):
             prepared["tokenizer"] = {"vocabulary": vocabulary}
@@ -118,7 +122,7 @@ def _split(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[st
     fractions = {"train": 1.0 - sum(shares.values()), **shares}
     by = "id" if data.split.by == "row" else data.split.by
     if fold := data.fold:
-        label = str(recipe.train.options.get("label", "label"))
+        label = str(recipe.first.options.get("label", "label"))
         splits, dropped = fold_rows(
             rows, **fold.model_dump(), fractions=fractions, split_by=by, label=label, seed=seed
         )
@@ -195,10 +199,15 @@ def _stage_examples(name: str, stage: Stage, splits: dict[str, list[Row]]) -> _M
     return made
 
 
-def _fit(run: Run, stage: Stage, task: Task, train: list[Example], say: Say) -> Codec:
+def _fit(run: Run, stage: Stage, made: _Made, published: Pinned | None, say: Say) -> Codec:
     """Fit the codec on the train split and keep it beside the shards."""
-    say(f"prepare: fitting the {task.codec} codec on {len(train):,} {stage.task} of train")
-    codec = fit_codec(task.codec, train, run.recipe.codec)
+    task, train = made.task, made.examples["train"]
+    if published is not None:
+        say(f"prepare: the tokenizer is that of {run.recipe.published}")
+        codec = published.codec(task.codec, train, run.recipe.codec)
+    else:
+        say(f"prepare: fitting the {task.codec} codec on {len(train):,} {stage.task} of train")
+        codec = fit_codec(task.codec, train, run.recipe.codec)
     for file, content in save_codec(codec).items():
         path = run.path / "data" / file
         path.parent.mkdir(parents=True, exist_ok=True)

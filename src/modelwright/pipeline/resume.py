@@ -20,7 +20,7 @@ from modelwright.checkpoint.loading import Wanted
 from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.files import rename
 from modelwright.pipeline.prepare import Say
-from modelwright.run import Run, flatten
+from modelwright.run import Run, fingerprint, flatten
 
 TRIES = 3  # restarts in a row that may fail
 BAD = 2  # of them from one checkpoint: then it is set aside
@@ -37,6 +37,8 @@ def made_from(run: Run, name: str) -> dict[str, Any]:
     content = run.stage("prepare").get("content", {})
     stage = run.recipe.stages[name].model_dump(exclude=set(_FREE))
     base = {} if name == "train" else {"base": run.stage("train").get("fingerprint")}
+    if (weights := run.manifest.get("published")) is not None:
+        base["weights"] = fingerprint(weights["files"])
     return {
         **base,
         "data": content.get(f"{name}/train", ""),

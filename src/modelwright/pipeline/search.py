@@ -110,7 +110,7 @@ def _one_of(option: str, word: str, known: tuple[str, ...]) -> str:
 
 
 def _usual(recipe: Recipe) -> str:
-    return "bits_per_byte" if task_class(recipe.train.task).codec == "text" else "loss"
+    return "bits_per_byte" if task_class(recipe.first.task).codec == "text" else "loss"
 
 
 def search(

@@ -20,14 +20,27 @@ from modelwright.data.corpus.marks import blake, canonical
 from modelwright.data.corpus.sketch import SPLITS
 from modelwright.errors import CorruptError
 from modelwright.reporting.corpus_audit import audit
-from modelwright.reporting.corpus_samples import borderline, limits, masked, samples
+from modelwright.reporting.corpus_contents import contents
+from modelwright.reporting.corpus_samples import borderline, limits, masked, nearest, samples
 from modelwright.reporting.corpus_sheet import texts
 from modelwright.reporting.record import entries, mapping, number, text
 
 FORM = 1
 DESCRIPTION, FINISHED = "spec.json", "corpus.json"  # what was asked for; what is there
 GATE = "gate.json"  # what ``data/corpus/gate.py`` found, where it was asked
-STAGES = ("read", "pairs", "gather", "verify", "resolve", "write", "augment", "tokenizer", "tokens")
+STAGES = (
+    "lines",
+    "repeated",
+    "read",
+    "pairs",
+    "gather",
+    "verify",
+    "resolve",
+    "write",
+    "augment",
+    "tokenizer",
+    "tokens",
+)
 FIRST = 20  # bad records that are named
 CLUSTERS, MEMBERS = 20, 3  # the largest, and how many rows of each are shown
 LIBRARIES = ("modelwright", "pyarrow", "numpy", "tokenizers", "xxhash", "resiliparse", "ray")
@@ -56,8 +69,10 @@ def collect(folder: Path) -> dict[str, Any]:
     report["histograms"] = histograms(read)
     report["limits"] = limits(spec)
     report["samples"] = samples(folder, read)
+    nearest(report["samples"], report["limits"])
     if not any(s.get("kind") == "borderline" for s in report["samples"]):
         report["samples"] += borderline(report["samples"], report["limits"])
+    report |= contents(folder, read, final, bool(commits.get("tokens")))
     report["languages"] = languages(report["histograms"])
     report["pii"] = {
         name.removeprefix("pii."): int(number(said.get("sum")) or 0)
@@ -73,6 +88,8 @@ def collect(folder: Path) -> dict[str, Any]:
     report["components"] = sum(int(number(f.get("components")) or 0) for f in resolved)
     report["clusters"], report["cluster_sizes"] = clusters(folder, commits)
     report["similarity"] = similarity(commits.get("verify", ()))
+    alike = (mapping(unit["facts"].get("images")) for unit in commits.get("verify", ()))
+    report["alike"] = _summed(alike)
     report["quarantine"] = _summed(mapping(u["facts"].get("quarantine")) for u in read)
     first = [mapping(u["facts"].get("first_bad")) for u in read]
     report["first_bad"] = [masked(f) for f in first if f][:FIRST]
@@ -137,6 +154,7 @@ def totals(
     rows = {"in": _rows(read, "in"), "after the steps": _rows(read, "kept")}
     rows |= {"quarantined": _rows(read, "quarantined"), "unreadable": 0}
     rows["unreadable"] = sum(int(number(u["facts"].get("bad")) or 0) for u in read)
+    rows["passed over"] = sum(passed_over(read).values())
     bytes_ = _summed(mapping(u["facts"].get("bytes")) for u in read)
     if final:
         rows["in the corpus"] = _rows(final, "kept")
@@ -150,11 +168,19 @@ def waterfall(
 ) -> list[dict[str, Any]]:
     """Every step with rows and bytes in and out and what was dropped why; deduplication last."""
     steps: list[dict[str, Any]] = []
+    over = passed_over(read)
     for unit in read:
         for at, said in enumerate(entries(unit["facts"].get("steps"))):
             if at == len(steps):
                 steps.append({"step": text(said.get("step")), "dropped": {}})
             _add(steps[at], said)
+    if over:
+        rows = _rows(read, "in")
+        size = sum(int(number(mapping(u["facts"].get("bytes")).get("in")) or 0) for u in read)
+        dropped = {reason: {"rows": count, "bytes": 0} for reason, count in over.items()}
+        counted = {"rows_in": rows + sum(over.values()), "rows_out": rows}
+        first = {"step": "records that are no rows", "bytes_in": size, "bytes_out": size}
+        steps.insert(0, first | counted | {"dropped": dropped})
     if final:
         last: dict[str, Any] = {"step": "deduplicate and split", "dropped": {}}
         for unit in final:
@@ -168,6 +194,11 @@ def waterfall(
             _add(last, counted | {"bytes_in": kept + gone, "bytes_out": kept, "dropped": lost})
         steps.append(last)
     return steps
+
+
+def passed_over(read: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Records that a reader passed over, such as redirects: reason -> count."""
+    return _summed(mapping(unit["facts"].get("passed")) for unit in read)
 
 
 def _add(line: dict[str, Any], said: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelwright.reporting import corpus_tables
+from modelwright.reporting import corpus_contents, corpus_tables
 from modelwright.reporting.blocks import (
     Figure,
     Table,
@@ -83,12 +83,19 @@ def _rate(line: Mapping[str, Any]) -> str:
     return f"{figures(size / seconds / 1e6)} MB/s a core" if size and seconds else "-"
 
 
+def _seconds(value: Any) -> str:
+    """A time; what rounds to nothing is said to be little."""
+    return "< 0.1 s" if (number(value) or 0) < 0.05 else duration(value)
+
+
 def sections(report: Report, before: Report) -> list[Section]:
     """The parts of the page that are charts and tables."""
     return [
         _waterfall(report),
         _sources(report),
         _measures(report),
+        corpus_contents.media(report),
+        corpus_contents.labels(report),
         corpus_tables.duplicates(report),
         corpus_tables.personal(report),
         corpus_tables.split(report),
@@ -206,9 +213,10 @@ def _measures(report: Report) -> Section:
     named: list[tuple[str, str, str, str]] = []
     for name, said in mapping(report.get("histograms")).items():
         bins = mapping(mapping(said).get("bins"))
-        same = number(mapping(said).get("min")) == number(mapping(said).get("max"))
-        if bins and same:
-            value = figures(number(mapping(said).get("min")) or 0.0)
+        low, high = (number(mapping(said).get(end)) or 0.0 for end in ("min", "max"))
+        if len(bins) == 1 or (bins and low == high):
+            shown = corpus_tables.shown
+            value = shown(low) + (f" to {shown(high)}" if high > low else "")
             total = sum(number(c) or 0 for c in bins.values())
             named.append((name, value, whole(total), "100.0 %"))
         elif bins and len(charts) < CHARTS and not name.startswith("pii."):
@@ -219,7 +227,8 @@ def _measures(report: Report) -> Section:
                 charts.append(Figure(name, svg))
         values = mapping(mapping(said).get("values"))
         total = sum(number(c) or 0 for c in values.values())
-        if total and max(number(c) or 0 for c in values.values()) < UNIQUE * total:
+        counted = [number(c) or 0 for v, c in values.items() if v != "(others)"]
+        if total and max(counted, default=0) < UNIQUE * total:
             named.append((name, "all different, or nearly", whole(total), "100.0 %"))
             continue
         for value, count in sorted(values.items(), key=lambda p: -(number(p[1]) or 0))[:VALUES]:
@@ -232,11 +241,12 @@ def _measures(report: Report) -> Section:
         "measures",
         "What was measured",
         "Every measure of every row that reached its step, those dropped there included; dashed "
-        "lines are limits in the settings of its step, of rules that were not asked for as well.",
+        "lines are the values at which the step decides, of Chinese and of other texts where they "
+        "differ.",
         charts,
         tables(
             Table(
-                "Measures that are words, or always the same",
+                "Measures that are words, or always much the same",
                 ("Measure", "Value", "Rows", "Share"),
                 "llrr",
                 named,
@@ -250,8 +260,8 @@ def _speed(report: Report) -> Section:
         (
             text(s.get("stage")),
             whole(s.get("units")),
-            duration(s.get("seconds")),
-            duration(s.get("cpu_seconds")),
+            _seconds(s.get("seconds")),
+            _seconds(s.get("cpu_seconds")),
             scaled(s.get("bytes"), "B") if s.get("bytes") else "-",
             _rate(s).partition(" ")[0],
             scaled(s.get("written_bytes"), "B"),
@@ -262,7 +272,7 @@ def _speed(report: Report) -> Section:
     steps = [
         (
             text(s.get("what")),
-            duration(s.get("seconds")),
+            _seconds(s.get("seconds")),
             scaled(s.get("bytes"), "B"),
             _rate(s).partition(" ")[0],
         )
@@ -282,7 +292,8 @@ def _speed(report: Report) -> Section:
         "speed",
         "Speed",
         "Seconds are the sum over units, so workers do not change them much; a unit that was kept "
-        "from an earlier run has the time it took then.",
+        "from an earlier run has the time it took then. Within read, a part's seconds are by the "
+        "clock, and so longer on a machine that is busy.",
         (),
         tables(
             Table("Stages", head, "lrrrrrrr", lines),
@@ -350,7 +361,7 @@ def _sample(said: Mapping[str, Any]) -> Sample:
 
 def _pairs(items: Iterable[tuple[str, Any]]) -> str:
     said = [
-        f"{k} {figures(v) if number(v) is not None else shorten(v, 40)}"
+        f"{k} {corpus_tables.shown(v) if number(v) is not None else shorten(v, 40)}"
         for k, v in items
         if not isinstance(v, bool) and v not in (0, "")
     ]

@@ -51,7 +51,8 @@ def samples(folder: Path, read: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         ranked = sorted(
             by_kind[kind], key=lambda s: (number(s.get("key")) or 0.0, text(s.get("id")))
         )
-        chosen += [masked(sample) for sample in ranked[:SAMPLES]]
+        most = NEAREST if kind == "borderline" else SAMPLES
+        chosen += [masked(sample) for sample in ranked[:most]]
     return chosen
 
 
@@ -81,6 +82,27 @@ def limits(spec: Mapping[str, Any]) -> dict[str, list[float]]:
     return found
 
 
+def nearest(listed: Sequence[dict[str, Any]], bounds: Mapping[str, Sequence[float]]) -> None:
+    """Say of the samples that a step called borderline which limit it is that is near."""
+    for sample in listed:
+        if sample.get("kind") == "borderline" and (gap := _gap(sample, bounds)) is not None:
+            sample["near"] = gap[1]
+
+
+def _gap(
+    sample: Mapping[str, Any], bounds: Mapping[str, Sequence[float]]
+) -> tuple[float, str] | None:
+    """The least distance to a limit, relative to the limit, and which one it is."""
+    measured = mapping(sample.get("attributes"))
+    gaps = [
+        (abs(value - limit) / abs(limit), f"borderline: {name} near {limit:g}")
+        for name, limits_ in bounds.items()
+        for limit in limits_
+        if limit and (value := number(measured.get(name))) is not None
+    ]
+    return min(gaps, default=None)
+
+
 def borderline(
     listed: Sequence[Mapping[str, Any]], bounds: Mapping[str, Sequence[float]]
 ) -> list[dict[str, Any]]:
@@ -89,14 +111,7 @@ def borderline(
     for sample in listed:
         if sample.get("kind") != "kept":
             continue
-        measured = mapping(sample.get("attributes"))
-        gaps = [
-            (abs(value - limit) / abs(limit), f"borderline: {name} near {limit:g}")
-            for name, limits_ in bounds.items()
-            for limit in limits_
-            if limit and (value := number(measured.get(name))) is not None
-        ]
-        if gaps:
-            ranked.append((*min(gaps), text(sample.get("id")), dict(sample)))
+        if (gap := _gap(sample, bounds)) is not None:
+            ranked.append((*gap, text(sample.get("id")), dict(sample)))
     ranked.sort(key=lambda r: r[:3])
     return [sample | {"kind": "borderline", "near": why} for _, why, _, sample in ranked[:NEAREST]]

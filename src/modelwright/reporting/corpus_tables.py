@@ -7,6 +7,7 @@ from typing import Any
 
 from modelwright.reporting.blocks import Figure, Table, figures, percent, scaled, shorten, whole
 from modelwright.reporting.charts import Bar, bar_chart
+from modelwright.reporting.corpus_contents import packed
 from modelwright.reporting.corpus_diff import changes
 from modelwright.reporting.record import dump, entries, mapping, number
 from modelwright.reporting.studies import Section
@@ -37,6 +38,13 @@ def duplicates(report: Report) -> Section:
                 bar_chart("Pairs by similarity", bars),
             )
         )
+    looked = mapping(report.get("alike"))
+    said = {
+        "candidates": "share a key of their hashes",
+        "close": "hashes are close enough",
+        "near": "look alike: copies",
+    }
+    alike = [(said[k], whole(looked.get(k))) for k in said if number(looked.get("candidates"))]
     sizes = mapping(report.get("cluster_sizes"))
     lines = [
         (size, whole(count))
@@ -51,13 +59,18 @@ def duplicates(report: Report) -> Section:
         )
         for at, c in enumerate(entries(report.get("clusters")))
     ]
+    none = "" if lines else "None was found. "
+    if not lines and not mapping(report.get("spec")).get("deduplicate"):
+        none = "None was to leave; copies stay on one side of the split. "
     return Section(
         "duplicates",
         "Duplicates",
-        "MinHash proposes pairs; a pair counts only when the true Jaccard similarity of its word "
-        "n-grams reaches the threshold, and a row leaves only for a row that stays.",
+        f"{none}MinHash proposes pairs; a pair counts only when the true Jaccard similarity of its "
+        "word n-grams reaches the threshold, and a row leaves only for a row that stays. Pictures "
+        "are proposed by a perceptual hash and compared in 16 x 16 pixels.",
         charts,
         tables(
+            Table("Pairs of pictures", ("What", "Pairs"), "lr", alike),
             Table("Clusters by size", ("Rows in a cluster", "Clusters"), "rr", lines[:LINES]),
             Table(
                 "The largest clusters",
@@ -195,7 +208,7 @@ def tokens(report: Report) -> Section:
             f"A vocabulary of {whole(said.get('vocabulary'))}; fingerprint "
             f"{shorten(said.get('fingerprint'), 40)}."
         )
-    return Section("tokens", "Tokens", lead, (), tables(*found))
+    return Section("tokens", "Tokens", lead, (), tables(*found, packed(report)))
 
 
 def augmented(report: Report) -> Section:

@@ -23,7 +23,8 @@ from modelwright import runtime
 from modelwright.errors import ModelwrightError
 from modelwright.models.decoder import Config as DecoderConfig
 from modelwright.models.model import ModelConfig, config_class
-from modelwright.recipe import Recipe, Stage, amount, count
+from modelwright.options import amount, count
+from modelwright.recipe import Recipe, Stage
 from modelwright.training.forecast import Work, fit_to_memory
 from modelwright.training.forecast import memory as forecast_memory
 from modelwright.training.scaling import OURS
@@ -45,6 +46,9 @@ RATES = {
     "lion": 2e-4,
     "schedule_free": 3e-3,
 }
+# Of a stage that begins with published weights.
+PUBLISHED_OPTIMIZER = ("adamw", "what published weights were trained with")
+PUBLISHED_RATE = (5e-5, "customary for published weights (arXiv:1810.04805, appendix A.3)")
 # Schedule, warm-up and decay with the reason of each, where the customary ones do not suit.
 SCHEDULE = ("warmup_stable_decay", "ends low at any length (arXiv:2404.06395)")
 WARMUP = (0.02, "a short start for the averages")
@@ -86,7 +90,7 @@ def stage_amount(recipe: Recipe, name: str) -> tuple[str, float] | None:
     kind, total = amount(recipe.budget)
     share = 0.0
     if recipe.tune:
-        share = recipe.tune.share or TUNE_SHARE
+        share = 1.0 if recipe.train is None else recipe.tune.share or TUNE_SHARE
     return kind, total * (share if name == "tune" else 1 - share)
 
 
@@ -142,7 +146,7 @@ def derive_model(recipe: Recipe, machine: runtime.Machine, derived: Derived) -> 
     if "parameters" in recipe.model:
         target = count(recipe.model["parameters"])
         reason = f"nearest shape to model.parameters = {recipe.model['parameters']}"
-    elif allowed is not None and cls.of_size(1_000_000, given):
+    elif allowed is not None and "size" not in given and cls.of_size(1_000_000, given):
         speed = machine.matmul_gflops[derived.values["train.precision"]]
         target, reason = _best_size(recipe, given, *allowed, speed)
     else:
@@ -232,20 +236,26 @@ def derive_memory(
     return found
 
 
-def derive_rates(stage: Stage, name: str, preferred: str, derived: Derived) -> None:
-    """Optimiser, learning rates and schedule; ``preferred`` is the model family's optimiser."""
+def derive_rates(
+    stage: Stage, name: str, preferred: str, derived: Derived, *, published: bool = False
+) -> None:
+    """Optimiser, learning rates and schedule; ``preferred`` is the model family's optimiser.
+
+    ``published`` says that the stage begins with published weights.
+    """
+    reason = OPTIMIZER_REASONS[preferred]
     optimizer = derived.put(
         f"{name}.optimizer",
         stage.optimizer,
-        lambda: (preferred, OPTIMIZER_REASONS[preferred]),
+        lambda: PUBLISHED_OPTIMIZER if published else (preferred, reason),
     )
     tuning = name == "tune"  # what was learned shall be bent, not overwritten
     said = ", halved when tuning" if tuning else ""
     rate = RATES[optimizer]
+    usual = (rate / 2 if tuning else rate, f"default of {optimizer}{said}")
+    bent = published and optimizer == "adamw"
     derived.put(
-        f"{name}.learning_rate",
-        stage.learning_rate,
-        lambda: (rate / 2 if tuning else rate, f"default of {optimizer}{said}"),
+        f"{name}.learning_rate", stage.learning_rate, lambda: PUBLISHED_RATE if bent else usual
     )
     derived.put(
         f"{name}.matrix_learning_rate",

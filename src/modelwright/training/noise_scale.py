@@ -83,10 +83,13 @@ def measured_noise_scale(trainer: Trainer, step: int) -> NoiseScale | None:
         return None
     norms: list[float] = []
     total: list[Tensor] = []
+    kept = [(buffer, buffer.clone()) for buffer in trainer.model.buffers()]
     for batch in batches:
         gradient = _gradient(trainer, batch, seed)
         norms.append(_squared_norm(gradient) / batch.count**2)
         total = list(torch._foreach_add(total, gradient)) if total else gradient
+    for buffer, value in kept:  # the running statistics of batch norms went on
+        buffer.copy_(value)
     counts = [batch.count for batch in batches]
     return noise_scale(norms, counts, _squared_norm(total) / sum(counts) ** 2)
 

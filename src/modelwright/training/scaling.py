@@ -68,6 +68,12 @@ class Law:
         ratio = a * self.size_factor / (b * self.token_factor)
         return float((ratio * tokens**b) ** (1 / a))
 
+    def best_tokens(self, size: float) -> float:
+        """The length for which ``size`` is the best size: the inverse of ``best_size``."""
+        a, b = self.size_power, self.token_power
+        ratio = a * self.size_factor / (b * self.token_factor)
+        return float((size**a / ratio) ** (1 / b))
+
     def reach(self, size: float, tokens: float) -> float:
         """By how much (size, tokens) lies outside the runs fitted: 1 inside, 10 at ten times."""
         outside = [1.0]

@@ -15,15 +15,16 @@ from modelwright.types import Codec, Example
 __all__ = ["codec_options", "fit_codec", "kinds", "load_codec", "save_codec"]
 
 _PREFIX = "codec/"
+_COMES_ALONG = {"published_text"}  # with a published checkpoint; no task names it
 
 
 def kinds() -> list[str]:
-    """The module names of all codecs."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """The module names of all codecs that a task may name."""
+    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _COMES_ALONG)
 
 
 def _class(kind: str) -> Any:
-    if kind not in kinds():
+    if kind not in kinds() and kind not in _COMES_ALONG:
         hint = did_you_mean(kind, kinds())
         raise ModelwrightError(f"codec: no codec {kind!r}{hint}; known: {', '.join(kinds())}")
     return importlib.import_module(f"{__name__}.{kind}").Codec

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modelwright.data import labels as label_sets
-from modelwright.data.codecs import text
+from modelwright.data.codecs import published_text, text
 from modelwright.errors import ModelwrightError
 from modelwright.types import Columns, Encoded, Example, Text, Turn, ragged_column
 
@@ -28,7 +28,9 @@ class Codec:
     ragged = ("tokens",)
     packs = True  # what ``tensors`` gives holds no padding
 
-    def __init__(self, text_codec: text.Codec, labels: list[str], *, longest: int) -> None:
+    def __init__(
+        self, text_codec: text.Codec | published_text.Codec, labels: list[str], *, longest: int
+    ) -> None:
         self.text, self.labels, self.longest = text_codec, labels, longest
         self.vocabulary = text_codec.vocabulary
         self.truncated = 0
@@ -59,6 +61,14 @@ class Codec:
         tokenizer = text.Codec.fit(seen(), vocabulary=vocabulary)
         return cls(tokenizer, label_sets.label_set(names), longest=longest)
 
+    @classmethod
+    def around(
+        cls, text_codec: published_text.Codec, examples: Iterable[Example], *, longest: int = 512
+    ) -> Codec:
+        """The labels of the ``examples`` of the train split, with a published tokenizer."""
+        names = {n for e in examples for n in [label_sets.label_of(e)] if n is not None}
+        return cls(text_codec, label_sets.label_set(names), longest=longest)
+
     def encode(self, example: Example) -> Encoded:
         """``tokens`` (T,), 1 <= T <= ``longest``, the last one <|end|>; ``label`` (), int64.
 
@@ -69,7 +79,7 @@ class Codec:
         """
         found = self.text.tokens(_text(example))
         self.truncated += len(found) >= self.longest
-        tokens = [*found[: self.longest - 1], self.text.end]
+        tokens = self.text.framed(found, self.longest)
         small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
         number = np.array(label_sets.label_number(example, self.labels), dtype=np.int64)
         return {"tokens": np.array(tokens, dtype=small), "label": number}
@@ -105,7 +115,8 @@ class Codec:
     def load(cls, files: Mapping[str, bytes]) -> Codec:
         """Read what ``save`` wrote."""
         facts = json.loads(files["labelled_text.json"])
-        return cls(text.Codec.load(files), facts["labels"], longest=facts["longest"])
+        kind = published_text if published_text.FACTS in files else text
+        return cls(kind.Codec.load(files), facts["labels"], longest=facts["longest"])
 
 
 def _text(example: Example) -> str:

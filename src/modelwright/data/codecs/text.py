@@ -174,19 +174,11 @@ class Codec:
 
     def tensors(self, columns: Columns) -> dict[str, Tensor]:
         """Rows padded on the right with <|end|>, which is not learned there: (B, T) each."""
-        tokens, learn = columns["tokens"], columns["learn"]
-        if not isinstance(tokens, Ragged) or not isinstance(learn, Ragged):  # windows: one length
-            return {
-                "tokens": torch.from_numpy(np.asarray(tokens, dtype=np.int64)),
-                "learn": torch.from_numpy(np.asarray(learn, dtype=np.bool_)),
-            }
-        shape = (len(tokens), int(tokens.lengths.max()))
-        inside = np.arange(shape[1]) < tokens.lengths[:, None]
-        padded = np.full(shape, self.end, dtype=np.int64)
-        padded[inside] = tokens.values
-        learned = np.zeros(shape, dtype=np.bool_)
-        learned[inside] = learn.values
-        return {"tokens": torch.from_numpy(padded), "learn": torch.from_numpy(learned)}
+        return padded(columns, self.end)
+
+    def framed(self, tokens: Sequence[int], longest: int) -> list[int]:
+        """A text cut to ``longest`` tokens, its end included."""
+        return [*tokens[: longest - 1], self.end]
 
     def save(self) -> dict[str, bytes]:
         """``tokenizer.json`` in the format of the tokenizers library."""
@@ -197,3 +189,20 @@ class Codec:
         """Read what ``save`` wrote."""
         document = json.loads(files["tokenizer.json"])
         return cls(Tokenizer.from_str(json.dumps(document)))
+
+
+def padded(columns: Columns, end: int) -> dict[str, Tensor]:
+    """``tokens`` and ``learn`` (B, T), int64 and bool, padded with ``end``, not learned there."""
+    tokens, learn = columns["tokens"], columns["learn"]
+    if not isinstance(tokens, Ragged) or not isinstance(learn, Ragged):  # windows: one length
+        return {
+            "tokens": torch.from_numpy(np.asarray(tokens, dtype=np.int64)),
+            "learn": torch.from_numpy(np.asarray(learn, dtype=np.bool_)),
+        }
+    shape = (len(tokens), int(tokens.lengths.max()))
+    inside = np.arange(shape[1]) < tokens.lengths[:, None]
+    filled = np.full(shape, end, dtype=np.int64)
+    filled[inside] = tokens.values
+    learned = np.zeros(shape, dtype=np.bool_)
+    learned[inside] = learn.values
+    return {"tokens": torch.from_numpy(filled), "learn": torch.from_numpy(learned)}

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelwright.data.corpus import freeze, ledger
+from modelwright.data.corpus import alike, freeze, gate, ledger, lines, mend
 from modelwright.data.corpus.components import plan_resolve
-from modelwright.data.corpus.engine import Engine, Say, opened, run_units
+from modelwright.data.corpus.engine import Engine, Say, marks_of, opened, run_units
 from modelwright.data.corpus.marks import blake, canonical
 from modelwright.data.corpus.pairs import plan_gather, plan_pairs, plan_verify
 from modelwright.data.corpus.proof import prove_read, prove_write
 from modelwright.data.corpus.sketch import wanted
 from modelwright.data.corpus.spec import CorpusSpec
-from modelwright.data.corpus.unit import Commit, Unit
+from modelwright.data.corpus.unit import Commit, Unit, unit_folder
 from modelwright.data.corpus.write import PARTS, plan_write
 from modelwright.errors import ModelwrightError
 from modelwright.files import replace_file
@@ -23,7 +23,8 @@ from modelwright.version import __version__
 
 FINISHED, PREVIOUS, DESCRIPTION = "corpus.json", "previous.json", "spec.json"
 STAGES = (
-    "read", "pairs", "gather", "verify", "resolve", "write", "augment", "tokenizer", "tokens"
+    "lines", "repeated", "read", "pairs", "gather", "verify", "resolve", "write", "augment",
+    "tokenizer", "tokens",
 )  # fmt: skip
 ROOT = Path("corpora")
 
@@ -50,6 +51,7 @@ def build(
 
     Raises:
         ModelwrightError: a source is not there, has too many bad records, or a stage lost rows.
+        SplitLeaksError: a copy, group or parent is on two sides of the split.
         MachineError: the disk is full, memory is short, or another process works on the corpus.
     """
     place = (folder or ROOT / spec.name).resolve()
@@ -87,46 +89,87 @@ class _Stages:
         spec, folder = self.spec, self.folder
         settings = settings_of(spec)
         read = freeze.plan_read(spec, found, sketch_settings(settings))
+        if first := lines.plan_lines(read):
+            self.run(first)
+            self.run(lines.plan_repeated(first, read))
+            read = lines.told(read)
         commits = self.run(read)
         if moved := freeze.changed(found):
             raise ModelwrightError(f"{moved}: has changed while it was read; run again")
         prove_read(spec, found, read, commits, folder)
-        fates = self._resolve([unit.name for unit in read], settings)
-        written = self.run(plan_write(read, fates))
-        prove_write(commits, written)
-        self._extend(self.units["write"])
+        final = self._divide(read, settings)
+        self._tokens(final)
         for stage in STAGES:
             if stage not in self.units:
                 ledger.prune(folder, stage, ())
 
-    def _resolve(self, read: list[str], settings: dict[str, Any]) -> dict[str, str]:
-        """Find copies and components; returns where the fates of each read unit are."""
+    def _divide(self, read: list[Unit], settings: dict[str, Any]) -> list[Unit]:
+        """Deduplicate and split until the gate finds nothing new; the units of the final rows."""
+        names = [unit.name for unit in read]
         same = {key: settings[key] for key in ("seed", "deduplicate")}
-        self.run(plan_pairs(self.folder, read))
+        self.run(plan_pairs(self.folder, names))
         pairs = [unit.name for unit in self.units["pairs"]]
-        self.run(plan_gather(self.folder, read, pairs))
-        self.run(plan_verify(self.folder, read, pairs, same))
-        self.run(plan_resolve(read, pairs, settings))
+        self.run(plan_gather(self.folder, names, pairs))
+        self.run(plan_verify(self.folder, names, pairs, same))
+        plain = plan_resolve(names, pairs, settings)
+        mark = marks_of(plain, self.folder)[plain[0].name]
+        missed = mend.stored(self.folder, mark)
+        for _ in range(mend.ROUNDS):
+            self.run(plan_resolve(names, pairs, settings, missed))
+            written = self.run(plan_write(read, fates_of(names)))
+            prove_write(self.commits["read"], written)
+            final = self._augment(self.units["write"])
+            self.gate = self._examine(settings)
+            further = self.gate.further(missed)
+            if not further:
+                break
+            self.say(f"gate: {len(further):,} copies were missed before; decided again with them")
+            missed = missed + further
+            mend.store(self.folder, mark, missed)
+        gate.let_through(self.folder, self.gate)
+        mend.store(self.folder, mark, missed)
         for alarm in self.commits["resolve"]["all"].facts["alarms"]:
             self.say(f"resolve: {alarm}")
-        return fates_of(read)
+        return final
 
-    def _extend(self, final: list[Unit]) -> None:
-        """Augmentation and tokens, of the final rows."""
-        spec = self.spec
-        if spec.augment:
-            from modelwright.data.corpus.augment import plan_augment  # noqa: PLC0415 - if asked
+    def _augment(self, final: list[Unit]) -> list[Unit]:
+        """The units of the final rows: those of write and, where it is asked for, of augment."""
+        if not self.spec.augment:
+            return final
+        from modelwright.data.corpus.augment import plan_augment  # noqa: PLC0415 - if asked
 
-            self.run(plan_augment(final, list(spec.augment), seed=spec.seed))
-            final = final + self.units.get("augment", [])
-        if spec.tokenizer is not None:
-            from modelwright.data.corpus.tokens import (  # noqa: PLC0415 - if asked
-                plan_tokenizer,
-                plan_tokens,
-            )
+        self.run(plan_augment(final, list(self.spec.augment), seed=self.spec.seed))
+        return final + self.units.get("augment", [])
 
-            self.run(plan_tokenizer(final, spec.tokenizer, seed=spec.seed))
-            self.run(plan_tokens(final))
+    def _examine(self, settings: dict[str, Any]) -> gate.Gate:
+        """Whether anything crosses the split, views of train rows included."""
+        tables = [
+            gate.Table(unit_folder(self.folder, stage, name) / file, hashed)
+            for stage in ("write", "augment")
+            for name, commit in self.commits.get(stage, {}).items()
+            for file, hashed in sorted(commit.files.items())
+            if file.startswith("rows-")
+        ]
+        return gate.examine(
+            self.folder,
+            settings,
+            tables,
+            engine=self.engine,
+            say=self.say,
+            changing=self._unfinish,
+        )
+
+    def _tokens(self, final: list[Unit]) -> None:
+        """A tokenizer of the train rows, and the tokens of all."""
+        if self.spec.tokenizer is None:
+            return
+        from modelwright.data.corpus.tokens import (  # noqa: PLC0415 - if asked
+            plan_tokenizer,
+            plan_tokens,
+        )
+
+        self.run(plan_tokenizer(final, self.spec.tokenizer, seed=self.spec.seed))
+        self.run(plan_tokens(final))
 
     def _unfinish(self) -> None:
         """Before anything changes, the corpus is no longer the finished one."""
@@ -149,6 +192,7 @@ class _Stages:
             },
             "stages": stages,
             "parts": parts,
+            "gate": self.gate.to_dict(),
         }
         summary["content"] = blake(
             canonical(
@@ -188,4 +232,6 @@ def sketch_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         of.threshold,
     )
     split = {"by": of.by, "column": of.column} if of.by in ("stratified", "time", "given") else {}
-    return {"seed": of.seed, "deduplicate": {"threshold": lowest}, "split": split}
+    # Which pictures are alike is decided later; here only whether they are looked at.
+    copies = {"threshold": lowest, "images": alike.BITS if of.images else 0}
+    return {"seed": of.seed, "deduplicate": copies, "split": split}

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelwright.data.corpus import records
+from modelwright.data.corpus.mend import Pair, placed
 from modelwright.data.corpus.pairs import PAIRS, VERIFY
 from modelwright.data.corpus.sides import assign
 from modelwright.data.corpus.sketch import (
@@ -32,31 +33,45 @@ from modelwright.data.corpus.sketch import (
     wanted,
 )
 from modelwright.data.corpus.unit import CORPUS, Facts, Unit, unit_folder
+from modelwright.errors import ModelwrightError
 from modelwright.kernels.shingles import Hashes
 
 RESOLVE, ALL = "resolve", "all"
 EXACT, NEAR_COPY = "exact duplicate", "near duplicate"
 LOST = 0.5  # share of a source that may leave as copies without an alarm
 LARGE_CLUSTER = 0.001  # share of all rows that copies of one row may be without an alarm
-LARGE_COMPONENT = 0.01  # share of all rows above which a component is reported
+LARGE_COMPONENT = 0.01  # share of all rows above which a component is reported,
+FEW = 10  # if it has more rows than these
 SHOWN = 20  # largest clusters and components named in the facts
 _SAMPLES = 5
+_LOOKED_UP = 1000  # rows whose ids are read at a time
 FATE: Mapping[str, str] = {
     "id": "string",
     "kept": "bool",
     "reason": "string",  # of leaving; null where kept
     "kept_id": "string",  # the row it is a copy of
-    "similarity": "float64",  # Jaccard similarity to it
+    "similarity": "float64",  # Jaccard similarity to it; of pictures the correlation
     "component": "string",  # 16 hex digits
     "split": "string",  # train, validation or test; null where not kept
 }
 
 
 def plan_resolve(
-    read_units: Sequence[str], pair_units: Sequence[str], settings: Mapping[str, Any]
+    read_units: Sequence[str],
+    pair_units: Sequence[str],
+    settings: Mapping[str, Any],
+    missed: Sequence[Pair] = (),
 ) -> list[Unit]:
-    """The one unit of the stage ``resolve``; the stages pairs and verify must be done."""
-    arguments = {"read": list(read_units), "pairs": list(pair_units), "settings": dict(settings)}
+    """The one unit of the stage ``resolve``; the stages pairs and verify must be done.
+
+    Args:
+        read_units: names of the units of read, in their order.
+        pair_units: names of the units of pairs.
+        settings: see ``sketch.wanted``.
+        missed: copies that those stages have missed, see ``mend``.
+    """
+    arguments: dict[str, Any] = {"read": list(read_units), "pairs": list(pair_units)}
+    arguments |= {"settings": dict(settings), "missed": list(missed)}
     names = ("sketch-exact", "sketch-ids", "sketch-links", "sketch-link_rows", "sketch-sides")
     reads = [f"{READ}/{unit}:{name}.npy" for unit in read_units for name in names]
     reads += [f"{READ}/{unit}:{records.RECORDS}" for unit in read_units]
@@ -71,22 +86,29 @@ def fate_path(corpus: Path, read_unit: str) -> Path:
 
 
 def resolve(arguments: dict[str, Any], out: Path) -> Facts:
-    """Decide what leaves and what is on which side; write ``UNIT.parquet`` a read unit."""
+    """Decide what leaves and what is on which side; write ``UNIT.parquet`` a read unit.
+
+    Raises:
+        ModelwrightError: two rows have the same id.
+    """
     corpus, read_units = Path(arguments[CORPUS]), arguments["read"]
     settings = wanted(arguments["settings"])
     first = starts(corpus, read_units)
     rows = int(first[-1])
+    names = _joined(corpus, read_units, "ids")
+    _check_ids(corpus, read_units, first, names)
     exact = _all_pairs(corpus, PAIRS, arguments["pairs"], "exact", 2)
     near = _all_pairs(corpus, VERIFY, read_units, "near", 2)
     similarity = _all_pairs(corpus, VERIFY, read_units, "similarity", 0)
     sides = _joined(corpus, read_units, "sides")
+    more, likeness, together = placed(arguments["missed"], names)
+    near, similarity = np.concatenate([near, more]), np.concatenate([similarity, likeness])
     # What is given as held out is what others publish results on: its copies in train leave.
     found = copies(exact, near, similarity, sides if settings.by == "given" else None)
     links, owners = linked(corpus, read_units, first)
     same = links[1:] == links[:-1]
     chained = np.stack([owners[:-1][same], owners[1:][same]], axis=1)
-    roots = components(rows, np.concatenate([exact, near, chained]))
-    names = _joined(corpus, read_units, "ids")
+    roots = components(rows, np.concatenate([exact, near, chained, together]))
     split = assign(settings, roots, names[roots], sides)
     dropped = np.zeros(rows, bool)
     if settings.drop:
@@ -116,7 +138,7 @@ class Copies:
     Attributes:
         rows: (n,), positions.
         keeper: (n,), the row that each is a copy of; itself where it stays.
-        similarity: (n,), Jaccard similarity to it.
+        similarity: (n,), Jaccard similarity to it; of pictures the correlation.
         equal: (n,), whether the content is equal, not only near.
     """
 
@@ -223,12 +245,41 @@ def linked(corpus: Path, read_units: Sequence[str], first: Rows) -> tuple[Hashes
     return links[order], np.concatenate(owners)[order]
 
 
+def _check_ids(corpus: Path, read_units: Sequence[str], first: Rows, names: Hashes) -> None:
+    """No two rows of the corpus may have the same id; each unit knows that of its own rows.
+
+    ``names`` are 64-bit hashes of ids, so of ten million rows two may share one by chance, once
+    in some hundred thousand corpora: the ids themselves decide.
+    """
+    order = np.argsort(names, kind="stable")
+    equal = names[order[1:]] == names[order[:-1]]
+    shared = np.zeros(len(names), bool)
+    shared[1:] |= equal
+    shared[:-1] |= equal
+    suspects = order[shared]
+    last, seen = -1, dict[str, int]()
+    for begin in range(0, len(suspects), _LOOKED_UP):
+        rows = suspects[begin : begin + _LOOKED_UP]
+        ids = ids_of(corpus, read_units, first, np.sort(rows))
+        for row, name in zip(rows.tolist(), names[rows].tolist(), strict=True):
+            if name != last:
+                last, seen = name, {}
+            if ids[row] in seen:
+                places = np.searchsorted(first, [seen[ids[row]], row], "right") - 1
+                units = " and ".join(read_units[i] for i in places.tolist())
+                raise ModelwrightError(
+                    f"two rows have the id {ids[row]!r} (units {units} of read); make the ids of"
+                    " the source unique"
+                )
+            seen[ids[row]] = row
+
+
 def _counts(
     settings: Wanted, roots: Rows, split: NDArray[np.uint8], dropped: NDArray[np.bool_]
 ) -> Facts:
     rows = len(roots)
     sizes = np.bincount(roots, minlength=rows)
-    large = np.flatnonzero(sizes > max(1, LARGE_COMPONENT * rows))
+    large = np.flatnonzero(sizes > max(FEW, LARGE_COMPONENT * rows))
     large = large[np.argsort(-sizes[large], kind="stable")][:SHOWN]
     kept = np.bincount(split[~dropped], minlength=len(SPLITS)).tolist()
     return {
@@ -249,6 +300,7 @@ def _clusters(found: Copies) -> Facts:
     order = np.argsort(found.keeper, kind="stable")
     kept, begin, sizes = np.unique(found.keeper[order], return_index=True, return_counts=True)
     begin, kept, sizes = begin[sizes > 1], kept[sizes > 1], sizes[sizes > 1]
+    shown = np.minimum(sizes, _SAMPLES)
     spread = Counter(s.bit_length() for s in sizes.tolist())
     return {
         "exact": int((found.leaves & found.equal).sum()),
@@ -258,7 +310,7 @@ def _clusters(found: Copies) -> Facts:
             {
                 "rows": int(sizes[i]),
                 "kept": int(kept[i]),
-                "samples": found.rows[order[begin[i] : begin[i] + _SAMPLES]].tolist(),
+                "samples": found.rows[order[begin[i] : begin[i] + shown[i]]].tolist(),
             }
             for i in np.argsort(-sizes, kind="stable")[:SHOWN].tolist()
         ],

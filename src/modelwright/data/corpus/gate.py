@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from modelwright.data.corpus import pairs as stages
 from modelwright.data.corpus.components import ids_of, linked
 from modelwright.data.corpus.engine import Engine, run_units
 from modelwright.data.corpus.marks import blake, blake_file, canonical, code_hash
+from modelwright.data.corpus.mend import Pair
 from modelwright.data.corpus.open import row_files
 from modelwright.data.corpus.sketch import READ, SPLITS, Rows, Sketcher, load, save, starts, wanted
 from modelwright.data.corpus.unit import CORPUS, Facts, Unit, unit_folder
@@ -35,6 +36,7 @@ SCRATCH = "audit"  # the folder within the corpus while it is looked at
 FOUND = "gate.json"  # what was found
 JUDGE = "judge"
 EXAMPLES = 20
+LISTED = 1000  # copies of a kind that are named for ``mend``
 _OTHER = 0x5EED  # added to the seed: other hash functions than those that deduplicated
 _COLUMNS = ("id", "groups", "parents", "modality", "text", "media", "label", "meta", "split")
 
@@ -52,12 +54,14 @@ class Gate:
     Attributes:
         rows: rows of train, validation and test.
         exact: rows whose content equals that of a row on another side.
-        near: pairs of texts on two sides whose Jaccard similarity reaches ``threshold``.
+        near: pairs on two sides that are nearly the same: texts whose Jaccard similarity reaches
+            ``threshold``, pictures that look alike.
         groups: group keys on more than one side.
         parents: rows with a child, or parents of several rows, on more than one side.
         threshold: Jaccard similarity from which texts are copies.
         given: whether the split was given; then a group may be torn, for somebody wanted it so.
         examples: some of what crosses: kind, two ids, their sides, similarity.
+        copies: all copies that cross, up to 1,000 of a kind: two ids, and similarity if near.
     """
 
     rows: dict[str, int]
@@ -68,6 +72,7 @@ class Gate:
     threshold: float
     given: bool
     examples: tuple[dict[str, Any], ...]
+    copies: tuple[dict[str, Any], ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -76,14 +81,21 @@ class Gate:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, for a report."""
-        return asdict(self) | {"holds": self.holds, "examples": list(self.examples)}
+        listed = {"examples": list(self.examples), "copies": list(self.copies)}
+        return asdict(self) | {"holds": self.holds} | listed
+
+    def further(self, known: Sequence[Pair]) -> list[Pair]:
+        """The copies that cross and that ``resolve`` has not been told; none where it is no use."""
+        if self.holds or self.parents or (self.groups and not self.given):
+            return []
+        found = [[*sorted(one["ids"]), one["similarity"]] for one in self.copies]
+        return [pair for pair in found if pair not in known]
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Gate:
         """The gate that ``to_dict`` has written."""
-        return cls(
-            **{k: v for k, v in found.items() if k != "holds"} | {"examples": (*found["examples"],)}
-        )
+        listed = {key: tuple(found[key]) for key in ("examples", "copies")}
+        return cls(**{k: v for k, v in found.items() if k != "holds"} | listed)
 
     def line(self) -> str:
         """What was found, in one line."""
@@ -110,12 +122,14 @@ class Table:
     hash: str
 
 
-def hold(
+def examine(
     folder: Path,
     settings: Mapping[str, Any],
     tables: Sequence[Table],
+    *,
     engine: str | Engine = "inline",
     say: Callable[[str], None] = lambda _: None,
+    changing: Callable[[], None] = lambda: None,
 ) -> Gate:
     """Look, unless the same tables were looked at already, and write ``gate.json``.
 
@@ -125,29 +139,42 @@ def hold(
         tables: all of its final rows.
         engine: does the work.
         say: where progress goes.
+        changing: called before anything is done, and not when all is known already.
+
+    Returns:
+        What was found; whether it ``holds`` is for the caller to say. The folder ``audit`` stays,
+        so that what has not changed need not be looked at again: see ``let_through``.
 
     Raises:
-        SplitLeaksError: something crosses; ``gate.json`` says what.
         CorruptError: a table is damaged.
     """
     seen = [code_hash(__name__), dict(settings), [table.hash for table in tables]]
     mark, path = blake(canonical(seen)), folder / FOUND
     found = _stored(path, mark)
     if found is None:
+        changing()
         path.unlink(missing_ok=True)
         started = time.perf_counter()
         found = _look(folder, settings, tables, engine, say)
         ledger.write_timing(folder, "gate", "all", {"seconds": time.perf_counter() - started})
         content = json.dumps({"mark": mark} | found.to_dict(), indent=1) + "\n"
         replace_file(path, content.encode())
+    say(f"gate: {found.line()}")
+    return found
+
+
+def let_through(folder: Path, found: Gate) -> None:
+    """End a look: remove its folder, and go on only if nothing crosses.
+
+    Raises:
+        SplitLeaksError: something crosses; ``gate.json`` says what.
+    """
     shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     if not found.holds:
         raise SplitLeaksError(
-            f"gate: {found.line()}; see {path}; put what belongs together into one group, or change"
-            " `seed`, and run again"
+            f"gate: {found.line()}; see {folder / FOUND}; add `deduplicate`, or have another split,"
+            " and run again"
         )
-    say(f"gate: {found.line()}")
-    return found
 
 
 def audit(
@@ -208,9 +235,11 @@ def _look(
 ) -> Gate:
     """Do the units; what is done already, before a kill, is kept."""
     of = wanted(settings)
-    afresh = {"seed": of.seed + _OTHER, "deduplicate": {"threshold": of.threshold}}
+    same = {"threshold": of.threshold, "images": of.images}
+    afresh = {"seed": of.seed + _OTHER, "deduplicate": same}
     scratch = folder.resolve() / SCRATCH
     scratch.mkdir(exist_ok=True)
+    ledger.clear_attempts(scratch)
     names = [f"{i:06d}" for i in range(len(tables))]
 
     def do(units: Sequence[Unit]) -> list[str]:
@@ -265,7 +294,7 @@ def look(arguments: dict[str, Any], out: Path) -> Facts:
     return facts
 
 
-def judge(arguments: dict[str, Any], out: Path) -> Facts:
+def judge(arguments: dict[str, Any], _out: Path) -> Facts:
     """Count what is on two sides, from the units before; ``Gate.to_dict``."""
     scratch, units = Path(arguments[CORPUS]), list(arguments["read"])
     of = wanted(arguments["settings"])
@@ -283,9 +312,12 @@ def judge(arguments: dict[str, Any], out: Path) -> Facts:
     near = joined(stages.VERIFY, units, "near", none)
     likeness = joined(stages.VERIFY, units, "similarity", np.empty(0))
     torn = side[near[:, 0]] != side[near[:, 1]]
-    counts["near"] = int(torn.sum())
-    alike = [round(s, 4) for s in likeness[torn][:EXAMPLES].tolist()]
-    shown["near duplicate"] = list(zip(_first(near[torn]), alike, strict=True))
+    near, likeness = near[torn], likeness[torn]
+    counts["near"] = len(near)
+    alike = [round(s, 4) for s in likeness[:EXAMPLES].tolist()]
+    shown["near duplicate"] = list(zip(_first(near), alike, strict=True))
+    crossing: list[tuple[list[int], float | None]] = [(p, None) for p in exact[:LISTED].tolist()]
+    crossing += zip(near[:LISTED].tolist(), likeness[:LISTED].tolist(), strict=True)
     first = starts(scratch, units)
     links, owners = linked(scratch, units, first)
     torn = (links[1:] == links[:-1]) & (side[owners[1:]] != side[owners[:-1]])
@@ -294,7 +326,7 @@ def judge(arguments: dict[str, Any], out: Path) -> Facts:
     for name, kind, here in (("groups", "group", ~of_row), ("parents", "parent", of_row)):
         counts[name] = len(np.unique(links[1:][torn][here]))
         shown[kind] = [(p, None) for p in _first(chain[here])]
-    places = [p for pairs in shown.values() for p, _ in pairs]
+    places = [p for pairs in (*shown.values(), crossing) for p, _ in pairs]
     ids = ids_of(scratch, units, first, np.unique(np.array(places, np.int64)))
     examples = tuple(
         {
@@ -306,9 +338,15 @@ def judge(arguments: dict[str, Any], out: Path) -> Facts:
         for kind, pairs in shown.items()
         for pair, alike_ in pairs
     )
+    copies = tuple({"ids": [ids[i] for i in p], "similarity": s} for p, s in crossing)
     rows = dict(zip(SPLITS, np.bincount(side, minlength=len(SPLITS)).tolist(), strict=True))
     gate = Gate(
-        rows, threshold=of.threshold, given=of.by == "given", examples=examples, **counts
+        rows,
+        threshold=of.threshold,
+        given=of.by == "given",
+        examples=examples,
+        copies=copies,
+        **counts,
     )
     return gate.to_dict()
 

@@ -18,7 +18,7 @@ from typing import Any
 from modelwright.data.corpus.unit import Commit, Unit
 
 FORM = 1  # raised when commits or folders of units get another form
-_ROOM = "modelwright.data."
+_ROOMS = ("modelwright.data.", "modelwright.kernels.")
 
 
 def blake(content: bytes) -> str:
@@ -63,8 +63,9 @@ def mark(unit: Unit, upstream: Mapping[str, str]) -> str:
 
 @cache
 def code_hash(module: str) -> str:
-    """The hash of a module's source and of all modules of the data room that it imports.
+    """The hash of a module's source, and of all modules of data and kernels that it imports.
 
+    Of a kernel its C++ counts as well, though Python would give the same: it may have been wrong.
     Readers and operations are imported by name and are therefore not found here; their versions
     and settings are arguments of the units that use them.
     """
@@ -77,7 +78,9 @@ def code_hash(module: str) -> str:
             continue
         source = Path(found.origin).read_bytes()
         sources[name] = blake(source)
-        waiting += [n for n in _imports(source) if n.startswith(_ROOM)]
+        if (native := Path(found.origin).with_suffix(".cpp")).is_file():
+            sources[f"{name}.cpp"] = blake(native.read_bytes())
+        waiting += [n for n in _imports(source) if n.startswith(_ROOMS)]
     return blake(canonical(sources))
 
 
@@ -90,7 +93,7 @@ def _imports(source: bytes) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.append(node.module)
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return [name for name in names if name.startswith(_ROOM) and _is_module(name)]
+    return [name for name in names if name.startswith(_ROOMS) and _is_module(name)]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Which rows of a corpus are the same, or nearly: candidates by band keys, then the true Jaccard.
+"""Which rows of a corpus are the same, or nearly: candidates by keys, then the contents compared.
 
 Three stages, every one of units with bounded memory:
 
@@ -7,6 +7,9 @@ Three stages, every one of units with bounded memory:
   of k, not k squared. Rows of equal content count once here: their pairs are exact by the hash.
 * ``gather``: a unit writes the sets of word n-grams of its read unit's candidates.
 * ``verify``: a unit compares the sets of all pairs that begin in its read unit.
+
+Pictures take the same road with keys of their perceptual hashes, and small pictures in place of
+sets (``alike``).
 
 What is found does not depend on the number of units, for a pair is a property of its two rows and
 of the rows that share a key with them.
@@ -23,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwright.data.corpus import records
+from modelwright.data.corpus import alike, records
 from modelwright.data.corpus.sketch import (
     READ,
     Rows,
@@ -41,6 +44,8 @@ from modelwright.kernels.shingles import Hashes, common, sets
 PAIRS, GATHER, VERIFY = "pairs", "gather", "verify"
 FIRST = 8  # candidates of a row under one key: the first of those that share it
 MEMORY = 256 << 20  # bytes that a unit of pairs may take
+_TEXTS = ("keys", "key_rows")
+_PICTURES = ("image_keys", "image_key_rows", "image_hashes")
 _ENTRY_BYTES = 160  # of a key while it is sorted
 _BATCH = 4 << 20  # characters whose n-grams are made at a time
 _CHUNK = 1 << 16  # pairs compared at a time
@@ -55,12 +60,14 @@ def plan_pairs(folder: Path, read_units: Sequence[str], memory: int = MEMORY) ->
         read_units: their names, in the order that decides which of two copies is the earlier.
         memory: bytes a unit may take.
     """
-    entries = sum(len(sketch_of(folder, unit, "keys")) for unit in read_units)
+    entries = sum(
+        len(sketch_of(folder, unit, name)) for unit in read_units for name in ("keys", "image_keys")
+    )
     buckets = max(1, math.ceil(entries * _ENTRY_BYTES / memory))
     reads = tuple(
         f"{READ}/{unit}:sketch-{name}.npy"
         for unit in read_units
-        for name in ("keys", "key_rows", "exact")
+        for name in (*_TEXTS, *_PICTURES, "exact")
     )
     return [
         Unit(
@@ -77,7 +84,11 @@ def plan_pairs(folder: Path, read_units: Sequence[str], memory: int = MEMORY) ->
 def plan_gather(folder: Path, read_units: Sequence[str], pair_units: Sequence[str]) -> list[Unit]:
     """Units of the stage ``gather``, one a read unit; the stage ``pairs`` must be done."""
     first = starts(folder, read_units).tolist()
-    found = tuple(f"{PAIRS}/{unit}:sketch-rows.npy" for unit in pair_units)
+    found = tuple(
+        f"{PAIRS}/{unit}:sketch-{name}.npy"
+        for unit in pair_units
+        for name in ("rows", "image_rows")
+    )
     return [
         Unit(
             GATHER,
@@ -94,13 +105,17 @@ def plan_verify(
     folder: Path, read_units: Sequence[str], pair_units: Sequence[str], settings: Mapping[str, Any]
 ) -> list[Unit]:
     """Units of the stage ``verify``, one a read unit; the stage ``gather`` must be done."""
+    of = wanted(settings)
     given = {
         "read": list(read_units),
         "first": starts(folder, read_units).tolist(),
         "pairs": list(pair_units),
-        "threshold": wanted(settings).threshold,
+        "threshold": of.threshold,
+        "images": of.images,
     }
-    done = [f"{PAIRS}/{unit}:sketch-near.npy" for unit in pair_units]
+    done = [
+        f"{PAIRS}/{unit}:sketch-{name}.npy" for unit in pair_units for name in ("near", "images")
+    ]
     done += [f"{GATHER}/{unit}" for unit in read_units]
     return [
         Unit(VERIFY, unit, f"{__name__}:verify", given | {"index": i}, tuple(done))
@@ -113,10 +128,12 @@ def pairs(arguments: dict[str, Any], out: Path) -> Facts:
 
     Writes ``exact``, int64 (n, 2): the earliest row of a content and another of it; ``near``,
     int64 (n, 2): candidates, the earlier row first, both the earliest of their content, sorted;
-    and ``rows``, sorted: all rows of ``near``.
+    ``images``, int64 (n, 3): the same of pictures, and the distance of their hashes; and ``rows``
+    and ``image_rows``, sorted: all rows of the two.
     """
     corpus = Path(arguments[CORPUS])
-    keys, rows = _entries(corpus, arguments["read"], arguments["bucket"], arguments["buckets"])
+    bucket = arguments["bucket"], arguments["buckets"]
+    keys, rows = _entries(corpus, arguments["read"], *bucket, _TEXTS)
     hashes = _exact_of(corpus, arguments["read"], rows)
     order = np.lexsort((rows, hashes[:, 0], keys))
     keys, rows, hashes = keys[order], rows[order], hashes[order]
@@ -131,33 +148,49 @@ def pairs(arguments: dict[str, Any], out: Path) -> Facts:
     save(out, "exact", _sorted(exact))
     save(out, "near", near)
     save(out, "rows", np.unique(near))
-    return {"keys": len(keys), "exact": len(exact), "candidates": len(near)}
+    images = _alike(corpus, arguments["read"], *bucket)
+    save(out, "images", images)
+    save(out, "image_rows", np.unique(images[:, :2]))
+    found = {"exact": len(exact), "candidates": len(near), "images": len(images)}
+    return {"keys": len(keys)} | found
+
+
+def _alike(corpus: Path, read_units: Sequence[str], bucket: int, buckets: int) -> Rows:
+    """The candidates among the pictures of one bucket; of equal files the earliest counts."""
+    keys, rows, hashes = _entries(corpus, read_units, bucket, buckets, _PICTURES)
+    exact = _exact_of(corpus, read_units, rows)[:, 0]
+    order = np.lexsort((rows, exact, keys))
+    same = (keys[order][1:] == keys[order][:-1]) & (exact[order][1:] == exact[order][:-1])
+    fresh = order[np.concatenate([np.ones(min(1, len(keys)), bool), ~same])]
+    fresh = fresh[np.lexsort((rows[fresh], keys[fresh]))]
+    return _sorted(alike.candidates(keys[fresh], rows[fresh], hashes[fresh]))
 
 
 def _entries(
-    corpus: Path, read_units: Sequence[str], bucket: int, buckets: int
-) -> tuple[Hashes, Rows]:
-    """Keys of the bucket that more than one row has, with the rows."""
+    corpus: Path, read_units: Sequence[str], bucket: int, buckets: int, names: Sequence[str]
+) -> list[NDArray[Any]]:
+    """Keys of the bucket that more than one row has, with the rows and what else is named."""
     bounds = [math.ceil((bucket + i) * 2**64 / buckets) for i in (0, 1)]
     first = starts(corpus, read_units)
-    found_keys, found_rows = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    found: list[list[NDArray[Any]]] = [[np.empty(0, np.uint64)] for _ in names]
+    found[1] = [np.empty(0, np.int64)]
     for unit, start in zip(read_units, first.tolist(), strict=False):
-        keys = sketch_of(corpus, unit, "keys")
+        keys = sketch_of(corpus, unit, names[0])
         low = int(np.searchsorted(keys, np.uint64(bounds[0])))
         high = len(keys)
         if bucket + 1 < buckets:
             high = int(np.searchsorted(keys, np.uint64(bounds[1])))
-        found_keys.append(np.array(keys[low:high]))
-        rows = sketch_of(corpus, unit, "key_rows")[low:high]
-        found_rows.append(rows.astype(np.int64) + start)
-    keys = np.concatenate(found_keys)
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
+        for at, name in enumerate(names):
+            part = sketch_of(corpus, unit, name)[low:high]
+            found[at].append(part.astype(np.int64) + start if at == 1 else np.array(part))
+    joined = [np.concatenate(parts) for parts in found]
+    order = np.argsort(joined[0], kind="stable")
+    keys = joined[0][order]
     same = keys[1:] == keys[:-1]
     shared = np.zeros(len(keys), bool)
     shared[1:] |= same
     shared[:-1] |= same
-    return keys[shared], np.concatenate(found_rows)[order[shared]]
+    return [part[order[shared]] for part in joined]
 
 
 def _exact_of(corpus: Path, read_units: Sequence[str], rows: Rows) -> Hashes:
@@ -208,14 +241,11 @@ def gather(arguments: dict[str, Any], out: Path) -> Facts:
     """Write the n-gram sets of a read unit's candidates.
 
     ``rows``: their numbers in the unit, ascending; ``offsets``; and ``sets.bin``: uint64 values,
-    those of row i from offsets[i] to offsets[i + 1].
+    those of row i from offsets[i] to offsets[i + 1]. Of pictures: ``image_rows`` and ``small``,
+    uint8 (n, 768).
     """
-    corpus, low, high = Path(arguments[CORPUS]), arguments["first"], arguments["end"]
-    involved = [np.empty(0, np.int64)]
-    for unit in arguments["pairs"]:
-        rows = load(unit_folder(corpus, PAIRS, unit), "rows")
-        involved.append(np.array(rows[np.searchsorted(rows, low) : np.searchsorted(rows, high)]))
-    chosen = np.unique(np.concatenate(involved)) - low
+    corpus = Path(arguments[CORPUS])
+    chosen = _involved(corpus, arguments, "rows")
     counts = [np.zeros(1, np.int64)]
     with (out / "sets.bin").open("wb") as file:
         for batch in _texts(corpus, arguments["read"], chosen):
@@ -225,32 +255,55 @@ def gather(arguments: dict[str, Any], out: Path) -> Facts:
     offsets = np.cumsum(np.concatenate(counts))
     save(out, "rows", chosen)
     save(out, "offsets", offsets)
-    return {"texts": len(chosen), "ngrams": int(offsets[-1])}
+    images = _involved(corpus, arguments, "image_rows")
+    shown = np.zeros((len(images), alike.SIDE**2 * 3), np.uint8)
+    for at, content in enumerate(_cells(corpus, arguments["read"], images, "media")):
+        shown[at] = alike.small(content)
+    save(out, "image_rows", images)
+    save(out, "small", shown)
+    return {"texts": len(chosen), "ngrams": int(offsets[-1]), "images": len(images)}
+
+
+def _involved(corpus: Path, arguments: Mapping[str, Any], name: str) -> Rows:
+    """The rows of a read unit that are in a pair, numbered within it."""
+    low, high = arguments["first"], arguments["end"]
+    involved = [np.empty(0, np.int64)]
+    for unit in arguments["pairs"]:
+        rows = load(unit_folder(corpus, PAIRS, unit), name)
+        involved.append(np.array(rows[np.searchsorted(rows, low) : np.searchsorted(rows, high)]))
+    found: Rows = np.unique(np.concatenate(involved)) - low
+    return found
 
 
 def _texts(corpus: Path, unit: str, chosen: Rows) -> Iterator[list[str]]:
     """The texts of the chosen rows of a read unit, some MB at a time."""
+    batch: list[str] = []
+    size = 0
+    for text in _cells(corpus, unit, chosen, "text"):
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _cells(corpus: Path, unit: str, chosen: Rows, column: str) -> Iterator[Any]:
+    """One column of the chosen rows of a read unit."""
     if not len(chosen):
         return
-    batch: list[str] = []
-    size = begin = 0
-    for table in records.groups(unit_folder(corpus, READ, unit) / records.RECORDS, ("text",)):
+    begin = 0
+    for table in records.groups(unit_folder(corpus, READ, unit) / records.RECORDS, (column,)):
         here = chosen[np.searchsorted(chosen, begin) : np.searchsorted(chosen, begin + len(table))]
         for at in (here - begin).tolist():
-            text = table.column(0)[at].as_py()
-            batch.append(text)
-            size += len(text)
-            if size >= _BATCH:
-                yield batch
-                batch, size = [], 0
+            yield table.column(0)[at].as_py()
         begin += len(table)
     if begin <= chosen[-1]:
         raise CorruptError(
             f"{unit}: {records.RECORDS} has {begin} rows, its sketch more; delete its folder and"
             " run again"
         )
-    if batch:
-        yield batch
 
 
 class _Sets:
@@ -285,37 +338,69 @@ def verify(arguments: dict[str, Any], out: Path) -> Facts:
     """Compare the pairs whose earlier row is in one read unit.
 
     Writes ``near``, int64 (n, 2), sorted, and ``similarity``, float64: the pairs from the
-    threshold on and their Jaccard similarity.
+    threshold on and their Jaccard similarity, or of pictures the correlation.
     """
     corpus, index = Path(arguments[CORPUS]), int(arguments["index"])
-    first = np.array(arguments["first"], np.int64)
     threshold = float(arguments["threshold"])
-    found = [np.empty((0, 2), np.int64)]
-    for unit in arguments["pairs"]:
-        near = load(unit_folder(corpus, PAIRS, unit), "near")
-        low, high = np.searchsorted(near[:, 0], first[index : index + 2])
-        found.append(np.array(near[low:high]))
-    candidates = _sorted(np.concatenate(found))
-    # By the unit of the other row, so that one file of sets is open beside our own.
-    other = np.searchsorted(first, candidates[:, 1], "right") - 1
+    candidates = _beginning(corpus, arguments, "near", 2)
     similarity = np.zeros(len(candidates))
     if len(candidates):
         with _Sets(unit_folder(corpus, GATHER, arguments["read"][index])) as ours:
-            for unit_number in np.unique(other).tolist():
-                here = np.flatnonzero(other == unit_number)
-                pair = candidates[here] - [first[index], first[unit_number]]
-                name = arguments["read"][unit_number]
+            for name, here, pair in _by_other(arguments, candidates):
                 with _Sets(unit_folder(corpus, GATHER, name)) as theirs:
                     similarity[here] = _jaccard(pair, ours, theirs, threshold)
-    kept = similarity >= threshold
-    save(out, "near", candidates[kept])
-    save(out, "similarity", similarity[kept])
+    images = _beginning(corpus, arguments, "images", 3)
+    close = images[images[:, 2] <= int(arguments["images"]), :2]
+    likeness = np.zeros(len(close))
+    for name, here, pair in _by_other(arguments, close):
+        shown = (
+            _shown(unit_folder(corpus, GATHER, unit), pair[:, side])
+            for side, unit in enumerate((arguments["read"][index], name))
+        )
+        likeness[here] = alike.likeness(*shown)
+    kept, copied = similarity >= threshold, likeness > 0
+    near = np.concatenate([candidates[kept], close[copied]])
+    both = np.concatenate([similarity[kept], likeness[copied]])
+    order = np.lexsort((near[:, 1], near[:, 0]))
+    save(out, "near", near[order])
+    save(out, "similarity", both[order])
     shares, _ = np.histogram(similarity, bins=20, range=(0, 1))
     return {
         "candidates": len(candidates),
         "near": int(kept.sum()),
         "similarity": shares.tolist(),  # those that differ too much in length count as 0
+        "images": {"candidates": len(images), "close": len(close), "near": int(copied.sum())},
     }
+
+
+def _beginning(corpus: Path, arguments: Mapping[str, Any], name: str, width: int) -> Rows:
+    """The distinct candidates whose earlier row is in the read unit, (n, width), in order."""
+    index, found = int(arguments["index"]), [np.empty((0, width), np.int64)]
+    for unit in arguments["pairs"]:
+        near = load(unit_folder(corpus, PAIRS, unit), name)
+        low, high = np.searchsorted(near[:, 0], arguments["first"][index : index + 2])
+        found.append(np.array(near[low:high]))
+    return _sorted(np.concatenate(found))
+
+
+def _by_other(arguments: Mapping[str, Any], pairs: Rows) -> Iterator[tuple[str, Rows, Rows]]:
+    """By the unit of the other row, so that one file is open beside our own.
+
+    Yields:
+        The unit's name, which of the pairs, and these as numbers within the two units.
+    """
+    first, index = np.array(arguments["first"], np.int64), int(arguments["index"])
+    other = np.searchsorted(first, pairs[:, 1], "right") - 1
+    for number in np.unique(other).tolist():
+        here = np.flatnonzero(other == number)
+        yield arguments["read"][number], here, pairs[here] - [first[index], first[number]]
+
+
+def _shown(folder: Path, rows: Rows) -> alike.Small:
+    """The small pictures of rows of a unit."""
+    at = np.searchsorted(load(folder, "image_rows"), rows)
+    found: alike.Small = load(folder, "small")[at]
+    return found
 
 
 def _jaccard(pairs: Rows, ours: _Sets, theirs: _Sets, threshold: float) -> NDArray[np.float64]:

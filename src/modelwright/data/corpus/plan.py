@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modelwright.data.corpus import freeze
+from modelwright.data.corpus import lines as line_stage
 from modelwright.data.corpus.build import STAGES, settings_of, sketch_settings
 from modelwright.data.corpus.engine import Say, finished, marks_of
 from modelwright.data.corpus.spec import CorpusSpec
@@ -13,7 +14,7 @@ from modelwright.files import free_bytes
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".txz")
 UNPACKED = 5.0  # times as much text as a packed file of it, about
-STORED = 1.0  # bytes on disk for each byte of text, records, final rows and the rest together
+STORED = 1.4  # bytes on disk for each byte of text: records, final rows, sketches, the gate
 
 
 def plan(spec: CorpusSpec, folder: Path, say: Say = print) -> list[str]:
@@ -24,7 +25,11 @@ def plan(spec: CorpusSpec, folder: Path, say: Say = print) -> list[str]:
     """
     found = freeze.freeze(spec, folder, say)
     read = freeze.plan_read(spec, found, sketch_settings(settings_of(spec)))
-    done = finished(read, folder, marks_of(read, folder))
+    first, counted = line_stage.plan_lines(read), True
+    if first:
+        counted = bool(finished_units(folder, line_stage.REPEATED))
+        read = line_stage.told(read)
+    done = finished(read, folder, marks_of(read, folder)) if counted else {}
     lines = [f"corpus {spec.name} in {folder}"]
     for name in spec.source_names():
         mine = [one for one in found if one.source == name]
@@ -36,8 +41,10 @@ def plan(spec: CorpusSpec, folder: Path, say: Say = print) -> list[str]:
             f" {units:,} units"
         )
     left = len(read) - len(done)
+    if first:
+        lines.append(f"lines: {len(first):,} units, counted before read")
     lines.append(f"read: {len(read):,} units, {len(done):,} done, {left:,} to do")
-    for stage in _stages(spec)[1:]:
+    for stage in _stages(spec):
         there = len(finished_units(folder, stage))
         state = "kept where what it reads is the same" if there else "to do"
         lines.append(f"{stage}: {there:,} units done, {state}" if there else f"{stage}: {state}")
@@ -56,8 +63,10 @@ def plan(spec: CorpusSpec, folder: Path, say: Say = print) -> list[str]:
 
 
 def _stages(spec: CorpusSpec) -> list[str]:
-    """The stages that the description asks for."""
-    without = {"augment"} if not spec.augment else set()
+    """The stages after read that the description asks for."""
+    without = {line_stage.LINES, line_stage.REPEATED, "read"}  # told before
+    if not spec.augment:
+        without |= {"augment"}
     if spec.tokenizer is None:
         without |= {"tokenizer", "tokens"}
     return [stage for stage in STAGES if stage not in without]

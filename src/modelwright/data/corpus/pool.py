@@ -38,8 +38,8 @@ class _Worker:
     def __init__(self) -> None:
         paths = [str(PACKAGE), os.environ.get("PYTHONPATH", "")]
         path = os.pathsep.join(p for p in paths if p)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "modelwright.data.corpus.worker"],
+        self.process = subprocess.Popen(  # noqa: S603 - this Python, our own program
+            [sys.executable, "-m", "modelwright.data.corpus.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -6,8 +6,8 @@ which does not depend on their order, does not.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,14 @@ def prove_read(
         ModelwrightError: a source is over its budget of bad records, or gave no rows at all.
     """
     _prove("read", commits, ("kept", "dropped", "quarantined"))
+    for name, commit in commits.items():
+        facts = commit.facts
+        counted = facts["in"]["rows"] + facts["bad"] + sum(facts["passed"].values())
+        if facts["items"] != counted:
+            raise CorruptError(
+                f"read/{name}: the reader gave {facts['items']:,} records and {counted:,} of them"
+                " were rows, bad or passed over; delete its commit record and run again"
+            )
     readers = {one.source: one.reader["name"] for one in found}
     of: dict[str, list[Unit]] = defaultdict(list)
     for unit in units:
@@ -43,7 +51,9 @@ def prove_read(
         bad = sum(f["bad"] + f["quarantined"]["rows"] for f in facts.values())
         records = rows + sum(f["bad"] for f in facts.values())
         if not records:
-            raise ModelwrightError(f"source {name}: holds no rows; give one with content")
+            over = summed_counts(f["passed"] for f in facts.values())
+            said = f" (passed over: {', '.join(f'{n:,} {r}' for r, n in over)})" if over else ""
+            raise ModelwrightError(f"source {name}: holds no rows{said}; give one with content")
         budget = source.bad_share(readers[name])
         if bad > budget * records:
             unit_name = next(n for n, f in facts.items() if f["first_bad"])
@@ -55,6 +65,14 @@ def prove_read(
                 f" budget {budget:.2%}), first {where}: {first['reason']}; see {place}, mend them"
                 " or raise `budget`"
             )
+
+
+def summed_counts(parts: Iterable[Mapping[str, int]]) -> list[tuple[str, int]]:
+    """Reason -> count of several together, the most frequent first."""
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return total.most_common()
 
 
 def prove_write(read: Mapping[str, Commit], written: Mapping[str, Commit]) -> None:

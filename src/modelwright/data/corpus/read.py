@@ -11,8 +11,9 @@ Files of a unit:
 Facts: ``in``, ``kept``, ``dropped`` and ``quarantined`` (each with ``rows`` and the checksum
 ``ids``), ``bad`` (records that gave no row), ``bytes`` (in, kept), ``steps`` (for every step:
 rows and bytes in and out, dropped by reason), ``histograms`` (see ``tally``), ``quarantine``
-(reason -> count), ``first_bad``, ``sketch`` (rows, texts, links). Under ``timing``: seconds of
-the reader, of every step, of sketching and of writing.
+(reason -> count), ``items`` (everything that the reader gave) and ``passed`` (reason -> how many
+of them are sound but no rows: redirects, requests), ``first_bad``, ``sketch`` (rows, texts,
+links). Under ``timing``: seconds of the reader, of every step, of sketching and of writing.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from modelwright.data.corpus import records
 from modelwright.data.corpus.sketch import Sketcher
 from modelwright.data.corpus.steps import make_operation
 from modelwright.data.corpus.tally import SAMPLE_CHARS, Histograms, Ids, Samples, id_hash
-from modelwright.data.corpus.unit import TIMING, Facts
+from modelwright.data.corpus.unit import CORPUS, TIMING, Facts
 from modelwright.data.operations.operation import Step, WorkRow
-from modelwright.data.readers.reader import Bad, Input, Range, make_reader
+from modelwright.data.readers.reader import Bad, Input, Item, Passed, Range, make_reader
 from modelwright.data.readers.reader import read as complete_rows
 from modelwright.errors import CorruptError, ModelwrightError
 
@@ -52,7 +53,8 @@ def read(arguments: dict[str, Any], out: Path) -> Facts:
     Args:
         arguments: ``source`` (name, license), ``reader`` and ``steps`` (``steps.described``),
             ``input`` (key, hash), ``range`` (``Range.as_json``), ``sketch`` (settings of
-            ``Sketcher``); aside: ``path``, where the input lies.
+            ``Sketcher``), ``lines`` (file of the lines that the corpus repeats, where a step asks
+            for them); aside: ``path``, where the input lies.
         out: the folder to write into.
 
     Raises:
@@ -61,9 +63,12 @@ def read(arguments: dict[str, Any], out: Path) -> Facts:
     work = _Reading(arguments)
     with ExitStack() as files:
         work.open(out, files)
-        for item in work.items():
+        for item in work.given():
+            work.items += 1
             if isinstance(item, Bad):
                 work.bad(item)
+            elif isinstance(item, Passed):
+                work.over(item)
             else:
                 work.row(item)
         work.end(out)
@@ -71,8 +76,44 @@ def read(arguments: dict[str, Any], out: Path) -> Facts:
     return work.facts()
 
 
+def given(arguments: dict[str, Any]) -> Iterator[Item]:
+    """What the reader of a unit gives, with a damaged file's end as one more bad record."""
+    named, source = arguments["reader"], arguments["source"]
+    one = Input(Path(arguments["path"]), arguments["input"]["key"], named["name"])
+    found = complete_rows(
+        one,
+        make_reader(named["name"], named["settings"]),
+        Range(*arguments["range"]),
+        source=source["name"],
+        license=source["license"],
+    )
+    try:
+        yield from found
+    except CorruptError as error:
+        yield Bad(one.key, str(error))
+
+
+def begun(arguments: dict[str, Any]) -> Iterator[tuple[str, Step]]:
+    """The steps of a unit by name; the one that needs the lines of the corpus is told them."""
+    for described in arguments["steps"]:
+        settings = described["settings"]
+        if settings.get("corpus") is True and (file := arguments.get("lines")):
+            settings = settings | {"corpus": False, "lines": str(Path(arguments[CORPUS], file))}
+        yield described["name"], make_operation(described["name"], settings).begin()
+
+
+def complete(row: WorkRow) -> int:
+    """Make a row's strings such as UTF-8 can hold; returns the bytes of its content."""
+    row["id"] = row["id"].encode("utf-8", "backslashreplace").decode()
+    try:
+        return content_bytes(row)
+    except UnicodeEncodeError:
+        row["text"] = records.encodable(row["text"])
+        return content_bytes(row)
+
+
 @dataclass
-class _Passed:
+class _Stepped:
     """What went into a step and what left at it."""
 
     name: str
@@ -100,15 +141,15 @@ class _Reading:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self.arguments = arguments
-        steps = [(s["name"], make_operation(s["name"], s["settings"])) for s in arguments["steps"]]
-        self.steps = [_Passed(name, made.begin()) for name, made in steps]
-        self.masks = [passed.step for passed in self.steps if passed.name == "pii"]
+        self.steps = [_Stepped(name, step) for name, step in begun(arguments)]
+        self.masks = [stepped.step for stepped in self.steps if stepped.name == "pii"]
         self.ids = {kind: Ids() for kind in ("in", "kept", "dropped", "quarantined")}
         self.hashes = array("Q")
         self.histograms, self.samples = Histograms(), Samples()
         self.reasons: Counter[str] = Counter()
+        self.passed: Counter[str] = Counter()
         self.first_bad: dict[str, str] | None = None
-        self.bytes_in = self.bytes_kept = self.listed = 0
+        self.bytes_in = self.bytes_kept = self.listed = self.items = 0
         self.reading = self.writing = self.sketching = 0.0
         self.sketcher = Sketcher(arguments["sketch"])
 
@@ -125,27 +166,21 @@ class _Reading:
         self.quarantine = files.enter_context((out / QUARANTINE).open("w", encoding="utf-8"))
         self.sample_file = out / SAMPLES
 
-    def items(self) -> Iterator[WorkRow | Bad]:
-        """What the reader gives, with a damaged file's end as one more bad record."""
-        named, source = self.arguments["reader"], self.arguments["source"]
-        one = Input(Path(self.arguments["path"]), self.arguments["input"]["key"], named["name"])
-        found = complete_rows(
-            one,
-            make_reader(named["name"], named["settings"]),
-            Range(*self.arguments["range"]),
-            source=source["name"],
-            license=source["license"],
-        )
+    def given(self) -> Iterator[Item]:
+        """What the reader gives, and how long it takes."""
+        found = given(self.arguments)
         while True:
             started = perf_counter()
-            try:
-                item = next(found, None)
-            except CorruptError as error:
-                item, found = Bad(one.key, str(error)), iter(())
+            item = next(found, None)
             self.reading += perf_counter() - started
             if item is None:
                 return
             yield item
+
+    def over(self, item: Passed) -> None:
+        """Count a record that is no row."""
+        known = item.reason in self.passed or len(self.passed) < REASONS
+        self.passed[item.reason if known else OTHERS] += 1
 
     def bad(self, item: Bad, id_: str | None = None) -> None:
         """Set a record aside."""
@@ -162,46 +197,37 @@ class _Reading:
 
     def row(self, row: WorkRow) -> None:
         """Take one row through the steps, and write what became of it."""
-        size = self._complete(row)
+        size = complete(row)
         id_ = row["id"]
         hashed = id_hash(id_)
         self.hashes.append(hashed)
         self.ids["in"].add(hashed)
         self.bytes_in += size
         left, reason, now = "", None, size
-        for passed in self.steps:
+        for stepped in self.steps:
             before, content = row.get("text"), row.get("media")
-            passed.rows_in += 1
-            passed.bytes_in += now
+            stepped.rows_in += 1
+            stepped.bytes_in += now
             started = perf_counter()
             try:
-                reason = passed.step(row)
+                reason = stepped.step(row)
             except (ModelwrightError, MemoryError, OSError):
                 raise  # not the row's fault
             except Exception as error:
-                passed.rows_in -= 1
-                passed.bytes_in -= now
-                self._set_aside(id_, hashed, size, passed.name, error)
+                stepped.rows_in -= 1
+                stepped.bytes_in -= now
+                self._set_aside(id_, hashed, size, stepped.name, error)
                 return
-            passed.seconds += perf_counter() - started
+            stepped.seconds += perf_counter() - started
             if row.get("text") is not before or row.get("media") is not content:
                 now = content_bytes(row)
             if reason is not None:
-                left = passed.name
-                passed.dropped[reason] += 1
-                passed.dropped_bytes[reason] += now
+                left = stepped.name
+                stepped.dropped[reason] += 1
+                stepped.dropped_bytes[reason] += now
                 break
-            passed.bytes_out += now
+            stepped.bytes_out += now
         self._write(row, hashed, (size, now), left, reason)
-
-    def _complete(self, row: WorkRow) -> int:
-        """Make the row's strings such as UTF-8 can hold; returns the bytes of its content."""
-        row["id"] = row["id"].encode("utf-8", "backslashreplace").decode()
-        try:
-            return content_bytes(row)
-        except UnicodeEncodeError:
-            row["text"] = records.encodable(row["text"])
-            return content_bytes(row)
 
     def _set_aside(self, id_: str, hashed: int, size: int, step: str, error: Exception) -> None:
         """A row that a step cannot take counts as a bad record, so that it is not overlooked.
@@ -297,14 +323,16 @@ class _Reading:
             "reading": self.reading,
             "writing": self.writing,
             "sketching": self.sketching,
-            "steps": {passed.name: passed.seconds for passed in self.steps},
+            "steps": {stepped.name: stepped.seconds for stepped in self.steps},
         }
         counted = {kind: ids.facts() for kind, ids in self.ids.items()}
         bad = sum(self.reasons.values()) - self.ids["quarantined"].rows
         return counted | {
+            "items": self.items,
             "bad": bad,
+            "passed": dict(sorted(self.passed.items())),
             "bytes": {"in": self.bytes_in, "kept": self.bytes_kept},
-            "steps": [passed.facts() for passed in self.steps],
+            "steps": [stepped.facts() for stepped in self.steps],
             "histograms": self.histograms.facts(),
             "quarantine": dict(self.reasons.most_common(50)),
             "first_bad": self.first_bad,

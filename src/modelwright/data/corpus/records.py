@@ -189,15 +189,24 @@ def _told(path: Path) -> Iterator[None]:
         raise CorruptError(f"{path}: damaged ({line}); delete its folder and run again") from error
 
 
-def groups(path: Path, columns: Sequence[str] | None = None) -> Iterator[Any]:
+def groups(
+    path: Path, columns: Sequence[str] | None = None, *, coded: Sequence[str] = ()
+) -> Iterator[Any]:
     """The row groups of a table, one Arrow table at a time.
+
+    Args:
+        path: of the table.
+        columns: those to read; left out: all.
+        coded: columns to leave as codes of a dictionary, as they are stored.
 
     Raises:
         CorruptError: the file is missing or damaged.
     """
     pa = arrow()
     with _told(path):
-        stored = pa.parquet.ParquetFile(path, page_checksum_verification=True)
+        stored = pa.parquet.ParquetFile(
+            path, page_checksum_verification=True, read_dictionary=list(coded)
+        )
     with stored:
         for number in range(stored.num_row_groups):
             with _told(path):

@@ -7,6 +7,8 @@ the same. It holds, row by row in the order of ``records.parquet``:
   media their bytes;
 * ``keys``/``key_rows``: the keys of the MinHash bands of every text, and one of its exact hash,
   all sorted, so that a range of keys is one slice of a memory-mapped file;
+* ``image_keys``/``image_key_rows``/``image_hashes``: of every picture the keys of its perceptual
+  hash, sorted in the same way, and the hash; see ``alike``;
 * ``ids``: a hash of the row's id;
 * ``links``/``link_rows``: hashes of group keys (even) and of parents' ids (odd), sorted;
 * ``sides``: what the split goes by, where it goes by more: a label, a time, a given split.
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from modelwright.data.corpus import alike
 from modelwright.data.corpus.unit import Facts, unit_folder
 from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
 from modelwright.kernels.shingles import Hashes, band_keys, mix, sketch
@@ -53,6 +56,8 @@ class Wanted:
         column: ``label`` or the key of ``meta`` that stratified, time and given go by.
         folds: number of folds, of which ``fold`` (from 1) is test; None: shares decide.
         fold: see ``folds``.
+        images: bits in which the perceptual hashes of copied pictures may differ; 0: only equal
+            files are copies.
     """
 
     seed: int
@@ -64,6 +69,7 @@ class Wanted:
     column: str
     folds: int | None
     fold: int
+    images: int = alike.BITS
 
     @property
     def bands(self) -> tuple[int, int]:
@@ -79,10 +85,11 @@ class Wanted:
 
 
 def wanted(settings: Mapping[str, Any]) -> Wanted:
-    """Read ``{"seed", "deduplicate": {"threshold"} or None, "split": {...}}``.
+    """Read ``{"seed", "deduplicate": {"threshold", "images"} or None, "split": {...}}``.
 
     Raises:
-        ModelwrightError: a threshold below 0.5, where MinHash would need too many bands.
+        ModelwrightError: a threshold below 0.5, where MinHash would need too many bands, or a
+            distance of pictures' hashes that is not from 0 to 10.
     """
     copies = settings.get("deduplicate")
     split = settings.get("split") or {}
@@ -90,6 +97,11 @@ def wanted(settings: Mapping[str, Any]) -> Wanted:
     if not 0.5 <= threshold <= 1:
         raise ModelwrightError(
             f"deduplicate: threshold {threshold:g}: must be from 0.5 to 1; 0.8 is usual"
+        )
+    images = int((copies or {}).get("images", alike.BITS))
+    if not 0 <= images <= alike.MOST:
+        raise ModelwrightError(
+            f"deduplicate: images {images}: must be from 0 to {alike.MOST}; 6 is usual"
         )
     by = str(split.get("by", "group"))
     column = split.get("column") or {"stratified": "label", "given": "split"}.get(by, "")
@@ -103,6 +115,7 @@ def wanted(settings: Mapping[str, Any]) -> Wanted:
         str(column),
         split.get("folds"),
         int(split.get("fold") or 1),
+        images,
     )
 
 
@@ -116,6 +129,7 @@ class Sketcher:
         self._text_rows: list[int] = []
         self._near_rows: list[int] = []
         self._media: list[tuple[int, bytes]] = []
+        self._pictures: list[tuple[int, int]] = []
         self._ids: list[bytes] = []
         self._links: list[tuple[int, int]] = []
         self._sides: list[float | int] = []
@@ -134,6 +148,8 @@ class Sketcher:
         text, media = row.get("text"), row.get("media")
         if media is not None or not isinstance(text, str):
             self._media.append((number, _content(row)))
+            if self._wanted.images and (hashed := alike.picture_hash(row)) is not None:
+                self._pictures.append((number, hashed))
             return
         self._text_rows.append(number)
         if row.get("modality", "text") == "text" and self._wanted.bands[0]:
@@ -179,9 +195,23 @@ class Sketcher:
             "link_rows": links[:, 1].astype(np.uint32),
             "sides": np.array(self._sides, _SIDES.get(self._wanted.by, np.uint8)),
         }
-        for name, array in arrays.items():
+        for name, array in (arrays | self._picture_keys()).items():
             save(out, name, array)
         return {"rows": rows, "texts": len(text_rows), "links": len(links)}
+
+    def _picture_keys(self) -> dict[str, NDArray[Any]]:
+        """The keys of all pictures in order, each with its row and the hash it is of."""
+        rows = np.array([number for number, _ in self._pictures], np.int64)
+        hashes = np.array([hashed for _, hashed in self._pictures], np.uint64)
+        bands = len(alike.BANDS)
+        keys = alike.keys(hashes, self._wanted.seed).reshape(-1)
+        owners, hashed = np.repeat(rows, bands), np.repeat(hashes, bands)
+        order = np.lexsort((owners, keys))
+        return {
+            "image_keys": keys[order],
+            "image_key_rows": owners[order].astype(np.uint32),
+            "image_hashes": hashed[order],
+        }
 
 
 def save(out: Path, name: str, array: NDArray[Any]) -> None:
@@ -225,6 +255,11 @@ def link_of(kind: str, name: str) -> int:
     """The 64-bit link of a group key (even) or of a row's id (odd)."""
     value = int.from_bytes(_digest(kind.encode(), name), "little")
     return value | 1 if kind == "row" else value & ~1
+
+
+def row_hash(id_: str) -> int:
+    """The hash of a row's id, as the array ``ids`` holds it."""
+    return int.from_bytes(_digest(b"row", id_), "little")
 
 
 def _digest(kind: bytes, name: str) -> bytes:

@@ -88,6 +88,13 @@ class Deduplicate(Section):
     threshold: float = Field(
         0.8, gt=0, le=1, description="Jaccard similarity from which texts are copies; 1: exact only"
     )
+    images: int = Field(
+        6,
+        ge=0,
+        le=10,
+        description="bits of 64 in which the perceptual hashes of copied pictures may differ, "
+        "if the pictures look alike as well; 0: equal files only",
+    )
 
 
 class Split(Section):
@@ -271,6 +278,8 @@ def _problem(error: ValidationError, tree: yaml.Node, where: str) -> Modelwright
     """The first thing that is wrong, in one line."""
     problems = error.errors()
     first = problems[0]
+    if first["type"] == "missing":  # often an unknown key is the missing one, misspelt
+        first = next((p for p in problems if p["type"] == "extra_forbidden"), first)
     path = [p for p in first["loc"] if not _branch(p)]
     key = ".".join(str(p) for p in path)
     if first["type"] == "extra_forbidden":

@@ -3,7 +3,7 @@
 One unit makes the tokenizer, trained on a sample of the train rows alone (law 11) or taken from a
 file; then one unit for every unit of rows encodes it, a shard for each part of the split. The
 rows are the Parquet files ``rows-*.parquet`` of the ``write`` and ``augment`` units, with the
-columns ``id``, ``source``, ``split`` and ``text``.
+columns ``id``, ``source``, ``split``, ``text`` and ``language``.
 """
 
 from __future__ import annotations
@@ -11,21 +11,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from modelwright.data.corpus.records import ATTRIBUTES, RECORDS, rows
+from modelwright.data.corpus.records import RECORDS, arrow, groups, rows
 from modelwright.data.corpus.unit import CORPUS, TIMING, Facts, Unit, unit_folder
-from modelwright.data.token_files import ShardWriter
+from modelwright.data.token_files import Array, ShardWriter
 from modelwright.data.tokenizing.encoder import (
     TextEncoder,
     load_encoder,
     one_thread,
     with_layout,
 )
-from modelwright.data.tokenizing.train import drawn, quotas, train_tokenizer
+from modelwright.data.tokenizing.fast import Texts
+from modelwright.data.tokenizing.train import SMALLEST, drawn, quotas, train_tokenizer
 from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.options import checked
 
@@ -33,12 +36,15 @@ PARTS = ("train", "validation", "test")
 UNIT = "tokenizer"  # the only unit of the stage of this name
 SAMPLE = 256 << 20  # bytes of text a tokenizer is trained on
 LONGEST = 1 << 20  # characters of one row in that sample
-LANGUAGE = "language.language"  # the attribute that the step of this name writes
+BATCH = 4096  # rows that are encoded at a time
 _HERE = "modelwright.data.corpus.tokens"
 
 
 def tokenizer_settings(
-    kind: str = "bpe", vocabulary: int = 32768, file: str = "", sample: int = SAMPLE
+    kind: Literal["bpe", "unigram"] = "bpe",
+    vocabulary: Annotated[int, Field(ge=SMALLEST)] = 32768,
+    file: str = "",
+    sample: int = SAMPLE,
 ) -> dict[str, Any]:
     """The ``tokenizer`` section of a corpus.
 
@@ -79,15 +85,11 @@ def plan_tokens(units: Sequence[Unit]) -> list[Unit]:
     """The units that encode what ``units`` of the stages write and augment wrote, one for each."""
     plan = []
     for unit in units:
-        first = unit.stage == "write"  # its rows were measured by the read unit of its name
         arguments = {"rows": f"stages/{unit.stage}/{unit.name}"}
-        reads = [f"{unit.stage}/{unit.name}", f"tokenizer/{UNIT}"]
-        if first:
-            arguments["attributes"] = f"stages/read/{unit.name}/{ATTRIBUTES}"
-            reads.append(f"read/{unit.name}:{ATTRIBUTES}")
-        name = unit.name if first else f"{unit.stage}-{unit.name}"
+        reads = (f"{unit.stage}/{unit.name}", f"tokenizer/{UNIT}")
+        name = unit.name if unit.stage == "write" else f"{unit.stage}-{unit.name}"
         work = f"{_HERE}:encode_rows"
-        plan.append(Unit("tokens", name, work, arguments, tuple(reads), bytes=unit.bytes))
+        plan.append(Unit("tokens", name, work, arguments, reads, bytes=unit.bytes))
     return plan
 
 
@@ -163,30 +165,22 @@ def encode_rows(arguments: dict[str, Any], out: Path) -> Facts:
     """
     corpus = Path(arguments[CORPUS])
     encoder = load_encoder(corpus_tokenizer(corpus))
-    if isinstance(encoder, TextEncoder):
-        encoder.hurry()
-    end = np.array([encoder.end], dtype=np.uint32)
-    spoken = _languages(corpus, arguments.get("attributes"))
+    if encoder.end is None:
+        raise ModelwrightError("tokenizer: it has no token that ends a text; give another")
     writers: dict[str, ShardWriter] = {}
     sizes = dict.fromkeys(PARTS, 0)
     languages: dict[str, dict[str, int]] = {}
     with one_thread(), ExitStack() as files:
-        for number, row in enumerate(_rows(corpus / arguments["rows"])):
-            part = row["split"]
-            if part not in PARTS or not row["text"]:
-                continue
-            ids = encoder.encode(row["text"])
-            size = len(row["text"].encode())
-            sizes[part] += size
-            counts = languages.setdefault(spoken.get(row["id"], "?"), {"bytes": 0, "tokens": 0})
-            counts["bytes"] += size
-            counts["tokens"] += len(ids)
+        for part, batch in _batches(corpus / arguments["rows"]):
+            ids, lengths = encoder.encode_many(batch.texts)
+            sizes[part] += int(batch.texts.sizes.sum())
+            _count(languages, batch, lengths - 1)
             if part not in writers:
                 fresh = ShardWriter(
                     out, part, vocabulary=encoder.vocabulary, fingerprint=encoder.fingerprint
                 )
                 writers[part] = files.enter_context(fresh)
-            writers[part].add(np.concatenate([ids, end]), row["source"], number)
+            writers[part].add_many(ids, lengths, *batch.sources, batch.rows)
         parts = {p: writers[p].close() | {"text_bytes": sizes[p]} for p in PARTS if p in writers}
     return {
         "parts": parts,
@@ -195,14 +189,87 @@ def encode_rows(arguments: dict[str, Any], out: Path) -> Facts:
     }
 
 
-def _languages(corpus: Path, attributes: str | None) -> dict[str, str]:
-    """The language of every row of which the step ``language`` has said one, by id."""
-    found: dict[str, str] = {}
-    if attributes is not None:
-        for line in rows(corpus / attributes, ("id", "name", "text")):
-            if line["name"] == LANGUAGE and line["text"]:
-                found[line["id"]] = line["text"]
-    return found
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of one part that have text.
+
+    ``sources`` and ``languages`` are, of every row, an index into the names beside it; ``rows``
+    are the rows' numbers in their unit.
+    """
+
+    texts: Texts
+    sources: tuple[Array, list[str]]
+    languages: tuple[Array, list[str]]
+    rows: Array
+
+
+def _batches(folder: Path) -> Iterator[tuple[str, _Batch]]:
+    """The rows of a unit in order, those of each part of the split together."""
+    columns, coded, first = ("source", "split", "text", "language"), ("source", "language"), 0
+    for path in _tables(folder):
+        for table in groups(path, columns, coded=(*coded, "split")):
+            for batch in table.to_batches(max_chunksize=BATCH):
+                texts = _texts(batch.column("text"), path)
+                codes, names = _coded(batch.column("split"))
+                sources, languages = (_coded(batch.column(name)) for name in coded)
+                for part in (p for p in PARTS if p in names):
+                    chosen = np.flatnonzero((texts.sizes > 0) & (codes == names.index(part)))
+                    if len(chosen):
+                        yield (
+                            part,
+                            _Batch(
+                                Texts(texts.data, texts.begins[chosen], texts.ends[chosen]),
+                                (sources[0][chosen], sources[1]),
+                                (languages[0][chosen], languages[1]),
+                                first + chosen,
+                            ),
+                        )
+                first += len(batch)
+
+
+def _texts(column: Any, path: Path) -> Texts:
+    """The texts of a column of Arrow where they lie; null is empty."""
+    pa = arrow()
+    try:
+        column.validate(full=True)  # whoever reads the bytes trusts that they are UTF-8
+    except pa.ArrowInvalid as error:
+        line = " ".join(str(error).split())[:200]
+        raise CorruptError(f"{path}: damaged ({line}); delete its folder and run again") from error
+    _, begins, data = column.buffers()
+    kind = np.int64 if pa.types.is_large_string(column.type) else np.int32
+    stored: Array = np.frombuffer(begins, kind)
+    bounds = stored[column.offset : column.offset + len(column) + 1].astype(np.int64)
+    ends = np.where(_present(column), bounds[1:], bounds[:-1])
+    return Texts(np.frombuffer(data or b"", np.uint8), bounds[:-1], ends)
+
+
+def _coded(column: Any) -> tuple[Array, list[str]]:
+    """Of every row of a coded column an index into the names beside it; null is "?"."""
+    names, codes = column.dictionary.to_pylist(), column.indices
+    numbers = np.frombuffer(codes.buffers()[1], np.int32)[codes.offset : codes.offset + len(codes)]
+    if column.null_count:
+        numbers = np.where(_present(codes), numbers, len(names))
+    return numbers, [*names, "?"]
+
+
+def _present(column: Any) -> Array:
+    """Which rows are not null, (rows,); by hand, for Arrow loads much to tell it."""
+    rows, valid = slice(column.offset, column.offset + len(column)), column.buffers()[0]
+    if valid is None:
+        return np.ones(len(column), np.bool_)
+    bits = np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")
+    return bits[rows].astype(np.bool_)
+
+
+def _count(languages: dict[str, dict[str, int]], batch: _Batch, tokens: Array) -> None:
+    """Add the bytes and tokens of a batch to those of its languages."""
+    codes, names = batch.languages
+    for key, of in (("bytes", batch.texts.sizes), ("tokens", tokens)):
+        sums = np.bincount(codes, weights=of, minlength=len(names))  # exact below 2^53
+        for name, total in zip(names, sums.tolist(), strict=True):
+            if total or name in languages:
+                counts = languages.setdefault(name, {"bytes": 0, "tokens": 0})
+                counts[key] += int(total)
 
 
 def fit_by_language(facts: Sequence[Facts]) -> dict[str, float]:
@@ -225,6 +292,11 @@ def _train_rows(folders: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     """Id, source, split and text of the rows of a unit, in order."""
+    for path in _tables(folder):
+        yield from rows(path, ("id", "source", "split", "text"))
+
+
+def _tables(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.glob("*.parquet")):
         if path.name == RECORDS or path.name.startswith("rows-"):
-            yield from rows(path, ("id", "source", "split", "text"))
+            yield path

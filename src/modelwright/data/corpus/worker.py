@@ -1,11 +1,13 @@
 """A worker of a pool: tasks in as lines of JSON, outcomes out as lines of JSON.
 
-A fresh interpreter, not a fork: a fork beside the threads of a library is how pools hang. It
-ends when its standard input does, so nothing outlives a run that was killed.
+A fresh interpreter, not a fork: a fork beside the threads of a library is how pools hang. Nothing
+outlives a run that was killed: where the system can, it kills the worker with the process that
+started it, whatever library the worker is in; elsewhere the worker ends when its input does.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import queue
@@ -15,6 +17,17 @@ import threading
 
 from modelwright.data.corpus.attempt import attempt
 
+PR_SET_PDEATHSIG = 1  # of Linux, see prctl(2)
+
+
+def _end_with(parent: int) -> None:
+    """Have this process killed when ``parent`` ends; only Linux can."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it has ended before we could ask
+        os._exit(0)
+
 
 def _listen(waiting: queue.SimpleQueue[str]) -> None:
     for line in sys.stdin:
@@ -22,8 +35,19 @@ def _listen(waiting: queue.SimpleQueue[str]) -> None:
     os._exit(0)  # whoever gave us work is gone: what we are at would never be committed
 
 
+def _let_go() -> None:
+    """Give freed memory back to the system, so that an idle worker holds little."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def main() -> None:
-    """Work until the input ends."""
+    """Work until the input ends or whoever started us does."""
+    _end_with(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; who leads asks
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -34,6 +58,7 @@ def main() -> None:
         outcome = attempt(json.loads(waiting.get()))
         out.write(json.dumps(outcome) + "\n")
         out.flush()
+        _let_go()
 
 
 if __name__ == "__main__":

@@ -50,6 +50,18 @@ class Operation:
         """Nothing beside the row is read."""
         return {}
 
+    def limits(self) -> dict[str, list[float]]:
+        """Where the step decides, of the limits that are set."""
+        ends = {
+            "seconds": (self.shortest, 0.0),
+            "silence": (self.silence, 1.0),
+            "clipping": (self.clipping, 1.0),
+        }
+        found = {f"audio.{name}": [at] for name, (at, unset) in ends.items() if at != unset}
+        if pace := [limit for limit in (self.slowest, self.fastest) if limit]:
+            found["audio.characters_per_second"] = pace
+        return found
+
     def begin(self) -> Step:
         """The check of one row."""
         return self._check

@@ -24,7 +24,9 @@ class Operation:
     replaced when it is lost; a page on which it hangs or dies leaves.
 
     Attributes:
-        library: "resiliparse" (fast) or "trafilatura" (more precise, a tenth of the speed).
+        library: "resiliparse" (fast) or "trafilatura" (more precise, a tenth of the speed). The
+            flags of the one and the mode of the other were chosen after looking at all 181 pages
+            that ``benchmarks/data/extraction.py`` measures.
         seconds: processor time a page may take; ten times as much by the clock, and 30 more.
         memory_mb: memory the child may take, libraries included.
         page_mb: greatest size of a page.

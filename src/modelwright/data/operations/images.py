@@ -43,6 +43,15 @@ class Operation:
         """Nothing beside the row is read."""
         return {}
 
+    def limits(self) -> dict[str, list[float]]:
+        """Where the step decides, of the limits that are set."""
+        sides = [float(self.shortest)] * (self.shortest > 1) + [float(self.longest)] * bool(
+            self.longest
+        )
+        found = {"images.width": sides, "images.height": sides, "images.aspect": [self.aspect]}
+        found["images.sharpness"] = [self.sharpness]
+        return {name: values for name, values in found.items() if any(values)}
+
     def begin(self) -> Step:
         """The check of one row."""
         pictures.pillow()

@@ -57,6 +57,10 @@ class Operation:
             versions["py3langid"] = importlib.metadata.version("py3langid")
         return versions
 
+    def limits(self) -> dict[str, list[float]]:
+        """Where the step decides."""
+        return {"language.confidence": [self.minimum]}
+
     def begin(self) -> Step:
         """Returns the step.
 

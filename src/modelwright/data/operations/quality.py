@@ -55,7 +55,8 @@ class Operation:
         max_line_duplicates: (fineweb) share of characters in repeated lines.
         max_newlines: (fineweb) line ends a word.
         max_run: (all) longest run without white space or ideographs: embedded data.
-        measures: write the measures to the attributes.
+        measures: write the measures to the attributes, and ``margin``: how far the text is from the
+            nearest limit, as a share of the limit; below 0 where a rule fails.
     """
 
     rules: str | tuple[str, ...] = "gopher"
@@ -92,7 +93,7 @@ class Operation:
     max_run: int = 1000
     measures: bool = True
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         for name in self.chosen:
@@ -111,6 +112,14 @@ class Operation:
         """The version of Unicode's tables, which say what a letter is."""
         return {"unicode": unicodedata.unidata_version}
 
+    def limits(self) -> dict[str, list[float]]:
+        """Measure -> the values at which the chosen rules decide, of Chinese and other texts."""
+        found: dict[str, set[float]] = {"quality.margin": {0.0}}
+        for chinese in (False, True):
+            for limit in _limits(self, chinese):
+                found.setdefault(f"quality.{limit.measure}", set()).add(limit.value)
+        return {measure: sorted(values) for measure, values in found.items()}
+
     def begin(self) -> Step:
         """Returns the step."""
         limits = {chinese: _limits(self, chinese) for chinese in (False, True)}
@@ -128,15 +137,13 @@ class Operation:
             stats = text_stats(text, grams)
             chinese = 2 * stats.unspaced > stats.words
             measured = _measures(stats, chinese)
+            reason, margin = _judged(measured, limits[chinese])
             if self.measures:
                 attributes = row.setdefault("attributes", {})
                 for name, value in measured.items():
                     attributes[f"quality.{name}"] = round(value, 4)
-            for limit in limits[chinese]:
-                value = measured[limit.measure]
-                if value > limit.value if limit.most else value < limit.value:
-                    return limit.reason
-            return None
+                attributes["quality.margin"] = round(margin, 4)
+            return reason
 
         return step
 
@@ -198,6 +205,24 @@ def _limits(settings: Operation, chinese: bool) -> list[_Limit]:
             for n, value in zip(_GRAMS[measure], values, strict=True):
                 limits.append(_Limit(f"{name}: {reason}", f"{measure}_{n}", value, most))
     return limits
+
+
+def _judged(measured: dict[str, float], limits: list[_Limit]) -> tuple[str | None, float]:
+    """The first rule that fails, and the least room that a limit leaves, relative to the limit.
+
+    A limit of 0 leaves no room to anything, so only a text that breaks it is seen there.
+    """
+    reason, margin = None, 1.0
+    for limit in limits:
+        bar = limit.value
+        room = bar - measured[limit.measure] if limit.most else measured[limit.measure] - bar
+        if room < 0 and reason is None:
+            reason = limit.reason
+        if bar and (room := room / bar) < margin:
+            margin = room
+        elif not bar and room < 0:
+            margin = min(margin, -1.0)
+    return reason, margin
 
 
 def _measures(stats: TextStats, chinese: bool) -> dict[str, float]:

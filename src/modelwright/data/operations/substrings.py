@@ -2,10 +2,11 @@
 
 What it does: (1) of a span of ``words`` words or more that a row repeats, the first occurrence
 stays and later ones go; (2) lines that stand more often than wanted in a corpus go, all of them,
-after a first pass has counted them (``data/line_counts.py``): menus, cookie notices, footers. What
-it does not: find spans that two rows share in the middle of different lines, as a suffix array
-would (Lee et al. 2022, arXiv:2107.06499). Rows that share most of their text are near-duplicates
-and leave at deduplication.
+after a first pass has counted them (``data/line_counts.py``; ``corpus: true`` has a corpus make
+that pass, see ``corpus/lines.py``): menus, cookie notices, footers. What it does not: find spans
+that two rows share in the middle of different lines, as a suffix array would (Lee et al. 2022,
+arXiv:2107.06499). Rows that share most of their text are near-duplicates and leave at
+deduplication.
 """
 
 from __future__ import annotations
@@ -32,19 +33,30 @@ class Operation:
         words: length of the shortest span that counts as repeated, in words; a Chinese character
             is a word, case and punctuation do not count. 0: spans are not looked for.
         lines: a file made by ``data/line_counts.py``: hashes of the lines that go. "": none do.
+        corpus: whether lines that stand in more than ``rows`` rows of the corpus go, all of them; a
+            corpus counts them before it is read, as the steps before this one leave them.
+        rows: see ``corpus``; at least 1.
         share: rows that lose more than this share of their characters leave, 0..1.
     """
 
     words: int = 50
     lines: str = ""
+    corpus: bool = False
+    rows: int = 10
     share: float = 0.8
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         if (self.words != 0 and self.words < 5) or not 0 <= self.share <= 1:
             raise ModelwrightError(
                 "step substrings: words must be 0 or at least 5, share must be in 0..1"
+            )
+        if self.rows < 1:
+            raise ModelwrightError(f"step substrings: rows: {self.rows}: must be 1 or more")
+        if self.corpus and self.lines:
+            raise ModelwrightError(
+                "step substrings: corpus: counts the lines itself; leave `lines` or `corpus` out"
             )
 
     def assets(self) -> dict[str, str]:
@@ -63,8 +75,13 @@ class Operation:
         """Returns the step.
 
         Raises:
-            ModelwrightError: the file of lines cannot be read.
+            ModelwrightError: the file of lines cannot be read, or nobody has counted them.
         """
+        if self.corpus:
+            raise ModelwrightError(
+                "step substrings: corpus: only `modelwright data run` can count a corpus's lines;"
+                " give a file of `lines` instead"
+            )
         lines = line_counts.load(Path(self.lines)) if self.lines else None
 
         def step(row: WorkRow) -> str | None:

@@ -12,7 +12,7 @@ from modelwright.data.lines import lines
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import Piece, cut_lines, over
 from modelwright.data.readers.pgn import parse_moves
-from modelwright.data.readers.reader import Bad, Range, new_row
+from modelwright.data.readers.reader import Bad, Item, Range, new_row
 
 _MOVE = re.compile(r"\d{1,2}(?:[-x:]\d{1,2})+")
 _RESULTS = ("1-0", "0-1", "1/2-1/2", "*")
@@ -38,7 +38,7 @@ class Reader:
         """Ranges of about 64 MiB; those of PDN begin with a game."""
         return cut_lines(path, before=b"[Event " if ".pdn" in path.name.lower() else b"")
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """One row a game; its id is the line it begins on.
 
         ``meta`` holds ``game`` "checkers", ``moves`` (such as "11-15", or "5-14-23" for two

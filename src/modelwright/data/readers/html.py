@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import Piece, cut_lines, over
-from modelwright.data.readers.reader import Bad, Range, new_row
+from modelwright.data.readers.reader import Bad, Item, Range, new_row
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Reader:
         """One range; a plain tar is cut between members."""
         return cut_lines(path) if path.suffix.lower() == ".tar" else [Range()]
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """One row a page, its bytes as ``media`` of type text/html."""
         return over(path, part, self.suffixes, _page)
 

@@ -12,7 +12,7 @@ from modelwright.data.columned import Columned
 from modelwright.data.lines import lines, peeked, sniff
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import Piece, cut_lines, over
-from modelwright.data.readers.reader import Bad, Range
+from modelwright.data.readers.reader import Bad, Item, Range
 
 MAX_LIST_BYTES = 256 << 20  # a JSON list is held whole
 
@@ -36,7 +36,7 @@ class Reader(Columned):
         """Ranges of about 64 MiB of whole lines; a list is one range."""
         return cut_lines(path) if not path.name.lower().endswith(".json") else [Range()]
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """One row an object; its id is the number of its line, or in its list, from 1."""
         return over(path, part, self.suffixes, self._rows)
 

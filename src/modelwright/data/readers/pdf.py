@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import Piece, cut_lines, over
-from modelwright.data.readers.reader import Bad, Range, new_row
+from modelwright.data.readers.reader import Bad, Item, Range, new_row
 from modelwright.errors import MachineError
 
 MEMORY_BYTES = 2 << 30
@@ -44,7 +44,7 @@ class Reader:
         """One range; a plain tar is cut between members."""
         return cut_lines(path) if path.suffix.lower() == ".tar" else [Range()]
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """One row a document, pages parted by blank lines; ``meta`` holds ``pages`` and title."""
         return over(path, part, self.suffixes, self._document)
 

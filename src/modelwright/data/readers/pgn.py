@@ -11,7 +11,7 @@ from typing import ClassVar
 from modelwright.data.lines import lines
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import Piece, cut_lines, over
-from modelwright.data.readers.reader import Bad, Range, new_row
+from modelwright.data.readers.reader import Bad, Item, Range, new_row
 
 _TAG = re.compile(r'\[\s*(\w+)\s+"((?:[^"\\]|\\.)*)"\s*\]')
 _TOKEN = re.compile(
@@ -39,7 +39,7 @@ class Reader:
         """Ranges of about 64 MiB that begin with a game."""
         return cut_lines(path, before=b"[Event ")
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """One row a game; its id is the line it begins on.
 
         ``meta`` holds ``game`` "chess", ``moves`` (SAN, without numbers, comments and

@@ -1,7 +1,8 @@
 """What a reader is: a kind of file, cut into ranges, each of which becomes rows.
 
 A reader never raises for what is wrong in the middle of a file: it gives a ``Bad`` with the
-place and goes on with what can still be read. It raises ModelwrightError only for what makes
+place and goes on with what can still be read, and a ``Passed`` for what is sound but no row. It
+raises ModelwrightError only for what makes
 every row of the source wrong, such as a setting or a missing library.
 """
 
@@ -41,6 +42,17 @@ class Bad:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """A sound record that is not what the reader looks for: counted by reason, held against nobody.
+
+    Attributes:
+        reason: a short phrase shared by all of the same cause, such as "redirect".
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Range:
     """A part of a file; which unit (bytes, row groups, members) is the reader's own business.
 
@@ -57,6 +69,9 @@ class Range:
     def as_json(self) -> list[int | None]:
         """The range as JSON; ``Range(*json)`` makes it again."""
         return [self.start, self.end, self.first]
+
+
+Item = WorkRow | Bad | Passed  # what a reader gives
 
 
 class Reader(Protocol):
@@ -80,7 +95,7 @@ class Reader(Protocol):
         """
         ...
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """The rows of a range, made by ``new_row``; ids are unique and stable in the file."""
         ...
 
@@ -119,7 +134,7 @@ class Input:
 
 def read(
     one: Input, reader: Reader, part: Range, *, source: str, license: str | None
-) -> Iterator[WorkRow | Bad]:
+) -> Iterator[Item]:
     """The rows of a range with everything that the reader could not know.
 
     Args:
@@ -130,8 +145,8 @@ def read(
         license: the licence of the source.
 
     Yields:
-        Rows complete as in corpus/records.py but for ``meta``, which is still a dict; and what is
-        bad, its place beginning with the file's name.
+        Rows complete as in corpus/records.py but for ``meta``, which is still a dict; what is
+        bad, its place beginning with the file's name; and what was passed over.
     """
     file = f"{source}/{one.key}" if one.key else source
     joint = ":" if one.key else "/"
@@ -139,6 +154,9 @@ def read(
         if isinstance(item, Bad):
             place = ": ".join(p for p in (one.key or one.path.name, item.where) if p)
             yield Bad(place, item.reason)
+            continue
+        if isinstance(item, Passed):
+            yield item
             continue
         item["id"] = f"{file}{joint}{item['id']}"
         item["groups"] = [

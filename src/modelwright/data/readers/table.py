@@ -13,7 +13,7 @@ from modelwright.data.columned import Columned
 from modelwright.data.lines import MAX_LINE_BYTES, lines
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import FAULTS, Piece, cut_lines, over, pieces
-from modelwright.data.readers.reader import Bad, Range
+from modelwright.data.readers.reader import Bad, Item, Range
 
 _DELIMITERS = "\t,;|"
 _SAMPLE_LINES = 20
@@ -43,7 +43,7 @@ class Reader(Columned):
         """Ranges of about 64 MiB that begin at a line outside of quotes."""
         return cut_lines(path, quoted=self.quotes is not False)
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """One row a record; its id is the number of the line it ends on."""
         if csv.field_size_limit() < MAX_LINE_BYTES:
             csv.field_size_limit(MAX_LINE_BYTES)

@@ -10,7 +10,7 @@ from typing import ClassVar
 from modelwright.data.lines import lines
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import Piece, cut_lines, over
-from modelwright.data.readers.reader import SAME_FILE, Bad, Range, new_row
+from modelwright.data.readers.reader import SAME_FILE, Bad, Item, Range, new_row
 from modelwright.data.tree import label_of, part_of
 
 
@@ -40,7 +40,7 @@ class Reader:
         end = None if self.separator is None else self.separator.encode()
         return cut_lines(path, blank=True, after=end)
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """One row a document; its id is the line it begins on, or nothing where it is alone."""
         return over(path, part, self.suffixes, self._documents)
 

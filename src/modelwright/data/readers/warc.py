@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 from modelwright.data.http_message import parse_answer, read_headers
 from modelwright.data.media_types import modality_of
-from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import MAX_MEDIA_BYTES, Piece, cut_lines, over
-from modelwright.data.readers.reader import Bad, Range, new_row
+from modelwright.data.readers.reader import Bad, Item, Passed, Range, new_row
 
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE)
+_TYPES = ("warcinfo", "request", "response", "metadata", "revisit", "resource", "conversion")
 _TEXT_TYPES = ("text/plain", "text/html", "application/xhtml+xml")
 
 
@@ -31,7 +31,7 @@ class Reader:
         types: the media types that become rows; others are passed over.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]] = (".warc", ".arc", ".wet")
     folders: ClassVar[bool] = False
     types: tuple[str, ...] = _TEXT_TYPES
@@ -40,8 +40,10 @@ class Reader:
         """One range, since an archive is read from its begin; a plain tar is cut at members."""
         return cut_lines(path) if path.suffix.lower() == ".tar" else [Range()]
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """A row for each answer of status 200 and each conversion (the texts of WET files).
+
+        Everything else is passed over, and counted by reason.
 
         HTML becomes ``media`` for the step ``extract``, plain text becomes ``text``. The id is
         the record's offset in the unpacked archive; ``meta`` holds url, date, and the charset
@@ -50,7 +52,7 @@ class Reader:
         """
         return over(path, part, self.suffixes, self._pages)
 
-    def _pages(self, piece: Piece) -> Iterator[WorkRow | Bad]:
+    def _pages(self, piece: Piece) -> Iterator[Item]:
         offset = 0
         while True:
             piece.at = f"record at byte {offset}"
@@ -66,11 +68,10 @@ class Reader:
             except ValueError as error:
                 yield Bad(piece.at, f"broken record ({error}); what follows is not read")
                 return
-            if row is not None:
-                yield row
+            yield row
             offset += size
 
-    def _warc(self, stream: IO[bytes], offset: int) -> tuple[int, WorkRow | Bad | None]:
+    def _warc(self, stream: IO[bytes], offset: int) -> tuple[int, Item]:
         _, headers, head = read_headers(stream)
         length = headers.get("content-length", "")
         if not length.isdecimal():
@@ -83,14 +84,14 @@ class Reader:
         facts |= {"date": headers.get("warc-date", ""), "record": headers.get("warc-record-id", "")}
         if language := headers.get("warc-identified-content-language"):
             facts["language"] = language
-        row: WorkRow | Bad | None = None
+        row: Item = Passed(f"record of type {kind}" if kind in _TYPES else "record of another type")
         if kind == "response" and declared.lower().startswith("application/http"):
             row = self._answer(offset, facts, "", content)
         elif kind in ("conversion", "resource"):
             row = self._page(offset, facts, declared, content)
         return head + int(length), row
 
-    def _arc(self, stream: IO[bytes], offset: int) -> tuple[int, WorkRow | Bad | None]:
+    def _arc(self, stream: IO[bytes], offset: int) -> tuple[int, Item]:
         """A line "url address date type length", and that many bytes."""
         line = stream.readline(1 << 16)
         fields = line.decode("utf-8", "replace").split(" ")
@@ -100,27 +101,26 @@ class Reader:
         web = fields[0].startswith(("http:", "https:"))
         content = _content(stream, size, skip=not web)
         facts = {"url": fields[0], "date": fields[2]}
-        row = self._answer(offset, facts, fields[3], content) if web else None
-        return len(line) + size, row
+        if not web:
+            return len(line) + size, Passed("record of another type")
+        return len(line) + size, self._answer(offset, facts, fields[3], content)
 
-    def _answer(
-        self, offset: int, facts: dict[str, str], declared: str, content: bytes
-    ) -> WorkRow | Bad | None:
+    def _answer(self, offset: int, facts: dict[str, str], declared: str, content: bytes) -> Item:
         try:
             answer = parse_answer(content, MAX_MEDIA_BYTES)
         except ValueError as error:
             return Bad(f"record at byte {offset}", f"broken answer: {error}")
         if answer.status != 200:
-            return None
+            return Passed(f"answer of status {answer.status}")
         declared = answer.headers.get("content-type", declared)
         return self._page(offset, facts, declared, answer.body)
 
-    def _page(
-        self, offset: int, facts: dict[str, str], declared: str, body: bytes
-    ) -> WorkRow | Bad | None:
+    def _page(self, offset: int, facts: dict[str, str], declared: str, body: bytes) -> Item:
         mime = declared.partition(";")[0].strip().lower()
-        if mime not in self.types or not body.strip():
-            return None
+        if mime not in self.types:
+            return Passed("answer of another media type")
+        if not body.strip():
+            return Passed("empty answer")
         if len(body) > MAX_MEDIA_BYTES:
             return Bad(f"record at byte {offset}", f"holds more than {MAX_MEDIA_BYTES} bytes")
         if charset := _CHARSET.search(declared):

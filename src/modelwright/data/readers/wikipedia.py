@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from modelwright.data.archive import TooLarge
-from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import Piece, over
-from modelwright.data.readers.reader import Bad, Range, new_row
+from modelwright.data.readers.reader import Bad, Item, Passed, Range, new_row
 from modelwright.data.wikitext import plain_text
 from modelwright.errors import MachineError
 
@@ -41,7 +40,7 @@ class Reader:
         redirects: read pages that only point at another one; they hold no text of their own.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]] = (".mediawiki", ".xml")
     folders: ClassVar[bool] = False
     namespaces: tuple[int, ...] = (0,)
@@ -52,16 +51,16 @@ class Reader:
         _iterparse(path)
         return [Range()]
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """One row a page; its id is that of the page, its text ``wikitext.plain_text``.
 
         ``meta`` holds title, revision and its date. Pages of other namespaces, redirects and
-        pages without wikitext are passed over, since they are no articles.
+        pages without wikitext are passed over, since they are no articles, and counted.
         """
         suffixes = (*self.suffixes, "")
         return over(path, part, suffixes, lambda piece: self._pages(piece, _iterparse(path)))
 
-    def _pages(self, piece: Piece, iterparse: Any) -> Iterator[WorkRow | Bad]:
+    def _pages(self, piece: Piece, iterparse: Any) -> Iterator[Item]:
         stream = _Metered(piece.stream)
         root: Any = None
         piece.at = "before the first page"
@@ -73,21 +72,19 @@ class Reader:
                     stream.since = 0
                     page = _fields(element)
                     piece.at = f"after page {page.get('id', '?')}"
-                    row = self._row(page)
                     root.clear()
-                    if row is not None:
-                        yield row
+                    yield self._row(page)
         except (SyntaxError, ValueError) as error:  # ParseError; what defusedxml forbids
             reason = getattr(error, "msg", "") or f"{type(error).__name__}: refused"
             yield Bad(piece.at, f"broken or forbidden XML ({reason})"[:200])
 
-    def _row(self, page: dict[str, str]) -> WorkRow | Bad | None:
+    def _row(self, page: dict[str, str]) -> Item:
         if not page.get("ns", "").isdecimal() or int(page["ns"]) not in self.namespaces:
-            return None
+            return Passed("page of another namespace")
         if "redirect" in page and not self.redirects:
-            return None
+            return Passed("redirect")
         if page.get("model", "wikitext") != "wikitext" or "id" not in page:
-            return None
+            return Passed("page without wikitext")
         text = plain_text(page.get("text", ""))
         names = ("title", "revision", "timestamp", "redirect")
         meta = {name: page[name] for name in names if page.get(name)}

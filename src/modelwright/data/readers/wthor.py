@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import FAULTS, Piece, cut_lines, over, pieces
-from modelwright.data.readers.reader import Bad, Range, is_container, new_row
+from modelwright.data.readers.reader import Bad, Item, Range, is_container, new_row
 
 _HEADER = struct.Struct("<4BIHHBBBB")  # date, games, records, year, size, type, depth, -
 _GAME = struct.Struct("<HHHBB60s")  # tournament, black, white, discs, best, moves
@@ -30,7 +30,7 @@ class Reader:
         """One range a file: a year's games are few; a plain tar is cut between members."""
         return cut_lines(path) if path.suffix.lower() == ".tar" else [Range()]
 
-    def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
+    def rows(self, path: Path, part: Range) -> Iterator[Item]:
         """One row a game; its id is its number in the file, from 1.
 
         ``meta`` holds ``game`` "othello", ``moves`` ("f5 d6 ..." as a list, passes left out),

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer
 
 from modelwright.data.tokenizing.alphabet import END, SPECIAL, encodable
-from modelwright.data.tokenizing.fast import Quick, quick, ranks_of
+from modelwright.data.tokenizing.fast import Native, Quick, Texts, quick, ranks_of
 from modelwright.errors import MachineError, ModelwrightError
 
 Ids = NDArray[np.uint32]
+Lengths = NDArray[np.int64]
 
 _SLOW = 1 << 16  # characters that are encoded before the quick road is prepared
 LARGEST = 1 << 30  # bytes of a tokenizer's file; real ones are below 50 MB
@@ -40,11 +42,22 @@ class Encoder(Protocol):
 
     vocabulary: int
     end: int | None
-    fingerprint: bytes
     name: str
+
+    @property
+    def fingerprint(self) -> bytes:
+        """See above."""
+        ...
 
     def encode(self, text: str) -> Ids:
         """Ids (T,) of a text, without any special token."""
+        ...
+
+    def encode_many(self, texts: Texts) -> tuple[Ids, Lengths]:
+        """Ids (T,) of texts behind one another, each with ``end``, and how many each has.
+
+        ``end`` must not be None.
+        """
         ...
 
     def content(self) -> bytes:
@@ -71,11 +84,15 @@ class TextEncoder:
         self._fast: Quick | None = None
         self._left = _SLOW
 
-    @property
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.tokenizer.to_str())
+        return found
+
+    @cached_property
     def fingerprint(self) -> bytes:
         """BLAKE2b of the JSON in its canonical form, 16 bytes."""
-        document = json.loads(self.tokenizer.to_str())
-        plain = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        plain = json.dumps(self._document, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(plain.encode(), digest_size=16).digest()
 
     def encode(self, text: str) -> Ids:
@@ -90,9 +107,17 @@ class TextEncoder:
             ids = np.array(found, dtype=np.uint32)
         return ids
 
+    def encode_many(self, texts: Texts) -> tuple[Ids, Lengths]:
+        """Ids (T,) of texts behind one another, each with ``end``, and how many each has."""
+        if self._fast is None and not self.slow_because:
+            self.hurry()
+        if isinstance(self._fast, Native) and self.end is not None:
+            return self._fast.encode_many(texts, self.end)
+        return one_by_one(self, texts)
+
     def hurry(self) -> bool:
         """Prepare the quick road at once; whether there is one (else see ``slow_because``)."""
-        found = ranks_of(json.loads(self.tokenizer.to_str()))
+        found = ranks_of(self._document)
         if isinstance(found, str):
             self.slow_because = found
             return False
@@ -137,9 +162,28 @@ class PieceEncoder:
         """Ids (T,) of a text; lone surrogates are read as U+FFFD."""
         return np.array(self._pieces.encode(encodable(text), out_type=int), dtype=np.uint32)
 
+    def encode_many(self, texts: Texts) -> tuple[Ids, Lengths]:
+        """Ids (T,) of texts behind one another, each with ``end``, and how many each has."""
+        return one_by_one(self, texts)
+
     def content(self) -> bytes:
         """The model's protobuf message, as it was read."""
         return self._content
+
+
+def one_by_one(encoder: Encoder, texts: Texts) -> tuple[Ids, Lengths]:
+    """``Encoder.encode_many`` by ``encode``.
+
+    Raises:
+        ModelwrightError: the tokenizer has no token that ends a text.
+    """
+    if encoder.end is None:
+        raise ModelwrightError("the tokenizer has no token that ends a text; give another")
+    end, found = np.array([encoder.end], dtype=np.uint32), [np.zeros(0, dtype=np.uint32)]
+    for text in texts:
+        found += encoder.encode(text.decode()), end
+    sizes = np.array([len(one) for one in found[1:]], dtype=np.int64)
+    return np.concatenate(found), sizes.reshape(-1, 2).sum(axis=1)
 
 
 def load_encoder(path: Path) -> TextEncoder | PieceEncoder:

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,22 +46,62 @@ _BLANKS = re.compile(rf"\s{{{_BLANK}}}")
 
 
 @dataclass(frozen=True)
+class Texts:
+    """Texts behind one another in memory, as Arrow has them.
+
+    Attributes:
+        data: (bytes,), where they lie; each is valid UTF-8.
+        begins: (texts,), where each begins, ascending.
+        ends: (texts,), where each ends.
+    """
+
+    data: NDArray[np.uint8]
+    begins: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Every text as UTF-8."""
+        for begin, end in zip(self.begins.tolist(), self.ends.tolist(), strict=True):
+            yield self.data[begin:end].tobytes()
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of each, (texts,)."""
+        return self.ends - self.begins
+
+    @staticmethod
+    def of(texts: Iterable[bytes]) -> Texts:
+        """The texts, put behind one another."""
+        held = list(texts)
+        bounds = np.cumsum([0, *map(len, held)], dtype=np.int64)
+        return Texts(np.frombuffer(b"".join(held), np.uint8), bounds[:-1], bounds[1:])
+
+
+@dataclass(frozen=True)
 class Ranks:
     """A byte-level BPE in tiktoken's terms.
 
     Attributes:
-        ranks: bytes of a token -> its turn, the 256 bytes first.
+        tokens: turn -> token, as the file spells it, the 256 bytes first.
         ids: turn -> token id, shape (turns,), uint32.
         merges: the two turns that each merge joins, shape (turns - 256, 2), uint32.
         pattern: the regular expression of the words.
         composed: whether text is brought to Unicode's form NFC first.
+        kernel: it in the kernel, or None where that cannot be compiled.
     """
 
-    ranks: dict[bytes, int]
+    tokens: list[str]
     ids: NDArray[np.uint32]
     merges: NDArray[np.uint32]
     pattern: str
     composed: bool
+    kernel: bpe.Encoder | None
+
+    @property
+    def ranks(self) -> dict[bytes, int]:
+        """Bytes of a token -> its turn."""
+        byte_of = {char: byte for byte, char in byte_characters().items()}
+        return {bytes(byte_of[c] for c in token): turn for turn, token in enumerate(self.tokens)}
 
 
 def ranks_of(document: Mapping[str, Any]) -> Ranks | str:
@@ -115,9 +156,9 @@ def _proved(
     made = set(order)
     merges = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
     for pair in merges:
-        token = "".join(pair)
-        if len(pair) != 2 or not made.issuperset(pair):
+        if len(pair) != 2 or pair[0] not in made or pair[1] not in made:
             return f"the merge {' '.join(pair)!r} joins what no earlier merge made"
+        token = pair[0] + pair[1]
         if token in made or token not in vocabulary:
             return f"the token {token!r} is made twice or is not in the vocabulary"
         made.add(token)
@@ -125,15 +166,22 @@ def _proved(
     added = {token["content"] for token in document.get("added_tokens", [])}
     if model.get("ignore_merges") and vocabulary.keys() - made - added:
         return "some words are tokens that no merge makes"
-    plain = models.BPE(vocab=vocabulary, merges=[(a, b) for a, b in merges])
-    for token in order:
-        if len(plain.tokenize(token)) != 1:
-            return f"the token {token!r} is never made from its own text"
-    ranks = {bytes(byte_of[c] for c in token): turn for turn, token in enumerate(order)}
     ids = np.array([vocabulary[token] for token in order], dtype=np.uint32)
     turn_of = {token: turn for turn, token in enumerate(order)}
-    joined = np.array([[turn_of[a], turn_of[b]] for a, b in merges], dtype=np.uint32)
-    return Ranks(ranks, ids, joined.reshape(-1, 2), pattern, composed)
+    joined = np.array([(turn_of[a], turn_of[b]) for a, b in merges], dtype=np.uint32)
+    joined = joined.reshape(-1, 2)
+    if bpe.native():
+        characters = byte_characters()
+        turns = np.array([turn_of[characters[b]] for b in range(256)], dtype=np.uint32)
+        number = PATTERNS.index(pattern)
+        kernel = bpe.Encoder(joined, turns, ids, pattern=number, classes=_classes)
+        odd = None if kernel.odd is None else order[kernel.odd]
+    else:
+        kernel, plain = None, models.BPE(vocab=vocabulary, merges=[(a, b) for a, b in merges])
+        odd = next((token for token in order if len(plain.tokenize(token)) != 1), None)
+    if odd is not None:
+        return f"the token {odd!r} is never made from its own text"
+    return Ranks(order, ids, joined, pattern, composed, kernel)
 
 
 class Quick(Protocol):
@@ -150,28 +198,44 @@ def quick(ranks: Ranks) -> Quick:
     Raises:
         ImportError: there is no compiler, and tiktoken is not installed.
     """
-    return Native(ranks) if bpe.native() else Fast(ranks)
+    return Native(ranks) if ranks.kernel is not None else Fast(ranks)
 
 
 class Native:
     """Token ids of text by the kernel."""
 
     def __init__(self, ranks: Ranks) -> None:
+        if ranks.kernel is None:
+            raise RuntimeError("Native: no kernel; ask bpe.native() first")
         self._nfc = normalizers.NFC() if ranks.composed else None
-        turns = np.array([ranks.ranks[bytes([b])] for b in range(256)], dtype=np.uint32)
-        self._kernel = bpe.Encoder(
-            ranks.merges,
-            turns,
-            ranks.ids,
-            pattern=PATTERNS.index(ranks.pattern),
-            classes=_classes,
-        )
+        self._kernel = ranks.kernel
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Ids (T,) of text without lone surrogates."""
         if self._nfc is not None and not text.isascii():
             text = self._nfc.normalize_str(text)
         return self._kernel.encode(text.encode())
+
+    def encode_many(self, texts: Texts, end: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Ids (T,) of texts behind one another, each with ``end``, and how many each has."""
+        if self._nfc is not None and not _composed(texts):
+            normal = (self._nfc.normalize_str(text.decode()) for text in texts)
+            texts = Texts.of(text.encode() for text in normal)
+        return self._kernel.encode_many(texts.data, texts.begins, texts.ends, end)
+
+
+def _composed(texts: Texts) -> bool:
+    """Whether all texts are surely in Unicode's form NFC, in whatever edition of it.
+
+    What is in this form is so in its parts. Of characters that Python's edition knows, no other
+    edition says anything else, or knows them not and leaves them; of others nothing is sure.
+    """
+    data = texts.data[texts.begins[0] : texts.ends[-1]] if len(texts.begins) else texts.data[:0]
+    if not len(data) or data.max() < 128:
+        return True
+    whole = data.tobytes().decode()
+    known = all(unicodedata.category(c) != "Cn" for c in set(whole))
+    return known and unicodedata.is_normalized("NFC", whole)
 
 
 @functools.cache

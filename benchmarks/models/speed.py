@@ -1,0 +1,76 @@
+"""Forward and backward of the same model and batch, ours over theirs, best settings of both.
+
+Products in bfloat16; ours with its blocks compiled and not, the faster of the two. transformers is
+measured compiled and not, with PyTorch's attention, and the faster of the two is the peer.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from benchmarks.models.shapes import shapes
+from benchmarks.run import Row
+from benchmarks.training.clock import BEGAN
+from benchmarks.training.measure import (
+    LONGEST,
+    QUIET,
+    Result,
+    Script,
+    at_least,
+    in_turns,
+    parsed,
+    rate,
+)
+from modelwright.errors import MachineError
+
+ROOT = Path(__file__).resolve().parents[2]
+BAR = 1.0  # times as fast
+
+
+def rows(quick: bool) -> list[Row]:
+    """Items a second of each shape."""
+    found = []
+    for name, shape in shapes(quick).items():
+        results = in_turns(_contenders(name, quick), 1 if quick else 5)
+        peers = {who: rate(results[who]) for who in results if who.startswith("transformers")}
+        best = max(peers, key=lambda who: peers[who])
+        mine = {who: rate(results[who]) for who in results if who not in peers}
+        unit = "tokens/s" if shape.length else "images/s"
+        question = f"{name}: {unit}, forward and backward, against {best}"
+        found.append(at_least(question, max(mine.values()), peers[best], BAR))
+    return found
+
+
+def _contenders(name: str, quick: bool) -> dict[str, Script]:
+    few = ("--quick",) if quick else ()
+    everyone = {"ours": ("ours", name), "transformers": ("theirs", name)}
+    scripts = {who: partial(_run, (*words, *few)) for who, words in everyone.items()}
+    if not quick:  # tiny models say nothing of a compiler
+        for who, words in everyone.items():
+            scripts[f"{who}, compiled"] = partial(_run, (*words, "--compiled"))
+    return dict(scripts)
+
+
+def _run(arguments: tuple[str, ...]) -> Result:
+    """What ``contender.py`` printed."""
+    environment = {**os.environ, **QUIET, BEGAN: repr(time.time())}
+    command = [sys.executable, "-m", "benchmarks.models.contender", *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LONGEST,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MachineError(f"bench: {arguments} took more than {LONGEST:.0f} s") from error
+    return parsed(" ".join(arguments), done)

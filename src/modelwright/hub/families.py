@@ -1,0 +1,67 @@
+"""Which module of this room knows a ``model_type``, and which writes a model of ours."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from typing import cast
+
+from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.hub.names import Family
+from modelwright.models.model import ModelConfig
+
+
+@functools.cache
+def families() -> dict[str, Family]:
+    """Module name -> module, of all families of published checkpoints: those with model_types."""
+    import modelwright.hub as room  # noqa: PLC0415 - the room itself, for its path
+
+    found = {}
+    for name in sorted(m.name for m in pkgutil.iter_modules(room.__path__)):
+        module = importlib.import_module(f"modelwright.hub.{name}")
+        if isinstance(getattr(module, "model_types", None), Sequence):
+            found[name] = cast(Family, module)
+    return found
+
+
+def supported() -> list[str]:
+    """All that ``model_type`` of a config.json may be."""
+    return sorted({kind for family in families().values() for kind in family.model_types})
+
+
+def family_of(model_type: str, where: str) -> Family:
+    """The family that reads a ``model_type``.
+
+    Raises:
+        ModelwrightError: there is none; the nearest and all that there are are named.
+    """
+    for family in families().values():
+        if model_type in family.model_types:
+            return family
+    known = supported()
+    raise ModelwrightError(
+        f"{where}: model_type {model_type!r} is not supported{did_you_mean(model_type, known)}; "
+        f"supported: {', '.join(known)}"
+    )
+
+
+def writer_of(config: ModelConfig, model_type: str | None = None) -> Family:
+    """The family that writes a model of ours.
+
+    Args:
+        config: of the model.
+        model_type: of the checkpoint that it came from, if it came from one.
+
+    Raises:
+        ModelwrightError: there is none for this family of models.
+    """
+    if model_type is not None:
+        return family_of(model_type, "export")
+    if (found := families().get(config.family)) is not None:
+        return found
+    raise ModelwrightError(
+        f"export: there is no published layout for a {config.family}; "
+        f"there is one for: {', '.join(families())}"
+    )

@@ -1,0 +1,111 @@
+"""A small convolutional network that learns small images quickly, also on a processor.
+
+A stem, then blocks of convolution, pooling, norm, GELU and a residual convolution, and a linear
+head on the largest value of every plane. The shape is in the spirit of the published speed runs
+on CIFAR-10 (Page's ResNet-9 of 2018; arXiv:2404.00498): few wide layers, early pooling, logits
+made small at the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from modelwright.models.images import (
+    ConvNorm,
+    Norm,
+    check_image,
+    counted_flops,
+    he_initialised,
+    image_fields,
+    planes,
+)
+from modelwright.models.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class Config(ModelConfig):
+    """Shape of the network.
+
+    ``widths`` are the channels of the stem and of every block, each of which halves the sides;
+    ``stem_stride`` 2 halves them before the first block as well, for a quarter of the work.
+    ``logit_scale`` multiplies the head's output.
+    """
+
+    family: ClassVar[str] = "fast_cnn"
+    compiles: ClassVar[bool] = True
+    specimen: ClassVar[dict[str, Any]] = {"classes": 3, "image": (8, 8), "widths": [4, 6, 8]}
+    sizes: ClassVar[dict[str, dict[str, Any]]] = {
+        "fast-cnn-small": {"widths": (32, 64, 128), "stem_stride": 2},
+        "fast-cnn": {"widths": (64, 128, 256, 256)},
+        "fast-cnn-large": {"widths": (128, 256, 512, 512)},
+    }
+    classes: PositiveInt
+    image: tuple[PositiveInt, PositiveInt] = (32, 32)
+    channels: PositiveInt = 3
+    widths: tuple[PositiveInt, ...] = (32, 64, 128)
+    stem_stride: PositiveInt = 1
+    logit_scale: PositiveFloat = 0.125
+    norm: Norm = "batch"
+
+    def __post_init__(self) -> None:
+        for name in ("image", "widths"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_image(self.image, self.stem_stride * 2 ** (len(self.widths) - 1))
+
+    def build(self) -> FastCNN:
+        """The module with fresh parameters."""
+        return FastCNN(self)
+
+    @classmethod
+    def data_fields(cls, codec: Any) -> dict[str, Any]:
+        """The codec knows the size of the images, their channels and the label set."""
+        return image_fields(codec)
+
+    def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:  # noqa: ARG002
+        """FLOPs of forward and backward for one image."""
+        return counted_flops(self, {"features": (*self.image, self.channels)})
+
+
+class Block(nn.Module):
+    """y = gelu(norm(pool(conv x))), then y + gelu(norm(conv y))."""
+
+    def __init__(self, read: int, made: int, norm: Norm) -> None:
+        super().__init__()
+        self.first, self.second = (ConvNorm(n, made, 3, norm=norm) for n in (read, made))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map planes (B, read, H, W) to (B, made, H / 2, W / 2)."""
+        y = F.gelu(self.first.norm(F.max_pool2d(self.first.conv(x), 2)))
+        return y + F.gelu(self.second(y))
+
+
+class FastCNN(nn.Module):
+    """Images (B, height, width[, channels]) to logits (B, classes)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        first, *rest = config.widths
+        self.stem = ConvNorm(config.channels, first, 3, stride=config.stem_stride, norm=config.norm)
+        self.blocks = nn.ModuleList(
+            Block(a, b, config.norm) for a, b in zip((first, *rest[:-1]), rest, strict=True)
+        )
+        self.head = nn.Linear(config.widths[-1], config.classes, bias=False)
+        he_initialised(self)
+
+    def regions(self) -> list[nn.Module]:
+        """The modules to compile, each by itself."""
+        return list(self.blocks)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, classes) for images (B, height, width[, channels]) of scaled pixels."""
+        x = F.gelu(self.stem(planes(features, self.config.channels)))
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(x.amax((2, 3))) * self.config.logit_scale
+        return logits

@@ -1,0 +1,198 @@
+"""Parts that image families share: planes from pixels, norms, convolutions, dropped paths.
+
+Batch normalisation (arXiv:1502.03167) makes the rows of a batch see each other while training:
+a step cut into micro-batches normalises by other statistics, so law 2 (accumulation changes
+nothing) does not hold with it, and processes that share a batch normalise by their own rows.
+``norm: group`` (arXiv:1803.08494) has neither trouble, at some accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from modelwright.errors import ModelwrightError
+from modelwright.models.model import ModelConfig
+
+Norm = Literal["batch", "group"]
+GROUPS = 32  # of a group norm, at most
+SMALL_IMAGE = 64  # up to this side an image is not made smaller before the first block
+
+
+def image_fields(codec: Any) -> dict[str, Any]:
+    """``image`` (height, width), ``channels`` and ``classes`` of a codec that gives pixels.
+
+    Raises:
+        ModelwrightError: what the codec gives is no image.
+    """
+    shape = tuple(codec.shape)
+    if len(shape) not in (2, 3) or shape[0] == 1:
+        raise ModelwrightError(
+            "model.family: this family reads images of shape (height, width[, channels]), the data"
+            f" have {shape}; use the family mlp"
+        )
+    channels = shape[2] if len(shape) == 3 else 1
+    return {"image": shape[:2], "channels": channels, "classes": len(codec.labels)}
+
+
+def planes(features: Tensor, channels: int) -> Tensor:
+    """Pixels (B, H, W[, C]) as planes (B, C, H, W), the same memory: channels last.
+
+    Raises:
+        ModelwrightError: another number of channels or of dimensions.
+    """
+    pixels = features.unsqueeze(-1) if features.ndim == 3 else features
+    if pixels.ndim != 4 or pixels.shape[-1] != channels:
+        raise ModelwrightError(
+            f"features: shape {tuple(features.shape)}, but the model reads images (B, height,"
+            f" width, {channels}); give model.channels as the data have them"
+        )
+    return pixels.permute(0, 3, 1, 2)
+
+
+def check_image(image: Sequence[int], least: int = 1, multiple: int = 1) -> tuple[int, int]:
+    """Height and width, at least ``least`` and multiples of ``multiple``.
+
+    Raises:
+        ModelwrightError: they are not.
+    """
+    height, width = image
+    if min(height, width) < least or height % multiple or width % multiple:
+        more = f" and multiples of {multiple}" if multiple > 1 else ""
+        raise ModelwrightError(
+            f"model.image: {height} x {width}, but this model needs sides of at least"
+            f" {least}{more}; resize the images or choose other fields"
+        )
+    return height, width
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation whose running statistics take in finite numbers only.
+
+    A step that is refused for a loss that is not finite has been computed all the same; with
+    torch's own layer its statistics would stay NaN and every evaluation after it as well.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (B, C, H, W): by the batch in training, else by the running statistics.
+
+        Raises:
+            ModelwrightError: in training, a batch with one number for a channel.
+        """
+        mean, variance = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        if not self.training:
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+        if x.numel() == x.shape[1]:
+            raise ModelwrightError(
+                "train.batch: batch norms need more than one number of every channel, and one row"
+                " of this size has one; raise train.batch, or set model.norm to group"
+            )
+        new_mean, new_variance = mean.clone(), variance.clone()
+        momentum = 0.1 if self.momentum is None else self.momentum
+        y = F.batch_norm(
+            x, new_mean, new_variance, self.weight, self.bias, True, momentum, self.eps
+        )
+        with torch.no_grad():
+            sound = new_mean.isfinite() & new_variance.isfinite()
+            mean.copy_(torch.where(sound, new_mean, mean))
+            variance.copy_(torch.where(sound, new_variance, variance))
+            self.get_buffer("num_batches_tracked").add_(1)
+        return y
+
+
+def norm_layer(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
+    """A norm over planes of ``channels`` channels."""
+    if kind == "batch":
+        return BatchNorm(channels, eps=eps)
+    most = max(1, min(GROUPS, channels // 4))  # groups of a channel or two have too few numbers
+    groups = next(n for n in range(most, 0, -1) if channels % n == 0)
+    return nn.GroupNorm(groups, channels, eps=eps)
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias and its norm, of ``same`` size at stride 1 unless padded so."""
+
+    def __init__(
+        self,
+        read: int,
+        made: int,
+        kernel: int | tuple[int, int],
+        *,
+        norm: Norm = "batch",
+        stride: int = 1,
+        padding: int | tuple[int, int] | None = None,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+        around = (sides[0] // 2, sides[1] // 2) if padding is None else padding
+        self.conv = nn.Conv2d(read, made, sides, stride, around, bias=False)
+        self.norm = norm_layer(norm, made, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map planes (B, read, H, W) to (B, made, H', W'); no nonlinearity."""
+        y: Tensor = self.norm(self.conv(x))
+        return y
+
+
+class DropPath(nn.Module):
+    """Whole rows of a branch set to zero in training, the rest scaled up (arXiv:1603.09382)."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep each row of x (B, ...) with probability 1 - share, divided by it."""
+        if not self.training or self.share == 0:
+            return x
+        kept = x.new_empty(len(x), *(1,) * (x.ndim - 1)).bernoulli_(1 - self.share)
+        return x * kept / (1 - self.share)
+
+
+def he_initialised(module: nn.Module) -> None:
+    """Every convolution normal of variance 2 / fan-out (arXiv:1502.01852), its bias zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+@lru_cache(maxsize=64)
+def _forward_flops(key: str, config: ModelConfig, shapes: tuple[tuple[str, Any], ...]) -> float:
+    del key
+    with torch.device("meta"):
+        model = config.build().eval()
+        given = {name: torch.zeros(1, *shape) for name, shape in shapes}
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(**given)
+    return float(counter.get_total_flops())
+
+
+def counted_flops(config: ModelConfig, shapes: Mapping[str, Sequence[int]]) -> float:
+    """FLOPs of forward and backward for one example, counted layer by layer on no memory.
+
+    Args:
+        config: of the model that is built on the meta device.
+        shapes: of each input of ``forward``, without the batch.
+
+    Returns:
+        Three times the multiplications and additions of the products and convolutions of a
+        forward pass: the backward pass has two products for each.
+    """
+    given = tuple((name, tuple(shape)) for name, shape in shapes.items())
+    return 3.0 * _forward_flops(config.family, config, given)
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """The number of parameters of a model, built on the meta device."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in config.build().parameters())

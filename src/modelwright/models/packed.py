@@ -1,0 +1,304 @@
+"""Parts that published encoders and encoder-decoders share: attention over packed documents.
+
+Documents stand one after another, so nothing is padded. Where a kernel of ours does not reach
+(a bias added to the products, a window, dropout of the weights, another document's keys),
+PyTorch's attention is called document by document, documents of one length together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from modelwright.kernels.attention import packed_attention
+from modelwright.models.activations import activation
+
+LOGIT_BYTES = 64 << 20  # of a chunk of logits that exist at once, in training
+
+
+def equal_starts(tokens: Tensor) -> Tensor:
+    """The bounds (B + 1,) of tokens (B, T) of which every row is a document."""
+    rows, length = tokens.shape
+    return torch.arange(0, rows * length + 1, length, device=tokens.device)
+
+
+def _documents(
+    starts: Tensor, sources: Tensor
+) -> Iterator[tuple[tuple[int, int], tuple[int, int], int]]:
+    """Bounds of queries, bounds of keys, and how many documents of one shape they are."""
+    rows, columns = starts.tolist(), sources.tolist()
+    shapes = {
+        (b - a, d - c) for (a, b), (c, d) in zip(pairwise(rows), pairwise(columns), strict=True)
+    }
+    if len(shapes) == 1:
+        yield (0, rows[-1]), (0, columns[-1]), len(rows) - 1
+        return
+    for query, key in zip(pairwise(rows), pairwise(columns), strict=True):
+        yield query, key, 1
+
+
+def _split(x: Tensor, bounds: tuple[int, int], documents: int) -> Tensor:
+    """Rows of x (N, heads, d) as (documents, heads, T, d)."""
+    part = x[bounds[0] : bounds[1]]
+    return part.view(documents, -1, *x.shape[1:]).transpose(1, 2)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    starts: Tensor,
+    scale: float,
+    *,
+    sources: Tensor | None = None,
+    causal: bool = False,
+    bias: Tensor | None = None,
+    window: int = 0,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(scale q.k + bias) v within documents.
+
+    Args:
+        q: (rows, heads, d), documents as ``starts`` (documents + 1,) says.
+        k: (columns, heads, d), documents as ``sources`` says; left out: those of ``starts``.
+        v: as k.
+        starts: bounds of the documents among the rows of q.
+        scale: factor of the products.
+        sources: bounds of what each document of q looks at.
+        causal: a row sees itself and the rows before it.
+        bias: (heads, T, S) for the longest document; shorter ones take its upper left corner.
+        window: a row sees those at most this far from itself, on both sides; 0: all.
+        dropout: share of the weights zeroed.
+
+    Returns:
+        (rows, heads, d).
+    """
+    if window:
+        return _windowed(q, k, v, starts, scale, window=window, dropout=dropout)
+    if sources is None and bias is None and not dropout:
+        return packed_attention(q, k, v, starts, scale, causal=causal)
+    parts = []
+    for rows, columns, count in _documents(starts, starts if sources is None else sources):
+        one, other = (rows[1] - rows[0]) // count, (columns[1] - columns[0]) // count
+        mixed = F.scaled_dot_product_attention(
+            _split(q, rows, count),
+            _split(k, columns, count),
+            _split(v, columns, count),
+            attn_mask=None if bias is None else bias[:, :one, :other].to(q.dtype),
+            is_causal=causal and bias is None,
+            scale=scale,
+            dropout_p=dropout,
+        )
+        parts.append(mixed.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts)
+
+
+def _windowed(
+    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float, *, window: int, dropout: float
+) -> Tensor:
+    """Attention within ``window`` on both sides: blocks of queries against three blocks of keys.
+
+    The cost grows with the length, not with its square.
+    """
+    lengths = starts.diff()
+    if int(lengths.max()) <= window + 1:
+        return attend(q, k, v, starts, scale, dropout=dropout)
+    parts = []
+    for rows, _, count in _documents(starts, starts):
+        one = (rows[1] - rows[0]) // count
+        qs, ks, vs = (_split(x, rows, count) for x in (q, k, v))
+        numbers = torch.arange(one, device=q.device)
+        blocks = []
+        for first in range(0, one, window):
+            here = slice(first, min(first + window, one))
+            near = slice(max(0, first - window), min(first + 2 * window, one))
+            seen = (numbers[here, None] - numbers[near]).abs() <= window
+            mixed = F.scaled_dot_product_attention(
+                qs[:, :, here],
+                ks[:, :, near],
+                vs[:, :, near],
+                attn_mask=seen,
+                scale=scale,
+                dropout_p=dropout,
+            )
+            blocks.append(mixed)
+        parts.append(torch.cat(blocks, dim=2).transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts)
+
+
+class MultiHead(nn.Module):
+    """softmax(scale QK^T + bias) V with as many key heads as query heads (arXiv:1706.03762).
+
+    ``bias`` of the constructor says whether the four linear maps have one; ``scale`` is that of
+    the products (0: head_width^-0.5); ``dropout`` thins out the weights in training, for which
+    PyTorch's attention is needed in place of our kernel.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        head_width: int = 0,
+        bias: bool = True,
+        scale: float = 0.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.heads, self.head_width = heads, head_width or width // heads
+        self.scale = scale or self.head_width**-0.5
+        self.dropout = dropout
+        inner = heads * self.head_width
+        self.query = nn.Linear(width, inner, bias=bias)
+        self.key = nn.Linear(width, inner, bias=bias)
+        self.value = nn.Linear(width, inner, bias=bias)
+        self.out = nn.Linear(inner, width, bias=bias)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:-1], self.heads, self.head_width)
+
+    @property
+    def _thinned(self) -> float:
+        return self.dropout if self.training else 0.0
+
+    def forward(
+        self, x: Tensor, starts: Tensor, *, causal: bool = False, bias: Tensor | None = None
+    ) -> Tensor:
+        """Attend within the documents of the rows x (N, width); see ``attend``."""
+        q, k, v = self._heads(self.query(x)), *self.keys_values(x)
+        mixed = attend(q, k, v, starts, self.scale, causal=causal, bias=bias, dropout=self._thinned)
+        out: Tensor = self.out(mixed.flatten(-2))
+        return out
+
+    def keys_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (..., heads, d) of memory (..., width)."""
+        return self._heads(self.key(memory)), self._heads(self.value(memory))
+
+    def across(self, x: Tensor, memory: Tensor, starts: Tensor, sources: Tensor) -> Tensor:
+        """Every document of x (N, width) looks at its own document of memory (M, width)."""
+        q, k, v = self._heads(self.query(x)), *self.keys_values(memory)
+        mixed = attend(q, k, v, starts, self.scale, sources=sources, dropout=self._thinned)
+        out: Tensor = self.out(mixed.flatten(-2))
+        return out
+
+    def cached(
+        self, x: Tensor, layer: tuple[Tensor, Tensor, Tensor], bias: Tensor | None = None
+    ) -> Tensor:
+        """Attend over a cache with the new rows x (B, T, width).
+
+        ``layer`` is (keys, values, positions): the new keys and values are written at
+        ``positions`` (B, T), and every query sees the positions up to its own. ``bias``
+        (B, heads, T, span) is added to the products, span the longest row's length.
+        """
+        keys, values, positions = layer
+        b, t, _ = x.shape
+        k, v = (y.transpose(1, 2) for y in self.keys_values(x))
+        index = positions[:, None, :, None].expand(b, self.heads, t, self.head_width)
+        keys.scatter_(2, index, k.to(keys.dtype))
+        values.scatter_(2, index, v.to(values.dtype))
+        span = int(positions.max()) + 1
+        seen = torch.arange(span, device=x.device) <= positions[:, None, :, None]
+        mask = seen if bias is None else bias.masked_fill(~seen, -torch.inf)
+        return self.looking(x, keys[:, :, :span], values[:, :, :span], mask)
+
+    def looking(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        """Rows x (B, T, width) look at keys (B, heads, S, d), as mask (B, 1, 1 or T, S) allows."""
+        q = self._heads(self.query(x)).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(
+            q, keys.to(q.dtype), values.to(q.dtype), attn_mask=mask, scale=self.scale
+        )
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
+        return out
+
+
+class TwoLayers(nn.Module):
+    """down(dropout(f(up x))), or gated: down(dropout(f(gate x) * up x)) (arXiv:2002.05202)."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        kind: str,
+        *,
+        gated: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=bias) if gated else None
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+        self.activation = activation(kind)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., width) to the same shape."""
+        up = self.up(x)
+        hidden = self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up
+        out: Tensor = self.down(self.dropout(hidden))
+        return out
+
+
+def sum_of_costs(
+    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor, smoothing: float = 0.0
+) -> Tensor:
+    """Summed cross-entropy, in nats, of targets (n,) under logits_of(hidden (n, width)).
+
+    Rows are taken in chunks whose logits are made anew in the backward pass, so that those of a
+    large vocabulary never exist whole. ``smoothing`` is the share of the target's probability
+    that is spread over the vocabulary.
+    """
+
+    def cost(h: Tensor, y: Tensor) -> Tensor:
+        logits = logits_of(h).float()
+        return F.cross_entropy(logits, y, reduction="sum", label_smoothing=smoothing)
+
+    if not len(targets):
+        return hidden.sum() * 0.0
+    width = logits_of(hidden[:1]).shape[-1] if len(targets) > 1 else 1
+    rows = max(1, LOGIT_BYTES // (4 * width))
+    pieces = list(zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True))
+    if len(pieces) == 1 or not torch.is_grad_enabled():
+        return torch.stack([cost(h, y) for h, y in pieces]).sum()
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for h, y in pieces:
+        total = total + checkpoint(cost, h, y, use_reentrant=False)
+    return total
+
+
+def normal_start(model: nn.Module, deviation: float = 0.02) -> None:
+    """Weights and tables from N(0, deviation^2), biases zero (arXiv:1810.04805)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=deviation)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def near_size(
+    parameters: int, fixed: Mapping[str, Any], matrices: Callable[[int, int], int]
+) -> dict[str, Any]:
+    """Depth, width and heads (64 wide) for about ``parameters`` in the blocks' matrices.
+
+    ``matrices(depth, width)`` counts them. Of the shapes near the target the one is taken whose
+    width is nearest 64 times its depth, as BERT's are.
+    """
+    best: dict[str, Any] = {}
+    error = math.inf
+    depths = [int(fixed["depth"])] if "depth" in fixed else range(2, 49)
+    widths = [int(fixed["width"])] if "width" in fixed else range(64, 4097, 64)
+    for depth in depths:
+        for width in widths:
+            miss = abs(math.log(matrices(depth, width) / parameters))
+            miss += 0.3 * abs(math.log(width / depth / 64))
+            if miss < error:
+                best, error = {"depth": depth, "width": width}, miss
+    heads = int(fixed.get("heads", max(1, best["width"] // 64)))
+    return {**best, "heads": heads}

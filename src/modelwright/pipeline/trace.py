@@ -1,0 +1,258 @@
+"""What a training step of a model would hold, found without holding it.
+
+The model is built on the meta device and run on tensors that have a shape and a type but no
+numbers (torch's fake tensors), as they would be on a CPU: so autograd saves what it would save,
+autocast makes the copies it would make, and a model of 70 billion parameters takes no memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    unset_fake_temporarily,
+)
+from torch.overrides import TorchFunctionMode
+
+from modelwright.models.model import ModelConfig
+
+SECONDS = 10.0  # of a recording, where a family reads samples
+RATE = 16_000  # samples a second
+FRAMES = 100  # of a sequence
+UNKNOWN = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What ``forward`` takes for a batch: shapes and types by keyword, and how much that is.
+
+    ``items`` is how many items of ``flops_per_item`` the batch has, ``unit`` what one is called,
+    ``batch`` what the batch is in words.
+    """
+
+    tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]
+    items: float
+    unit: str
+    batch: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What was found.
+
+    Attributes:
+        saved: bytes that autograd keeps for the backward pass, weights not counted.
+        largest: bytes of the largest of those tensors.
+        made: bytes of what was run gives, in float32.
+        fused: whether that is the stream before a head that makes no logits (its loss is not in
+            ``saved``), rather than what ``forward`` gives.
+        shapes: of what each module gives, by its name.
+    """
+
+    saved: float
+    largest: float
+    made: float
+    fused: bool
+    shapes: dict[str, tuple[int, ...]]
+
+
+def meta(config: ModelConfig) -> nn.Module:
+    """The module on the meta device: shapes without memory."""
+    with torch.device("meta"):
+        return config.build()
+
+
+def inputs_for(config: Any, model: nn.Module, rows: int) -> Inputs | None:
+    """A batch of ``rows`` rows as the family reads it, or None where no such reader is known.
+
+    Texts are as long as the context, recordings 10 s, sequences of frames 100 steps.
+    """
+    wanted = inspect.signature(model.forward).parameters.values()
+    needed = [p.name for p in wanted if p.default is p.empty]
+    tensors: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    for name in needed:
+        found = _input(config, name, rows)
+        if found is None:
+            return None
+        tensors[name] = found
+    first = next((n for n in ("samples", "mel", "frames", "tokens") if n in tensors), needed[0])
+    if first == "tokens":
+        length = tensors["tokens"][0][1]
+        return Inputs(tensors, rows * length, "token", f"{rows} x {length} tokens")
+    if first == "samples":
+        seconds = rows * SECONDS
+        return Inputs(tensors, seconds, "second of sound", f"{rows} recordings of {SECONDS:g} s")
+    unit = {"mel": "window of sound", "frames": "sequence"}.get(first)
+    seen = hasattr(config, "image") and config.channels in (1, 3)
+    unit = unit or ("image" if seen else "example")
+    plural = unit.replace("window", "windows") if first == "mel" else f"{unit}s"
+    return Inputs(tensors, rows, unit, f"{rows} {plural}")
+
+
+def _input(config: Any, name: str, rows: int) -> tuple[tuple[int, ...], torch.dtype] | None:
+    """Shape and type of one argument of ``forward``."""
+    real, whole = torch.float32, torch.int64
+    if name in ("tokens", "sources", "targets"):
+        length = getattr(config, "context", None)
+        return None if length is None else ((rows, int(length)), whole)
+    if name in ("features", "noisy"):
+        if hasattr(config, "image"):
+            return (rows, *config.image, config.channels), real
+        return ((rows, config.features), real) if hasattr(config, "features") else None
+    known: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+        "lengths": ((rows,), whole),
+        "times": ((rows,), real),
+        "labels": ((rows,), whole),
+        "samples": ((rows, int(SECONDS * RATE)), real),
+    }
+    if name == "frames" and hasattr(config, "features"):
+        known["frames"] = (rows, FRAMES, config.features), real
+    if name == "mel" and hasattr(config, "bands"):
+        known["mel"] = (rows, config.bands, 2 * config.frames), real
+    return known.get(name)
+
+
+def traced(
+    config: ModelConfig, inputs: Inputs, precision: str, *, learning: bool = True
+) -> Trace | None:
+    """Run one forward pass on no memory; None where what is done depends on the numbers.
+
+    Not ``learning``, for shapes alone, a batch of one row will do for every norm.
+    """
+    model = meta(config).train(learning)
+    documents = _bounds(inputs)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), _Known():
+            _fill(model)
+            return _traced(model, inputs, documents, precision)
+    except UNKNOWN:
+        return None
+
+
+class _Known(TorchFunctionMode):
+    """What is computed of known numbers alone stays known: where documents begin decides shapes."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        given = dict(kwargs or {})
+        tensors = [x for x in (*args, *given.values()) if isinstance(x, Tensor)]
+        if tensors and not any(isinstance(x, FakeTensor) for x in tensors):
+            with unset_fake_temporarily():
+                return func(*args, **given)
+        return func(*args, **given)
+
+
+def _bounds(inputs: Inputs) -> Tensor | None:
+    if "tokens" not in inputs.tensors:
+        return None
+    rows, length = inputs.tensors["tokens"][0]
+    return torch.arange(0, rows * length + 1, length)
+
+
+def _fill(model: nn.Module) -> None:
+    """Fake tensors on the CPU in place of those on the meta device; shared ones stay shared."""
+    made: dict[int, Tensor] = {}
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for name, tensor in store.items():
+                if tensor is None:
+                    continue
+                if id(tensor) not in made:
+                    hollow = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+                    if isinstance(tensor, nn.Parameter):
+                        hollow = nn.Parameter(hollow, tensor.requires_grad)
+                    made[id(tensor)] = hollow
+                store[name] = made[id(tensor)]  # type: ignore[assignment]
+
+
+def _traced(model: nn.Module, inputs: Inputs, documents: Tensor | None, precision: str) -> Trace:
+    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}  # by storage; holding them keeps the numbers from being reused
+
+    def keep(tensor: Tensor) -> Tensor:
+        key = tensor.untyped_storage()._cdata
+        if key not in own:
+            kept[key] = tensor
+        return tensor
+
+    given = {name: torch.zeros(shape, dtype=kind) for name, (shape, kind) in inputs.tensors.items()}
+    narrow = precision != "float32"
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=narrow),
+        _shapes(model) as shapes,
+    ):
+        made = _run(model, given, documents)
+    sizes = [float(t.untyped_storage().nbytes()) for t in kept.values()]
+    outputs = 4.0 * sum(math.prod(t.shape) for t in _tensors(made))
+    fused = _stream(model) is not None
+    return Trace(sum(sizes), max(sizes, default=0.0), outputs, fused, shapes)
+
+
+def _run(model: nn.Module, given: dict[str, Tensor], documents: Tensor | None) -> Any:
+    """The forward pass up to where the loss begins."""
+    call = _stream(model) or model
+    known = inspect.signature(model.forward if call is model else call).parameters
+    if documents is not None:
+        given |= {n: documents for n in ("starts", "source_starts") if n in known}
+    return call(**given)
+
+
+def _stream(model: nn.Module) -> Callable[..., Any] | None:
+    """What a loss with a fused head begins from: ``hidden`` of the same arguments, if any."""
+    hidden = getattr(model, "hidden", None)
+    if hidden is None or not hasattr(model, "negative_log_likelihood"):
+        return None
+    starts = inspect.signature(hidden).parameters.get("starts")
+    same = starts is not None and starts.default is not starts.empty
+    return cast("Callable[..., Any]", hidden) if same else None
+
+
+@contextmanager
+def _shapes(model: nn.Module) -> Iterator[dict[str, tuple[int, ...]]]:
+    """The shape of what every module gives, the first time."""
+    found: dict[str, tuple[int, ...]] = {}
+    handles = []
+    for name, module in model.named_modules():
+
+        def note(_module: nn.Module, _given: Any, made: Any, name: str = name) -> None:
+            tensors = _tensors(made)
+            if len(tensors) == 1:
+                found.setdefault(name, tuple(tensors[0].shape))
+
+        handles.append(module.register_forward_hook(note))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(made: Any) -> list[Tensor]:
+    """Every tensor in what a module gives."""
+    if isinstance(made, Tensor):
+        return [made]
+    if isinstance(made, dict):
+        made = list(made.values())
+    return [t for part in made for t in _tensors(part)] if isinstance(made, list | tuple) else []
