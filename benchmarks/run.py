@@ -110,6 +110,32 @@ def known() -> list[str]:
     return sorted(files | {p.parent.name for p in FOLDER.glob("*/__init__.py")})
 
 
+def rows_of(package: str, parts: Sequence[str], quick: bool) -> list[Row]:
+    """The rows of those parts of a benchmark that ``ONLY`` names, or of all.
+
+    A part is a module of the package with a function ``rows(quick)``; one that cannot be measured
+    here says why in a row that does not hold.
+    """
+    chosen = os.environ.get(ONLY, ",".join(parts)).split(",")
+    if unknown := next((name for name in chosen if name not in parts), None):
+        raise ModelwrightError(
+            f"{ONLY}: no part {unknown!r}{did_you_mean(unknown, parts)}; known: {', '.join(parts)}"
+        )
+    found: list[Row] = []
+    for name in chosen:
+        print(f"{name}:", file=sys.stderr, flush=True)
+        try:
+            found += importlib.import_module(f"{package}.{name}").rows(quick)
+        except MachineError as error:
+            found.append(left_out(name, str(error)))
+    return found
+
+
+def left_out(question: str, why: str) -> Row:
+    """A row that could not be measured here, and says why; nothing is claimed, so it fails."""
+    return Row(question, "not measured", why, math.nan, "measured", False)
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as a table of text, columns aligned."""
     cells = [HEADINGS, *(tuple(_cell(v) for v in asdict(row).values()) for row in rows)]

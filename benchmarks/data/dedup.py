@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.data.planted_copies import NEAR, RATES, Planted, similarity, write
-from benchmarks.run import Row
-from benchmarks.training.measure import at_least, in_turns, left_out, parsed
+from benchmarks.run import Row, left_out
+from benchmarks.training.measure import at_least, in_turns, parsed
 from modelwright.errors import MachineError
 
 ROOT = Path(__file__).resolve().parents[2]

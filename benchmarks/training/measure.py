@@ -116,11 +116,6 @@ def at_most(question: str, ours: float, peer: float, bar: float) -> Row:
     return Row(question, ours, peer, ours / peer, f"<= {bar:g}", ours <= bar * peer)
 
 
-def left_out(question: str, why: str) -> Row:
-    """A row that could not be measured here, and says why; nothing is claimed, so it fails."""
-    return Row(question, "not measured", why, float("nan"), "measured", False)
-
-
 def product_peak(quick: bool) -> float:
     """The bf16 matrix-product ceiling in FLOP/s: the median over sizes of median speeds."""
     import torch  # noqa: PLC0415 - the parent stays small until it has to multiply

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import training
+from benchmarks import run, training
 from benchmarks.training import data, measure, throughput, time_to_loss
 from benchmarks.training.clock import Clock
 from benchmarks.training.peers import checkouts, nanogpt
@@ -209,10 +209,10 @@ def test_a_run_that_misses_its_target_does_not_hold_however_fast() -> None:
 def test_unknown_parts_are_refused_and_absent_peers_fail_aloud(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(training.ONLY, "mnits")
+    monkeypatch.setenv(run.ONLY, "mnits")
     with pytest.raises(ModelwrightError, match="mnits"):
         training.questions(True)
-    monkeypatch.setenv(training.ONLY, "mnist")
+    monkeypatch.setenv(run.ONLY, "mnist")
     monkeypatch.setenv("MODELWRIGHT_DATA", str(tmp_path))
     (row,) = training.questions(True)
     assert not row.holds

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from modelwright.data.corpus.attempt import ENVIRONMENT, Outcome, Task, attempt
@@ -20,6 +21,13 @@ from modelwright.errors import MachineError
 def _remote(line: str) -> str:
     """``attempt`` over JSON, as Ray calls it."""
     return json.dumps(attempt(json.loads(line)))
+
+
+def cannot_start(place: Path) -> str:
+    """Why Ray, installed at ``place``, cannot start workers here; empty where it can."""
+    if any(c.isspace() for c in str(place)):  # it hands its own path to a shell unquoted
+        return f"Ray starts no workers from a path with spaces ({place})"
+    return ""
 
 
 class Cluster:
@@ -82,6 +90,8 @@ def _start(ray: Any, workers: int) -> None:
     environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
     address = os.environ.get("RAY_ADDRESS")
     local = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    if not address and (why := cannot_start(Path(ray.__file__).parent)):
+        raise MachineError(f"engine 'ray': {why}; use --engine pool, or install it elsewhere")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
     try:
         ray.init(
