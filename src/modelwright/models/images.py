@@ -137,8 +137,18 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map planes (B, read, H, W) to (B, made, H', W'); no nonlinearity."""
-        y: Tensor = self.norm(self.conv(x))
+        y: Tensor = self.norm(self._convolved(x))
         return y
+
+    def _convolved(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        if conv.kernel_size == (1, 1) and conv.stride != (1, 1):
+            # The same pixels, taken first: oneDNN's own way back through such a convolution over
+            # channels-last planes writes beside its memory on several threads (torch 2.13).
+            x = x[:, :, :: conv.stride[0], :: conv.stride[1]]
+            return F.conv2d(x, conv.weight)
+        found: Tensor = conv(x)
+        return found
 
 
 class DropPath(nn.Module):
