@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
+import numpy as np
 import torch
 
 from modelwright import runtime
@@ -17,7 +18,7 @@ from modelwright.training.examples import Examples, Shuffled, Windows
 from modelwright.training.optimizers import build_optimizers
 from modelwright.training.parallel import SERIAL, World, place
 from modelwright.training.train import Trainer
-from modelwright.types import Codec, Columns, Objective, stack
+from modelwright.types import Codec, Columns, Example, Image, Objective, Part, stack
 from tests.variations import varied
 
 ROWS = 12
@@ -64,6 +65,8 @@ class Setting:
         if isinstance(found, str):  # the options leave the specimen out: then as it is
             found = make_task(self.task, {}).examples(kind.specimen)
         first = next(iter(found))
+        if self.family and "image" in config_class(self.family).specimen:
+            first = large_enough(first)
         examples = [varied(first, i) for i in range(ROWS)]
         codec = fit_codec(kind.codec, examples, {})
         return codec, stack([codec.encode(e) for e in examples], codec.ragged)
@@ -114,7 +117,7 @@ class Setting:
 
     def shape(self, cls: Any) -> dict[str, Any]:
         """A tiny member of the family; its sizes of data are left to the data."""
-        sizes = ("vocabulary", "features", "classes", "outputs")
+        sizes = ("vocabulary", "features", "classes", "outputs", "image", "channels")
         tiny = {k: v for k, v in cls.specimen.items() if k not in sizes}
         return {**tiny, **self.model_fields}
 
@@ -157,3 +160,13 @@ def setting_of(recipe: Recipe, name: str) -> Setting:
         clip=stage.clip,
         **given,
     )
+
+
+def large_enough(example: Example) -> Example:
+    """The example with its picture repeated to 8 x 8: convolutions halve it a few times."""
+
+    def larger(part: Part) -> Part:
+        return Image(np.resize(part.pixels, (8, 8))) if isinstance(part, Image) else part
+
+    turns = (replace(turn, parts=tuple(map(larger, turn.parts))) for turn in example.turns)
+    return replace(example, turns=tuple(turns))

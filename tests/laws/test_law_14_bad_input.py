@@ -75,7 +75,7 @@ OVERRIDES = {
     "train.learning_rate=0": "train.learning_rate",
     "train.learning_rate=inf": "train.learning_rate: Input should be a finite number",
     "train.threads=100000": "train.threads",
-    "train.precision=float16": "'float32' or 'bfloat16'",
+    "train.precision=float8": "'float32', 'bfloat16' or 'float16'",
     "train.optimizer=adm": "(did you mean 'adam'?)",
     "train.schedule=cosin": "(did you mean 'cosine'?)",
     "train.task=documnts": "no task 'documnts' (did you mean 'documents'?)",
@@ -294,7 +294,8 @@ def test_from_an_empty_directory_without_a_home(tmp_path: Path) -> None:
     arguments = ["train", str(tmp_path / "tiny.yaml"), f"data.source={corpus}", "train.steps=2"]
     done = command(*arguments, cwd=here, env=away)
     assert done.returncode == 0, done.stderr
-    assert list(home.iterdir()) == []
+    # Root may write all the same, and then there are compiled kernels where XDG_CACHE_HOME says.
+    assert {p.name for p in home.iterdir()} <= {"cache"}
     assert [p.name for p in here.iterdir()] == ["runs"]
     listed = command("runs", cwd=home, env=away)
     assert listed.returncode == EXIT_USAGE

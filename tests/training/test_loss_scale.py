@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelwright import recipe, runtime
 from modelwright.data.codecs.vectors import Codec
+from modelwright.errors import ModelwrightError
 from modelwright.models import mlp
 from modelwright.objectives.classification import Objective
+from modelwright.training import budget
 from modelwright.training.examples import Shuffled
 from modelwright.training.ledger import Entry, Ledger
 from modelwright.training.loss_scale import DOUBLED_AFTER, FIRST, LARGEST, loss_scale
@@ -130,3 +134,11 @@ def test_a_run_that_is_repeated_with_its_ledger_is_the_same() -> None:
     assert isinstance(first.ledger.entries[0], Entry)
     for p, q in zip(first.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+def test_a_machine_that_does_not_compute_in_it_says_so() -> None:
+    stage = {"task": "documents", "precision": "float16"}
+    made = recipe.parse({"name": "x", "data": {"source": "digits"}, "train": stage})
+    machine = runtime.Machine("", 1, 1.0, "", "", "cpu", {"float32": 1.0, "bfloat16": 2.0})
+    with pytest.raises(ModelwrightError, match=r"train\.precision: .* does not compute in float16"):
+        budget.derive_machine(made, machine, budget.Derived())

@@ -162,13 +162,16 @@ class Trainer:
         # For dropout and the like: processes with rows of their own draw their own numbers.
         seed = runtime.derived_seed(self.seed, "step", step, *of_rank)
         runtime.seed_torch(seed, self.device)
-        if self.objective.draws:
-            self.drawn.manual_seed(runtime.derived_seed(self.seed, "collate", step))
-        columns = self.examples(self.ledger.data_step(step))
+        parts = self.examples(self.ledger.data_step(step))
         if times := self.ledger.halvings(step):
-            columns = [piece for c in columns for piece in halved(c, times)]
-        shares = [self.world.share(c) for c in columns]
-        batches = [(self.objective.collate(c, self.drawn), counts) for c, counts in shares]
+            parts = [piece for part in parts for piece in halved(part, times)]
+        shares = [self.world.share(part) for part in parts]
+        drawn = runtime.derived_seed(self.seed, "collate", step)
+        batches = []
+        for columns, counts in shares:
+            if self.objective.draws:  # alike for every micro-batch: a cut must change nothing
+                self.drawn.manual_seed(drawn)
+            batches.append((self.objective.collate(columns, self.drawn), counts))
         return [b if counts else replace(b, count=0, bytes=0, computed=0) for b, counts in batches]
 
     def gradients(self, step: int) -> tuple[list[int], Tensor]:

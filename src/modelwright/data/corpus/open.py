@@ -19,7 +19,10 @@ Row = dict[str, Any]
 def is_corpus(path: Path) -> bool:
     """Whether a folder is a corpus, finished or not."""
     marks = (path / "spec.json", path / "inputs.json", path / "stages")
-    return all(mark.exists() for mark in marks)
+    try:
+        return all(mark.exists() for mark in marks)
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def summary(folder: Path) -> dict[str, Any]:
