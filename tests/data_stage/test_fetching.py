@@ -166,6 +166,8 @@ def test_the_hub(tmp_path, monkeypatch):
     files |= {f"/api/datasets/me/set/tree/{COMMIT}": (tree.encode(), about[1])}
     with served(files) as (address, _):
         monkeypatch.setenv("HF_ENDPOINT", address)
+        # Tests beside this one keep transformers from the network, for the whole process.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         found = local(f"hf://datasets/me/set@{COMMIT}/d/a.bin", SHA, tmp_path)
         assert found.read_bytes() == CONTENT and not found.is_symlink()
         with pytest.raises(MachineError, match="the hub does not give it") as error:
