@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any, cast
@@ -112,7 +113,7 @@ def _in_blocks(
     return mixed.transpose(1, 2).flatten(0, 1)[:rows]
 
 
-class CausalAttention(nn.Module):
+class CausalAttention(nn.Module, ABC):
     """Attention of a decoder; a family adds ``projected`` and ``out``."""
 
     out: nn.Module
@@ -131,9 +132,9 @@ class CausalAttention(nn.Module):
         self.heads, self.kv_heads, self.head_width = heads, kv_heads, head_width
         self.scale, self.window, self.cap = scale or head_width**-0.5, window, cap
 
+    @abstractmethod
     def projected(self, x: Tensor, rotary: Tables) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (..., heads, d) of x (..., width)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, rotary: Tables, starts: Tensor, reaching: bool) -> Tensor:
         """Attend within the documents of the rows x (N, width).
