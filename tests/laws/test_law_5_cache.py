@@ -29,7 +29,7 @@ VARIANTS: dict[str, list] = {
 
 
 def _caches_one_text(member: object) -> bool:
-    """Encoder-decoders cache what they read as well; tests/hub holds them to their originals."""
+    """Encoder-decoders cache what they read as well: they have a test of their own below."""
     made = getattr(member, "new_cache", None)
     return (
         made is not None
@@ -139,3 +139,20 @@ def test_a_request_in_a_full_batch_is_the_same_request_alone(config, codec, temp
         assert done.tokens == alone.tokens
         assert (done.text, done.finish_reason) == (alone.text, alone.finish_reason)
     assert len({tuple(done.tokens) for done in together}) > 1  # not all ended at once
+
+
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_an_encoder_decoder_with_a_cache_is_its_full_forward(family: str):
+    """Fed whole, and in pieces of 1 to 4 tokens after sources of different lengths."""
+    cls = config_class(family)
+    model = random_model(cls(**{**cls.specimen, "vocabulary": VOCABULARY}))
+    generator = torch.Generator().manual_seed(9)
+    sources = torch.randint(VOCABULARY, (12,), generator=generator)
+    bounds = torch.tensor([0, 4, 12])  # one of 4 tokens, one of 8
+    targets = torch.randint(VOCABULARY, (2, 10), generator=generator)
+    with torch.no_grad():
+        whole = model(targets, sources, source_starts=bounds)
+        cache = model.new_cache(sources, 10, bounds)
+        pieces = [model(part, None, cache) for part in targets.split([1, 4, 2, 3], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=1e-4, atol=1e-4)
+    assert whole.std() > 0.01  # there was something to compare
