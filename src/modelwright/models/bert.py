@@ -28,6 +28,7 @@ from modelwright.models.model import ModelConfig
 from modelwright.models.packed import (
     MultiHead,
     TwoLayers,
+    encoder_fields,
     equal_starts,
     near_size,
     normal_start,
@@ -123,15 +124,8 @@ class Config(ModelConfig):
 
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
-        """The codec knows its tokens and its labels; without labels masked tokens are guessed.
-
-        A codec that has no mask among its tokens gets one after them.
-        """
-        if not hasattr(codec, "labels"):
-            rows = codec.vocabulary + (not hasattr(codec, "mask"))
-            return {"vocabulary": rows, "head": "masked_language"}
-        fields = {"vocabulary": codec.vocabulary, "classes": len(codec.labels)}
-        return {**fields, "context": codec.longest}
+        """See ``encoder_fields``."""
+        return encoder_fields(codec)
 
     @classmethod
     def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:

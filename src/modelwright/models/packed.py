@@ -23,6 +23,19 @@ from modelwright.models.activations import activation
 LOGIT_BYTES = 64 << 20  # of a chunk of logits that exist at once, in training
 
 
+def encoder_fields(codec: Any) -> dict[str, Any]:
+    """What a codec decides of an encoder: its tokens and its labels.
+
+    Without labels masked tokens are guessed; a codec that has no mask among its tokens gets one
+    after them.
+    """
+    if not hasattr(codec, "labels"):
+        rows = codec.vocabulary + (not hasattr(codec, "mask"))
+        return {"vocabulary": rows, "head": "masked_language"}
+    fields = {"vocabulary": codec.vocabulary, "classes": len(codec.labels)}
+    return {**fields, "context": codec.longest}
+
+
 def equal_starts(tokens: Tensor) -> Tensor:
     """The bounds (B + 1,) of tokens (B, T) of which every row is a document."""
     rows, length = tokens.shape
