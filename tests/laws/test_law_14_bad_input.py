@@ -308,3 +308,12 @@ def test_without_arguments_the_help_is_named(tmp_path: Path) -> None:
     assert done.returncode == EXIT_USAGE
     assert "see `modelwright --help`" in the_line(done.stderr)
     assert command("--version", cwd=tmp_path).stdout.startswith("modelwright ")
+
+
+def test_a_family_that_reads_what_the_task_does_not_give(tmp_path: Path) -> None:
+    write_corpus(tmp_path)
+    done = command(
+        "train", "tiny.yaml", "model={family: t5, depth: 1, width: 32, heads: 2}", cwd=tmp_path
+    )
+    assert done.returncode == EXIT_USAGE
+    assert "a t5 reads tokens and sources, and the task documents gives no" in the_line(done.stderr)

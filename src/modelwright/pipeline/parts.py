@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, cast
@@ -148,8 +149,13 @@ class Parts:
         return self.held
 
     def make_trainer(self, examples: Examples, steps: int) -> Trainer:
-        """The loop over ``examples``, with new optimisers."""
+        """The loop over ``examples``, with new optimisers.
+
+        Raises:
+            ModelwrightError: the family reads what the objective does not give.
+        """
         v = self.values
+        self._check_inputs(examples)
         return Trainer(
             model=self.model,
             objective=self.objective,
@@ -169,6 +175,18 @@ class Parts:
             placed=self.placed(),
             whole=self._whole() if v["compile"] and self.world.alone else None,
         )
+
+    def _check_inputs(self, examples: Examples) -> None:
+        """Whether a batch has all that the model's ``forward`` asks for."""
+        batch = self.objective.collate(examples(0)[0], torch.Generator())
+        known = inspect.signature(self.model.forward).parameters.values()
+        asked = [p.name for p in known if p.default is p.empty]
+        if missing := [name for name in asked if name not in batch.inputs]:
+            raise ModelwrightError(
+                f"model.family: a {self.config.family} reads {' and '.join(asked)}, and the task"
+                f" {self.stage.task} gives no {missing[0]}; leave model.family out to take the"
+                " task's own"
+            )
 
     @property
     def one_shape(self) -> bool:
