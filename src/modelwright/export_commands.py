@@ -9,7 +9,6 @@ from typing import Any
 
 from modelwright.errors import EXIT_OK, ModelwrightError
 
-FORMATS = ("hub",)
 DTYPES = ("float32", "bfloat16", "float16")
 
 # Imports are inside the command: `modelwright --help` must not wait for torch.
@@ -21,14 +20,13 @@ def add_command(commands: Any) -> None:
     export = commands.add_parser("export", help=text, description=text)
     export.add_argument("run", type=Path)
     export.add_argument("out", type=Path, help="a folder that does not exist yet")
-    export.add_argument(
-        "--to", choices=FORMATS, required=True, help="hub: as transformers and vLLM read it"
-    )
+    export.add_argument("--to", required=True, metavar="FORMAT", help=" | ".join(_formats()))
     export.add_argument("--stage", choices=("train", "tune"), help="which (default: the last)")
     export.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as trained)")
     export.add_argument(
         "--shard-size", default="5GB", metavar="SIZE", help="of a weight file (default 5GB)"
     )
+    export.add_argument("--quantize", metavar="TYPE", help="of the weights, by the format's name")
     export.add_argument("--license", default="", help="of the weights, for the card: apache-2.0")
     export.set_defaults(work=_export)
 
@@ -37,16 +35,21 @@ def _export(options: argparse.Namespace) -> int:
     import torch  # noqa: PLC0415
 
     from modelwright import api  # noqa: PLC0415
-    from modelwright.pipeline.export import export_hub  # noqa: PLC0415
+    from modelwright.exporting import Options  # noqa: PLC0415
+    from modelwright.pipeline.export import export  # noqa: PLC0415
 
     run = api.existing(options.run)
-    proof = export_hub(
+    proof = export(
         run,
         options.out,
         api.say,
+        to=options.to,
         stage=options.stage,
-        dtype=getattr(torch, options.dtype) if options.dtype else None,
-        shard_bytes=size(options.shard_size),
+        options=Options(
+            dtype=getattr(torch, options.dtype) if options.dtype else None,
+            shard_bytes=size(options.shard_size),
+            quantization=options.quantize,
+        ),
         license=options.license,
     )
     print(
@@ -54,6 +57,13 @@ def _export(options: argparse.Namespace) -> int:
         f"most {proof.largest:.1e} ({proof.tolerance:.0e} allowed)"
     )
     return EXIT_OK
+
+
+def _formats() -> list[str]:
+    """The modules of the room, by their files: the room itself imports torch."""
+    folder = Path(__file__).parent / "exporting"
+    names = {p.stem for p in folder.glob("*.py")} - {"__init__", "subject"}
+    return sorted(n.replace("_", "-") for n in names)
 
 
 def size(text: str) -> int:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from modelwright import api, cli
 from modelwright.errors import ModelwrightError
 from modelwright.export_commands import size
+from modelwright.exporting import Options, hub
 from modelwright.hub import writing
 from modelwright.hub.card import Card, Source, render
 from modelwright.hub.families import families, writer_of
@@ -131,7 +132,7 @@ def test_a_planted_error_is_caught(run, tmp_path, monkeypatch, plant, where):
     with pytest.raises(
         ModelwrightError, match="answers differently: sample 1 of tune/test"
     ) as error:
-        export.export_hub(run, tmp_path / "out", lambda _: None)
+        export.export(run, tmp_path / "out", lambda _: None, to="hub")
     assert where in str(error.value) and "nothing was exported" in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -144,12 +145,12 @@ def test_a_tensor_under_a_wrong_name_is_caught(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(writing, "save_file", wrong)
     with pytest.raises(ModelwrightError, match=r"mlp\.c_fc"):
-        export.export_hub(run, tmp_path / "out", lambda _: None)
+        export.export(run, tmp_path / "out", lambda _: None, to="hub")
     assert not list(tmp_path.iterdir())
 
 
 def test_another_tokenizer_is_caught(run, tmp_path, monkeypatch):
-    real = export.files_of
+    real = hub.files_of
 
     def lower(codec, context):
         files = real(codec, context)
@@ -157,9 +158,9 @@ def test_another_tokenizer_is_caught(run, tmp_path, monkeypatch):
         document["normalizer"] = {"type": "Lowercase"}
         return {**files, "tokenizer.json": json.dumps(document).encode()}
 
-    monkeypatch.setattr(export, "files_of", lower)
-    with pytest.raises(ModelwrightError, match="tokenizer differs: example 1 of test: token"):
-        export.export_hub(run, tmp_path / "out", lambda _: None)
+    monkeypatch.setattr(hub, "files_of", lower)
+    with pytest.raises(ModelwrightError, match="tokenizer differs: example 1 of tune/test: token"):
+        export.export(run, tmp_path / "out", lambda _: None, to="hub")
     assert not list(tmp_path.iterdir())
 
 
@@ -168,7 +169,9 @@ def test_narrow_types_and_shards(run, tmp_path, dtype):
     import transformers
 
     out = tmp_path / "out"
-    proof = export.export_hub(run, out, lambda _: None, dtype=dtype, shard_bytes=40_000)
+    proof = export.export(
+        run, out, lambda _: None, to="hub", options=Options(dtype, shard_bytes=40_000)
+    )
     assert 0 < proof.largest <= proof.tolerance
     shards = sorted(out.glob("*.safetensors"))
     assert len(shards) > 1
@@ -196,7 +199,7 @@ def test_a_model_from_nothing_goes_out_and_comes_back(tmp_path):
         "train": stage,
     }
     run = api.train(recipe, out=tmp_path / "run")
-    export.export_hub(run, tmp_path / "out", lambda _: None)
+    export.export(run, tmp_path / "out", lambda _: None, to="hub")
     second = {**recipe, "codec": {}, "model": {"from": str(tmp_path / "out")}}
     again = api.train(second, out=tmp_path / "again")
     assert again.manifest["published"]["model_type"] == "modelwright-decoder"

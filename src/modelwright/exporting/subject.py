@@ -1,0 +1,68 @@
+"""What is exported, and the stored samples by which the result is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from modelwright.models.model import ModelConfig
+from modelwright.types import Batch, Codec, Example, Objective
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained model with all that an artefact must bring along, and what it is compared on.
+
+    Attributes:
+        model: in evaluation mode on the CPU, float32.
+        config: of the model.
+        codec: of the model: an artefact repeats what it does before ``forward``.
+        objective: makes batches and judges them.
+        model_type: of the published checkpoint that training began from, or None.
+        examples: a few held-out examples as they were stored, uncut.
+        batches: what the model reads of the same part: an example each, or a window of a stream.
+        part: where they come from: "tune/test".
+    """
+
+    model: nn.Module
+    config: ModelConfig
+    codec: Codec
+    objective: Objective
+    model_type: str | None
+    examples: tuple[Example, ...]
+    batches: tuple[Batch, ...]
+    part: str
+
+    def name(self, number: int) -> str:
+        """Batch ``number`` as messages name it."""
+        return f"sample {number + 1} of {self.part}"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The names of the labels as published configs write them; empty without labels."""
+        labels = getattr(self.codec, "labels", None)
+        if labels is None:
+            return {}
+        return {
+            "id2label": {str(i): name for i, name in enumerate(labels)},
+            "label2id": {name: i for i, name in enumerate(labels)},
+        }
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose of an artefact; a format refuses what it cannot do.
+
+    Attributes:
+        dtype: of the weights; None: as they are, float32.
+        shard_bytes: of a weight file at most.
+        quantization: of the weights, by the format's own name; None: none.
+    """
+
+    dtype: torch.dtype | None = None
+    shard_bytes: int = 5 * 10**9
+    quantization: str | None = None
