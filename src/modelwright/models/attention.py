@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelwright.kernels.attention import packed_attention
-from modelwright.models.layers import RMSNorm, rotate
+from modelwright.kernels.elementwise import mix, norm_rotate
+from modelwright.models.layers import RMSNorm
 
 
 @dataclass
@@ -123,7 +124,11 @@ class Attention(nn.Module):
 
         v = self.value(x)
         if self.value_mix is not None and extra is not None:
-            v = (self.value_mix[0] * v + self.value_mix[1] * extra).to(v.dtype)
-        q = rotate(self.query_norm(split(self.query(x))), *rotary)
-        k = rotate(self.key_norm(split(self.key(x))), *rotary)
+            v = mix(self.value_mix, v, extra)
+        q = self._rotated(split(self.query(x)), self.query_norm, rotary)
+        k = self._rotated(split(self.key(x)), self.key_norm, rotary)
         return q, k, split(v)
+
+    @staticmethod
+    def _rotated(heads: Tensor, norm: RMSNorm, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        return norm_rotate(heads, norm.gain, norm.eps, *rotary)

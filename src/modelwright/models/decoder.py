@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.attention import any_number
+from modelwright.kernels.elementwise import mix
 from modelwright.models.attention import Attention, Cache, positions_in
 from modelwright.models.layers import FeedForward, RMSNorm, Rotary
 from modelwright.models.likelihood import linear_cross_entropy
@@ -149,9 +150,9 @@ class Block(nn.Module):
 
     def __init__(self, config: Config, *, mixing: bool) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.width)
+        self.attention_norm = RMSNorm(config.width, feeds_product=True)
         self.attention = Attention(config.width, config.heads, config.kv_heads, mixing=mixing)
-        self.feed_norm = RMSNorm(config.width)
+        self.feed_norm = RMSNorm(config.width, feeds_product=True)
         self.feed_forward = FeedForward(config.width, config.hidden_width, config.feed_forward)
         self.scales = nn.Parameter(torch.tensor([1.0, 0.0])) if config.shortcuts else None
 
@@ -187,7 +188,7 @@ class Block(nn.Module):
         return mapped
 
     def _joined(self, x: Tensor, first: Tensor) -> Tensor:
-        return x if self.scales is None else self.scales[0] * x + self.scales[1] * first
+        return x if self.scales is None else mix(self.scales, x, first)
 
 
 class Decoder(nn.Module):

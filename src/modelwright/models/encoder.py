@@ -101,9 +101,9 @@ class Block(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.attention_norm = RMSNorm(config.width)
+        self.attention_norm = RMSNorm(config.width, feeds_product=True)
         self.attention = Attention(config.width, config.heads, config.heads, causal=False)
-        self.feed_norm = RMSNorm(config.width)
+        self.feed_norm = RMSNorm(config.width, feeds_product=True)
         self.feed_forward = FeedForward(config.width, config.hidden_width, "relu2")
         self.dropout = Dropout(config.dropout)
 

@@ -6,18 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modelwright.kernels.elementwise import relu_squared_, rms_norm
+
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * gain over the last dimension (arXiv:1910.07467)."""
+    """x / sqrt(mean(x^2) + eps) * gain over the last dimension (arXiv:1910.07467).
 
-    def __init__(self, width: int, eps: float = 1e-6) -> None:
+    ``feeds_product``: what comes out goes into matrix products alone.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6, *, feeds_product: bool = False) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(width))
         self.eps = eps
+        self.feeds_product = feeds_product
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x (..., width)."""
-        return F.rms_norm(x, self.gain.shape, self.gain.to(x.dtype), self.eps)
+        return rms_norm(x, self.gain, self.eps, feeds_product=self.feeds_product)
 
 
 class Rotary(nn.Module):
@@ -40,12 +46,6 @@ class Rotary(nn.Module):
         return cos.unsqueeze(-2), sin.unsqueeze(-2)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x (..., heads, d) by the angles of its positions, in float32."""
-    a, b = x.float().chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
-
-
 class FeedForward(nn.Module):
     """Two-layer block: gated SiLU (arXiv:2002.05202) or squared ReLU (arXiv:2109.08668).
 
@@ -61,6 +61,6 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., width) to the same shape."""
         up = self.up(x)
-        hidden = F.relu(up).square() if self.gate is None else F.silu(self.gate(x)) * up
+        hidden = relu_squared_(up) if self.gate is None else F.silu(self.gate(x)) * up
         out: Tensor = self.down(hidden)
         return out

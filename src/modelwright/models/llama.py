@@ -25,6 +25,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.kernels.elementwise import rotate
 from modelwright.models.causal import (
     GATES,
     CausalAttention,
@@ -33,7 +34,6 @@ from modelwright.models.causal import (
     Tables,
     shape_of_size,
 )
-from modelwright.models.layers import rotate
 from modelwright.models.model import ModelConfig
 from modelwright.models.rope import SCALINGS, Rope
 

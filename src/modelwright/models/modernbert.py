@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.attention import any_number
 from modelwright.kernels.dropout import Dropout
+from modelwright.kernels.elementwise import rotate
 from modelwright.models.activations import activation
 from modelwright.models.attention import positions_in
-from modelwright.models.layers import Rotary, rotate
+from modelwright.models.layers import Rotary
 from modelwright.models.model import ModelConfig
 from modelwright.models.packed import (
     TwoLayers,
