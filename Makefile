@@ -3,6 +3,7 @@
 PY := .venv/bin/python
 PYTHON ?=
 export PYTHON
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv quickstart test lint format bench docs clean
@@ -17,8 +18,8 @@ quickstart: ## From raw text to a model that answers, on this machine
 	@bash scripts/setup.sh runtime
 	@$(PY) -m modelwright run quickstart
 
-test: venv ## Run the tests (ARGS="-k name" chooses)
-	@$(PY) -m pytest $(ARGS)
+test: venv ## Run the tests, two files at a time (ARGS="-k name" chooses, WORKERS=1: one)
+	@$(PY) -m pytest $(if $(filter-out 0 1,$(WORKERS)),-n $(WORKERS) --dist loadfile) $(ARGS)
 
 lint: venv ## Style, types, layers, file lengths, banned calls: all are run, any may fail
 	@status=0; \
@@ -34,8 +35,9 @@ format: venv ## Rewrite the code in the house style
 bench: venv ## Compare with peers: NAME=x [QUICK=1] runs benchmarks/x
 	@$(PY) -m benchmarks "$(NAME)" $(if $(filter-out 0,$(QUICK)),--quick)
 
-docs: venv ## Check links and references to code in the documents, and the recipe reference
-	@$(PY) scripts/check_docs.py && $(PY) scripts/make_recipe_reference.py --check
+docs: venv ## Check links and references to code in the documents, the map and the recipe reference
+	@$(PY) scripts/check_docs.py && $(PY) scripts/make_map.py --check && \
+		$(PY) scripts/make_recipe_reference.py --check
 
 clean: ## Remove .venv, caches and build output; runs are kept
 	@rm -rf .venv .venv-unfinished build dist .pytest_cache .mypy_cache .ruff_cache \

@@ -74,6 +74,7 @@ def main() -> None:
     from modelwright import runtime  # noqa: PLC0415
     from modelwright.models.decoder import Config  # noqa: PLC0415
     from modelwright.objectives import next_token  # noqa: PLC0415
+    from modelwright.pipeline.memory import Forecast, Step  # noqa: PLC0415
     from modelwright.training import forecast  # noqa: PLC0415
     from modelwright.training.examples import Windows  # noqa: PLC0415
     from modelwright.training.optimizers import build_optimizers  # noqa: PLC0415
@@ -97,7 +98,6 @@ def main() -> None:
         tied=True,
     )
     work = forecast.Work(config, options.rows, 1, "adamw", options.precision)
-    said = forecast.memory(work).total
     precision = runtime.PRECISIONS[options.precision]
     rates = forecast.probe(options.precision, clock=clock)
     torch.manual_seed(0)
@@ -127,10 +127,14 @@ def main() -> None:
         began = clock()
         trainer.step(step)
         taken.append(clock() - began)
+    peak = runtime.peak_memory_bytes()  # before the forecast, which is made in this process too
+    step = Step(options.rows, optimizer="adamw", precision=options.precision)
+    said = Forecast(config).memory(step)
+    assert said is not None
     after = forecast.probe(options.precision, clock=clock)
     seconds = [forecast.step_seconds(work, r).total for r in (rates, after)]
     result = {
-        "peak memory": (said / 2**30, runtime.peak_memory_bytes() / 2**30),
+        "peak memory": (said.total / 2**30, peak / 2**30),
         "time of a step": (statistics.mean(seconds), statistics.median(taken[1:])),
     }
     print(forecast.step_seconds(work, after), after, taken, file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 MAX_LINES = 500
 MEASURED = {".py", ".sh", ".html", ".css", ".js", ".yaml"}
-FOLDERS = ("src", "tests", "benchmarks", "scripts")
+FOLDERS = ("src", "tests", "benchmarks", "scripts", "examples")
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve"}
 BANNED_NAMES = {"torch.load", "os.system"}
 BANNED_CALLS = {"eval", "exec"}

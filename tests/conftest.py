@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No example is too slow: how busy the machine is, and with what, is not what a test asks.
+settings.register_profile(
+    "unhurried", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 # Before anything imports torch; child processes inherit it. Two, because that is what CI has,
 # and because bit-identity only holds at one thread count.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see modelwright/__init__.py
+
+# Code that a test's recipe names is trusted in a folder of the tests, not in that of the user.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="modelwright-state-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 # Started in the background of a script, Ctrl-C is ignored here and in every process begun from
 # here; the tests that send it mean it.

@@ -1,12 +1,14 @@
 """A small text run, and the program itself as real processes to start, stop and kill.
 
-``Programs`` is one process that has torch imported and forks the rest: each child is a process of
-its own that runs the command line, without the seconds that importing takes.
+``Programs`` fork from one process that has imported what a training imports: each child is a
+process of its own that runs the command line, without the seconds that importing takes. How fast
+the machine is, they are told: half a second for each of them, and the same for all.
 """
 
 from __future__ import annotations
 
 import ast
+import atexit
 import inspect
 import json
 import os
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,15 +96,23 @@ def command(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedP
 
 
 SERVER = """
-import json, os, signal, sys
-from modelwright import api
+import contextlib, importlib, json, os, signal, sys
+import tensorboardX, torch._dynamo  # which the first optimiser imports
+for name in ("optuna", "sqlalchemy", "sklearn.datasets"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+from modelwright import api, runtime
 from modelwright.cli import main
+
+runtime.matmul_gflops = lambda precision: 40.0
 
 def child(order):
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = 70
     try:
@@ -157,25 +167,33 @@ class Program:
         return os.waitstatus_to_exitcode(self.owner.ask({"wait": self.pid}))
 
 
+@cache
+def _server() -> subprocess.Popen[str]:
+    """The process that forks all others, for as long as this one lives."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(),
+        text=True,
+    )
+    atexit.register(process.communicate)  # no more orders: it ends
+    return process
+
+
 class Programs:
     """Starts commands in ``cwd`` as forks of a process that has imported everything."""
 
     def __init__(self, cwd: Path) -> None:
         self.cwd, self.count = cwd, 0
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment(),
-            text=True,
-        )
 
     def ask(self, order: dict[str, Any]) -> int:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        process = _server()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+        return int(process.stdout.readline())
 
     def start(self, *arguments: str, cwd: Path | None = None, before: str = "") -> Program:
         """Start ``modelwright`` with these arguments, after the code ``before`` (a fault)."""
@@ -184,6 +202,7 @@ class Programs:
         log.touch()
         place = str(cwd or self.cwd)
         order = {"arguments": arguments, "cwd": place, "log": str(log), "before": before}
+        order["environment"] = environment()
         pid = self.ask(order)
         return Program(self, pid, log)
 
@@ -194,19 +213,10 @@ class Programs:
         assert ended == code, f"exit code {ended}, {code} is meant:\n{program.said}"
         return program.said
 
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        assert self.process.wait(timeout=60) == 0
-        self.process.stdout.close()
 
-
-def serving(folder: Path) -> Iterator[Programs]:
+def serving(folder: Path) -> Programs:
     """For fixtures: programs in a folder with the corpus and the recipe."""
-    programs = Programs(write_corpus(folder))
-    yield programs
-    programs.close()
+    return Programs(write_corpus(folder))
 
 
 def the_line(said: str) -> str:

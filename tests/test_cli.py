@@ -16,7 +16,7 @@ import pytest
 
 from modelwright import errors, pipeline, recipe
 from modelwright.cli import main
-from modelwright.run import Run
+from modelwright.runs import Run
 from tests.programs import command, environment, the_line, write_corpus
 
 VERBS = (

@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from modelwright.cli import main
 from modelwright.design_commands import lines
 from modelwright.errors import ModelwrightError
+from modelwright.hub.families import family_of
+from modelwright.hub.writing import write
 from modelwright.models.model import config_class, families
-from modelwright.pipeline import trace
-from modelwright.pipeline.design import OPTIMIZERS, PRECISIONS, design, estimate, of_config
-from modelwright.training import forecast, scaling
+from modelwright.pipeline.design import OPTIMIZERS, PRECISIONS, design, of_config
+from modelwright.training import scaling
 
 every_family = pytest.mark.parametrize("family", families())
 
@@ -43,49 +43,6 @@ def test_shapes_are_those_that_the_modules_give() -> None:
     assert shapes["first"] == (1, 64, 200) and shapes["second"] == (1, 64, 100)
     assert shapes["0-1"] == (1, 100, 64)
     assert shapes["embedding"] == (1, 448, 64)
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_is_said_to_be_saved_is_what_autograd_saves(precision: str) -> None:
-    cls = config_class("whisper")
-    config = cls(**cls.specimen)
-    inputs = trace.inputs_for(config, trace.meta(config), 3)
-    assert inputs is not None
-    found = trace.traced(config, inputs, precision)
-    assert found is not None and not found.fused
-    model = config.build()
-    own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.Tensor] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    given = {k: torch.zeros(shape, dtype=kind) for k, (shape, kind) in inputs.tensors.items()}
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
-        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
-    ):
-        made = model(**given)
-    real = sum(t.untyped_storage().nbytes() for t in kept.values())
-    assert found.saved == pytest.approx(real, rel=0.01)
-    assert found.made == 4 * made.numel()
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_estimate_agrees_with_the_forecast_of_the_decoder(precision: str) -> None:
-    config = config_class("decoder")(vocabulary=1000, depth=8, width=256, heads=4, kv_heads=2)
-    model = trace.meta(config)
-    inputs = trace.inputs_for(config, model, 16)
-    assert inputs is not None
-    seen = trace.traced(config, inputs, precision)
-    assert seen is not None and seen.fused
-    for optimizer in OPTIMIZERS:
-        guess = estimate(config, model, optimizer, precision, rows=16, trace=seen)
-        said = forecast.memory(forecast.Work(config, 16, 1, optimizer, precision))
-        assert guess is not None
-        assert guess.total == pytest.approx(said.total, rel=0.15), optimizer
 
 
 def test_70_billion_parameters_take_no_memory() -> None:
@@ -127,6 +84,23 @@ def test_a_recipe_gives_its_model_and_batch(tmp_path: Path) -> None:
     assert made.config.hidden == (32,) and made.config.activation == "tanh"
     assert made.rows == 64
     assert design("mlp-mnist").config.family == "mlp"
+
+
+def test_a_recipe_that_begins_with_a_checkpoint_shows_that_checkpoint(tmp_path: Path) -> None:
+    cls = config_class("gpt2")
+    config = cls(**cls.specimen)
+    folder = tmp_path / "stored"
+    folder.mkdir()
+    write(folder, config.build(), config, family_of("gpt2", "test"))
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"data: {{source: words}}\nmodel: {{from: {folder}}}\ntune: {{task: documents, batch: 3}}\n"
+    )
+    made = design(str(path))
+    assert made.config == config
+    assert made.rows == 3 and not made.assumed
+    with pytest.raises(ModelwrightError, match="leave out --size"):
+        design(str(path), size="gpt2")
 
 
 def test_tokens_that_pay_follow_the_law_and_elsewhere_a_rule_said_as_such() -> None:

@@ -6,19 +6,22 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from modelwright.data.codecs import fit_codec, kinds, load_codec, save_codec
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.extensions import short
 from modelwright.tasks.task import names, task_class
 from modelwright.types import Codec, Encoded, Example, stack
+from tests.own_code import CODECS, TASKS
 from tests.variations import examples_of, varied
 
-every_codec = pytest.mark.parametrize("kind", kinds())
+every_codec = pytest.mark.parametrize("kind", [*kinds(), *CODECS], ids=short)
 
 
 def examples_for(kind: str) -> list[Example]:
     """Examples of the first task that uses this codec."""
-    task = next((n for n in names() if task_class(n).codec == kind), None)
+    task = next((n for n in [*names(), *TASKS] if task_class(n).codec == kind), None)
     assert task, f"no task uses the codec {kind}"
     return examples_of(task)[1]
 
@@ -117,3 +120,21 @@ def test_an_encoded_example_can_be_read_back(kind: str) -> None:
         assert same(codec.encode(again), encoded)
         assert [t.learn for t in again.turns] == [t.learn for t in example.turns]
         assert [t.role for t in again.turns] == [t.role for t in example.turns]
+
+
+@every_codec
+def test_what_an_export_does_with_numbers_is_what_training_does(kind: str) -> None:
+    examples = examples_for(kind)
+    codec = fit_codec(kind, examples, {})
+    if not hasattr(codec, "front"):
+        pytest.skip("makes no inputs of numbers alone")
+    front = codec.front()
+    for example in examples:
+        raw = front.raw(example)
+        assert [(n, str(a.dtype)) for n, a in raw.items()] == [
+            (i.name, str(i.dtype).removeprefix("torch.")) for i in front.reads
+        ]
+        found = front(*(torch.from_numpy(np.array(a)) for a in raw.values()))
+        meant = codec.tensors(stack([codec.encode(example)], codec.ragged))
+        assert all(found[name].equal(meant[name]) for name in found)
+        assert set(found) == set(meant) - {"label"}

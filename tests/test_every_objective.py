@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.data.codecs import fit_codec
+from modelwright.extensions import short
 from modelwright.models.model import config_class
 from modelwright.objectives import make_objective
 from modelwright.objectives import names as objectives
 from modelwright.tasks.task import names, task_class
 from modelwright.types import Batch, Columns, Objective, stack, take
+from tests.own_code import OBJECTIVES, TASKS
 from tests.variations import examples_of
 
-every_task = pytest.mark.parametrize("name", names())
+every_task = pytest.mark.parametrize("name", [*names(), *TASKS], ids=short)
 ROWS = 6
 
 
@@ -51,6 +53,7 @@ class Setting:
 
 def test_every_objective_has_a_task() -> None:
     assert {task_class(n).objective for n in names()} == set(objectives())
+    assert {task_class(n).objective for n in TASKS} >= set(OBJECTIVES)
 
 
 @every_task

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from modelwright import api, checkpoint, recipe
+from modelwright import api, checkpoint, places, recipe
 from modelwright.cli import main
 from modelwright.models.model import checked_fields, config_class
 from modelwright.pipeline import stages_of
-from modelwright.run import Run
+from modelwright.runs import Run
 from tests.programs import the_line
 
-every_recipe = pytest.mark.parametrize("name", recipe.shipped())
+every_recipe = pytest.mark.parametrize("name", places.shipped())
 
 # Of every data set: enough rows for its splits and classes, few enough to be quick.
 LIMITS = {
@@ -26,6 +26,7 @@ LIMITS = {
     "cifar10": 300,
     "fsdd": 700,
     "imdb": 300,
+    "multi30k": 300,
 }
 SMALL = {
     "decoder": {"depth": 1, "width": 64, "heads": 2, "kv_heads": 1, "context": 64},
@@ -34,12 +35,13 @@ SMALL = {
     "rnn": {"hidden": 8},
     "bag_of_frames": {},
     "encoder": {"depth": 1, "width": 16, "heads": 2},
+    "bart": {"depth": 1, "width": 16, "heads": 2, "hidden": 16},
 }
 
 
-DOWNLOADED = ("mnist", "cifar10", "fsdd", "imdb")
+DOWNLOADED = ("mnist", "cifar10", "fsdd", "imdb", "multi30k")
 # The others' data come with Python and with scikit-learn.
-FETCHED = [n for n in recipe.shipped() if recipe.read(n).data.source in DOWNLOADED]
+FETCHED = [n for n in places.shipped() if recipe.read(n).data.source in DOWNLOADED]
 
 
 def written(name: str) -> str:
@@ -57,7 +59,7 @@ def little(name: str, data: Callable[[str], Path]) -> list[str]:
     for stage in made.stages:
         overrides += [f"{stage}.steps=2", f"{stage}.epochs=null", f"{stage}.batch=4"]
         overrides += [f"{stage}.threads=1", f"{stage}.precision=float32"]
-    if made.family in ("decoder", "encoder"):
+    if made.family in ("decoder", "encoder", "bart"):
         overrides.append("codec.vocabulary=300")
     return overrides
 

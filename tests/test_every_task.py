@@ -10,13 +10,15 @@ import torch
 
 from modelwright.data.codecs import fit_codec
 from modelwright.errors import ModelwrightError
+from modelwright.extensions import short
 from modelwright.models.model import config_class
 from modelwright.objectives import make_objective
 from modelwright.tasks.task import Task, make_task, names, task_class
 from modelwright.types import Example, Frames, Image, Part, stack
+from tests.own_code import TASKS
 from tests.variations import examples_of
 
-every_task = pytest.mark.parametrize("name", names())
+every_task = pytest.mark.parametrize("name", [*names(), *TASKS], ids=short)
 
 
 def plain(part: Part) -> object:
@@ -96,7 +98,7 @@ def test_a_row_without_its_fields_is_refused_by_name(name: str) -> None:
 
 @every_task
 def test_a_mistyped_option_is_refused(name: str) -> None:
-    with pytest.raises(ModelwrightError, match=f"task {name}: no option 'zzz'"):
+    with pytest.raises(ModelwrightError, match=f"task {short(name)}: no option 'zzz'"):
         make_task(name, {"zzz": 1})
 
 

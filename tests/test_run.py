@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from modelwright import api, checkpoint, recipe
 from modelwright.errors import CorruptError, MachineError, ModelwrightError
 from modelwright.recipe import Recipe
-from modelwright.run import LIBRARIES, Run, fingerprint, flatten, source_hash
+from modelwright.runs import LIBRARIES, Run, fingerprint, flatten, source_hash
 from tests.programs import outcome, rows, write_corpus
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from modelwright.tasks.task import Task, make_task
-from modelwright.types import Example, Frames, Image, Label, Part, Text
+from modelwright.types import Example, Frames, Image, ImageFile, Label, Number, Part, Text
 
 
 def examples_of(name: str, count: int = 6) -> tuple[Task, list[Example]]:
@@ -35,6 +35,10 @@ def _varied(part: Part, number: int) -> Part:
             return Text(text * (number + 1))
         case Label(name):
             return Label(name if number % 2 == 0 else f"not {name}")
+        case Number(value):
+            return Number(value + number)
+        case ImageFile():
+            return part
         case Image(pixels):
             return Image(
                 rng.permutation(pixels.ravel()).reshape(pixels.shape) if number else pixels

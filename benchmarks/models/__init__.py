@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.run import Row
 
-PARTS = ("speed", "losses", "memory")
+PARTS = ("speed", "losses", "memory", "medium")
 
 
 def questions(quick: bool) -> list[Row]:

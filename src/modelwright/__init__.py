@@ -58,3 +58,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     raise AttributeError(f"module 'modelwright' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What a shell offers when it completes ``modelwright.``, imported already or not."""
+    return sorted({*globals(), *__all__})

@@ -19,9 +19,10 @@ from modelwright.errors import ModelwrightError
 from modelwright.pipeline import launch
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
 from modelwright.pipeline.rates import find_rates
-from modelwright.run import Run
-from modelwright.serving.classifier import Classifier
+from modelwright.places import is_run
+from modelwright.runs import Run
 from modelwright.serving.engine import Engine
+from modelwright.serving.predictor import Predictor, PredictorEngine, predicts
 from modelwright.serving.sampling import SamplingParams
 from modelwright.training.range_test import RangeTest
 from modelwright.types import Turn, text_turn
@@ -41,30 +42,45 @@ class Model:
         """The engine that generates; a model that cannot is refused with the reason."""
         return Engine(self.fitted.model, self.fitted.codec)
 
-    def __call__(self, question: str | list[Turn], **params: Any) -> str:
-        """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label."""
-        f = self.fitted
-        turns = f.task.question(question) if isinstance(question, str) else question
-        if not self.classifies:
-            return self.engine.answer([turns], SamplingParams(**params))[0].text
-        return next(iter(self.probabilities(turns)))
+    @functools.cached_property
+    def predictor(self) -> Predictor:
+        """The policy that answers in one pass, of models that do."""
+        return Predictor(self.fitted.model, self.fitted.codec, self.fitted.objective)
 
     @property
-    def classifies(self) -> bool:
-        """Whether it answers with one of a closed set of labels."""
-        return not hasattr(self.fitted.model, "new_cache")
+    def served(self) -> Engine | PredictorEngine:
+        """What answers the requests of a server."""
+        if self.predicts:
+            return PredictorEngine(self.predictor, self.fitted.task.request)
+        return self.engine
+
+    def __call__(self, question: str | list[Turn], **params: Any) -> str:
+        """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label."""
+        turns = self._turns(question)
+        if not self.predicts:
+            return self.engine.answer([turns], SamplingParams(**params))[0].text
+        return self.predictor.answer([turns])[0].said
+
+    @property
+    def predicts(self) -> bool:
+        """Whether one pass is an answer: labels or numbers, not text."""
+        return predicts(self.fitted.codec)
 
     def probabilities(self, question: str | Sequence[Turn]) -> dict[str, float]:
         """The probability of every label, the likeliest first."""
-        f = self.fitted
-        if not self.classifies:
-            raise ModelwrightError(f"{f.path}: this model writes text, it knows no labels")
-        turns = f.task.question(question) if isinstance(question, str) else question
-        return Classifier(f.model, f.codec, f.objective).probabilities([turns])[0]
+        if not hasattr(self.fitted.codec, "probabilities"):
+            raise ModelwrightError(
+                f"{self.fitted.path}: this model does not choose among labels, it has no"
+                " probabilities; call it with the question"
+            )
+        return self.predictor.probabilities([self._turns(question)])[0]
+
+    def _turns(self, question: str | Sequence[Turn]) -> Sequence[Turn]:
+        return self.fitted.task.question(question) if isinstance(question, str) else question
 
     def said(self, question: str, **params: Any) -> str:
         """The answer as it is shown to a person: a label with its probability."""
-        if not self.classifies:
+        if not hasattr(self.fitted.codec, "probabilities"):
             return self(question, **params)
         label, probability = next(iter(self.probabilities(question).items()))
         return f"{label} ({probability:.1%})"
@@ -107,20 +123,12 @@ def _opened(
     if isinstance(source, recipe.Recipe):
         made = source
     elif isinstance(source, Mapping):
-        made = recipe.parse(source)
+        made = recipe.own(source)
     else:
         made = recipe.read(str(source), overrides)
     run = Run.create(made, ROOT, Path(out) if out else None, allowed)
     run.accepted = allowed
     return run
-
-
-def is_run(path: str | Path) -> bool:
-    """Whether a run lies there."""
-    try:
-        return (Path(path) / "recipe.yaml").is_file()
-    except OSError:  # a name that no file can have
-        return False
 
 
 def existing(source: Source) -> Run:
@@ -247,11 +255,11 @@ def _recipe(source: Source, overrides: tuple[str, ...]) -> recipe.Recipe:
     if isinstance(source, recipe.Recipe):
         return source
     if isinstance(source, Mapping):
-        return recipe.parse(source)
+        return recipe.own(source)
     if isinstance(source, Run):
         return source.recipe
     if is_run(source):
-        source = Path(source) / "recipe.yaml"
+        return recipe.read(str(Path(source) / "recipe.yaml"), overrides, mine=False)
     return recipe.read(str(source), overrides)
 
 

@@ -20,6 +20,7 @@ from modelwright.errors import (
     ModelwrightError,
     did_you_mean,
 )
+from modelwright.places import existing_run, known_recipe
 from modelwright.training import signals
 from modelwright.version import __version__
 
@@ -33,6 +34,9 @@ STARTS = """start here:
   modelwright ask runs/quickstart "What does `json.dumps` do?"
   modelwright serve runs/quickstart           an OpenAI-compatible server and a chat page
 """
+
+
+RECIPE_OR_RUN = "a shipped recipe, a YAML file, or a run directory"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -130,7 +134,7 @@ def _add_stages(commands: argparse._SubParsersAction[_Parser]) -> None:
         ("tune", "prepare, train and fine-tune"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("recipe", help="a shipped recipe, a YAML file, or a run directory")
+        command.add_argument("recipe", type=known_recipe, help=RECIPE_OR_RUN)
         command.add_argument("overrides", nargs="*", metavar="key=value", help="train.steps=200")
         command.add_argument("--out", type=Path, help="the run directory (default runs/NAME)")
         command.add_argument(
@@ -149,12 +153,12 @@ def _add_stages(commands: argparse._SubParsersAction[_Parser]) -> None:
         command.set_defaults(work=_run, verb=name)
 
     show = commands.add_parser("show", help="a recipe with every value and its reason")
-    show.add_argument("recipe", help="a shipped recipe, a YAML file, or a run directory")
+    show.add_argument("recipe", type=known_recipe, help=RECIPE_OR_RUN)
     show.add_argument("overrides", nargs="*", metavar="key=value")
     show.set_defaults(work=_show)
 
     rates = commands.add_parser("rates", help="try learning rates, and suggest one")
-    rates.add_argument("recipe", help="a shipped recipe, a YAML file, or a run directory")
+    rates.add_argument("recipe", type=known_recipe, help=RECIPE_OR_RUN)
     rates.add_argument("overrides", nargs="*", metavar="key=value", help="train.optimizer=lion")
     rates.add_argument("--stage", choices=("train", "tune"), default="train")
     rates.add_argument("--out", type=Path, help="the run directory (default runs/NAME)")
@@ -166,7 +170,9 @@ def _add_studies(commands: argparse._SubParsersAction[_Parser]) -> None:
     crossval = commands.add_parser("crossval", help="train a recipe once a fold: mean and spread")
     search = commands.add_parser("search", help="look for better values of a recipe's keys")
     for command, made in ((crossval, "NAME-cv"), (search, "NAME-search")):
-        command.add_argument("recipe", help=f"a recipe, or the folder runs/{made} to go on with")
+        command.add_argument(
+            "recipe", type=known_recipe, help=f"a recipe, or the folder runs/{made} to go on with"
+        )
         command.add_argument("overrides", nargs="*", metavar="key=value", help="train.steps=200")
         command.add_argument("--jobs", type=int, default=1, help="runs at once, if memory allows")
         command.add_argument("--out", type=Path, help=f"the folder (default runs/{made})")
@@ -183,7 +189,7 @@ def _add_studies(commands: argparse._SubParsersAction[_Parser]) -> None:
     search.set_defaults(work=_search)
 
     plan = commands.add_parser("plan", help="forecast time, memory and cost of a recipe elsewhere")
-    plan.add_argument("recipe", help="a shipped recipe, or a YAML file")
+    plan.add_argument("recipe", type=known_recipe, help="a shipped recipe, or a YAML file")
     plan.add_argument("overrides", nargs="*", metavar="key=value", help="model.parameters=1B")
     plan.add_argument("--on", required=True, metavar="DEVICES", help="such as 8xH100")
     plan.add_argument("--price", type=float, help="of one device for an hour, such as 2.5")
@@ -193,20 +199,21 @@ def _add_studies(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     """The commands for what has been trained."""
     evaluate = commands.add_parser("evaluate", help="measure a run beside trivial baselines")
-    evaluate.add_argument("run", type=Path)
+    evaluate.add_argument("run", type=existing_run)
     evaluate.set_defaults(work=_evaluate)
 
     ask = commands.add_parser("ask", help="one answer, or a conversation when no question is given")
-    ask.add_argument("run", type=Path)
+    ask.add_argument("run", type=existing_run)
     ask.add_argument("question", nargs="?", help="read from the terminal when left out")
     ask.add_argument("--stage", choices=("train", "tune"), help="which model (default: the last)")
     ask.add_argument("--max-tokens", type=int, default=128)
     ask.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token")
     ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument("--beams", type=int, default=1, help="search for likelier answers, such as 4")
     ask.set_defaults(work=_ask)
 
     serve = commands.add_parser("serve", help="an OpenAI-compatible server and a chat page")
-    serve.add_argument("run", type=Path)
+    serve.add_argument("run", type=existing_run)
     serve.add_argument("--host", default="127.0.0.1", help="another address needs a key")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     serve.add_argument("--stage", choices=("train", "tune"))
@@ -221,11 +228,20 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     runs.set_defaults(work=_runs)
 
     check = commands.add_parser("check", help="is this machine ready; or are a run's files sound")
-    check.add_argument("run", nargs="?", type=Path, help="verify every checkpoint of this run")
+    check.add_argument(
+        "run", nargs="?", type=existing_run, help="verify every checkpoint of this run"
+    )
     check.set_defaults(work=_check)
 
+    trust = commands.add_parser("trust", help="allow code that came with a run, once you read it")
+    trust.add_argument("files", nargs="+", type=Path, metavar="FILE", help="read it first")
+    trust.set_defaults(work=_trust)
 
-# Imports are inside the commands: `modelwright --help` must not wait for torch.
+    version = commands.add_parser("version", help="which modelwright this is")
+    version.set_defaults(work=_version)
+
+
+# Imports are inside the commands: neither `modelwright --help` nor a mistyped name waits for torch.
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -325,6 +341,7 @@ def _ask(options: argparse.Namespace) -> int:
         "max_tokens": options.max_tokens,
         "temperature": options.temperature,
         "seed": options.seed,
+        "beams": options.beams,
     }
     if options.question is not None:
         print(model.said(options.question, **params))
@@ -339,17 +356,30 @@ def _serve(options: argparse.Namespace) -> int:
 
     key = options.api_key or os.environ.get("MODELWRIGHT_API_KEY") or None
     model = api.load(options.run, options.stage)
-    serve(model.engine, options.run.resolve().name, options.host, options.port, key)
+    serve(model.served, options.run.resolve().name, options.host, options.port, key)
+    return EXIT_OK
+
+
+def _trust(options: argparse.Namespace) -> int:
+    from modelwright import extensions  # noqa: PLC0415
+
+    for path in options.files:
+        print(f"{path}: may run as {extensions.short(extensions.trust(path))}")
+    return EXIT_OK
+
+
+def _version(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none
+    print(f"modelwright {__version__}")
     return EXIT_OK
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from modelwright import terminal  # noqa: PLC0415
+    from modelwright import runs_terminal  # noqa: PLC0415
 
     if options.runs:
-        terminal.compare(options.runs)
+        runs_terminal.compare(options.runs)
     else:
-        terminal.list_runs(options.root)
+        runs_terminal.list_runs(options.root)
     return EXIT_OK
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import EXIT_OK, ModelwrightError
+from modelwright.places import existing_run
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -18,7 +19,7 @@ def add_command(commands: Any) -> None:
     """Add ``export`` to the commands of the command line."""
     text = "write a trained model for other programs, and prove it equal"
     export = commands.add_parser("export", help=text, description=text)
-    export.add_argument("run", type=Path)
+    export.add_argument("run", type=existing_run)
     export.add_argument("out", type=Path, help="a folder that does not exist yet")
     export.add_argument("--to", required=True, metavar="FORMAT", help=" | ".join(_formats()))
     export.add_argument("--stage", choices=("train", "tune"), help="which (default: the last)")
@@ -56,13 +57,17 @@ def _export(options: argparse.Namespace) -> int:
         f"{options.out}: {proof.samples} samples replayed, {proof.outputs} outputs differ by at "
         f"most {proof.largest:.1e} ({proof.tolerance:.0e} allowed)"
     )
+    if proof.remark:
+        print(proof.remark)
     return EXIT_OK
 
 
 def _formats() -> list[str]:
     """The modules of the room, by their files: the room itself imports torch."""
     folder = Path(__file__).parent / "exporting"
-    names = {p.stem for p in folder.glob("*.py")} - {"__init__", "subject"}
+    names = {p.stem for p in folder.glob("*.py")}
+    names |= {p.parent.name for p in folder.glob("*/__init__.py")}
+    names -= {"__init__", "subject", "front", "samples", "scanned", "usage"}
     return sorted(n.replace("_", "-") for n in names)
 
 

@@ -10,21 +10,22 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from modelwright import extensions
 from modelwright.data.augment.batches import check as check_augment
 from modelwright.data.codecs import codec_options
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.hub.files import is_published
+from modelwright.hub.files import is_keras, is_published
 from modelwright.models.model import checked_fields, config_class, families, of_named_size
 from modelwright.objectives import names as objective_names
 from modelwright.objectives import objective_options
 from modelwright.options import amount, count
+from modelwright.places import recipe_text
 from modelwright.tasks.task import make_task, task_class
 
 
@@ -75,7 +76,9 @@ class Fold(Section):
 class Data(Section):
     """Where rows come from and how they are cleaned and divided."""
 
-    source: str = Field(description="a built-in data set, or the path of a file or folder")
+    source: str = Field(
+        description="a built-in data set, the path of a file or folder, or a file of your own code"
+    )
     path: str | None = Field(None, description="the folder of a built-in data set")
     columns: dict[str, str] = Field({}, description="rename columns: {our name: their name}")
     clean: bool = Field(False, description="repair text, drop what is no text")
@@ -185,7 +188,9 @@ class Stage(Section):
     @field_validator("objective")
     @classmethod
     def _objective(cls, value: str | None) -> str | None:
-        if value is not None and value not in objective_names():
+        if value is None or extensions.is_reference(value):
+            return value
+        if value not in objective_names():
             hint = did_you_mean(value, objective_names())
             raise ValueError(f"no objective {value!r}{hint}; known: {', '.join(objective_names())}")
         return value
@@ -214,6 +219,15 @@ class Evaluation(Section):
 
     questions: int = Field(200, gt=0, description="graded answers, drawn by the seed")
     answer_tokens: int = Field(64, gt=0, description="longest answer")
+    beams: int = Field(
+        1, ge=1, le=64, description="unfinished answers kept by beam search; 1: token by token"
+    )
+    length_penalty: float = Field(
+        1.0,
+        ge=0,
+        le=10,
+        description="of beam search: log p of an answer is divided by its length to this power",
+    )
     baselines: bool = Field(True, description="also measure the trivial answers")
 
 
@@ -261,11 +275,13 @@ class Recipe(Section):
         None, description="training time such as 90s, 3m or 1h, or 20Mtok of text, or 1e15flop"
     )
     data: Data = Field(description="where rows come from")
-    codec: dict[str, Any] = Field({}, description="options of the codec, see Codecs")
+    codec: dict[str, Any] = Field(
+        {}, description="options of the codec, see Codecs; `kind`: another codec"
+    )
     model: dict[str, Any] = Field(
         {},
         description="`family` and its fields; `size`, the name of a member; or `parameters`, such "
-        "as 5M, for a decoder; or `from`, a published checkpoint: `hub:OWNER/NAME` or a folder, "
+        "as 5M, for a decoder; or `from`, published weights: `hub:OWNER/NAME`, a folder, a .keras; "
         "which may also stand alone",
     )
     train: Stage | None = Field(
@@ -309,7 +325,7 @@ class Recipe(Section):
             raise ModelwrightError("model: size and parameters both say how large; give one")
         kinds = [task_class(stage.task).codec for stage in self.stages.values()]
         if self.published is None:
-            codec_options(kinds[0], self.codec)
+            codec_options(self.codec_kind, self.codec_options)
         if len(set(kinds)) > 1:
             raise ModelwrightError(
                 f"tune.task: needs the codec {kinds[1]!r}, but train.task {self.first.task} trains "
@@ -328,11 +344,18 @@ class Recipe(Section):
 
     def _of_checkpoint(self) -> None:
         """Refuse what a published checkpoint decides itself."""
+        if is_keras(str(self.published)) and len(self.model) > 1:
+            name = next(k for k in self.model if k != "from")
+            raise ModelwrightError(f"model.{name}: {self.published} decides it; leave it out")
         if not is_published(str(self.published)):
             raise ModelwrightError(
                 f"model: {self.published!r} is no published checkpoint (hub:OWNER/NAME, or the "
                 "path of a folder such as ./gpt2); a family is written `model: {family: NAME}`, "
                 f"known: {', '.join(families())}"
+            )
+        if self.model.get("adapter") not in (None, "transformers"):
+            raise ModelwrightError(
+                f"model.adapter: {self.model['adapter']!r} is none; there is transformers"
             )
         for name in ("family", "size", "parameters"):
             if name in self.model:
@@ -353,6 +376,16 @@ class Recipe(Section):
         return str(self.model.get("family") or task_class(self.first.task).model)
 
     @property
+    def codec_kind(self) -> str:
+        """The codec, the task's own when the recipe names none."""
+        return str(self.codec.get("kind") or task_class(self.first.task).codec)
+
+    @property
+    def codec_options(self) -> dict[str, Any]:
+        """What the recipe says of the codec's fit."""
+        return {k: v for k, v in self.codec.items() if k != "kind"}
+
+    @property
     def published(self) -> str | None:
         """The published checkpoint that the first training begins with, as it was written."""
         found = self.model.get("from")
@@ -370,19 +403,13 @@ class Recipe(Section):
         return {name: stage for name, stage in both.items() if stage is not None}
 
 
-def shipped() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = resources.files("modelwright") / "recipes"
-    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name[-5:] == ".yaml")
+def read(name_or_path: str, overrides: Iterable[str] = (), *, mine: bool = True) -> Recipe:
+    """The recipe in a file, or one that ships with the package, with ``key=value`` overrides.
 
-
-def read(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
-    """The recipe in a file, or one that ships with the package, with ``key=value`` overrides."""
-    if name_or_path in shipped():
-        text = (resources.files("modelwright") / "recipes" / f"{name_or_path}.yaml").read_text()
-        where = name_or_path
-    else:
-        text, where = _read_file(name_or_path), name_or_path
+    One that is the user's own (``mine``) may name code by the path of a file, which may run from
+    now on; that of a run may not.
+    """
+    text, where = recipe_text(name_or_path)
     try:
         values = yaml.safe_load(text)
     except RecursionError as error:
@@ -397,26 +424,16 @@ def read(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     values.setdefault("name", Path(name_or_path).stem)
     for override in overrides:
         _override(values, override)
-    return parse(values, where)
+    return own(values, where, Path(name_or_path).parent) if mine else parse(values, where)
 
 
-def _read_file(name: str) -> str:
-    path = Path(name)
+def own(values: Mapping[str, Any], where: str = "recipe", folder: Path = Path()) -> Recipe:
+    """A recipe of the user's own, from plain values; see `extensions.named`."""
     try:
-        if path.is_dir():
-            raise ModelwrightError(
-                f"{name or '.'}: is a directory and no run; give a recipe file, such as my.yaml"
-            )
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        hint = did_you_mean(name, shipped())
-        raise ModelwrightError(
-            f"{name}: no such recipe{hint}; shipped: {', '.join(shipped())}"
-        ) from None
-    except OSError as error:
-        raise ModelwrightError(f"{name[:80]}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ModelwrightError(f"{name}: not UTF-8 text ({error}); give a YAML file") from error
+        found = extensions.named(values, folder)
+    except ModelwrightError as error:
+        raise ModelwrightError(f"{where}: {error}") from error
+    return parse(found, where)
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -438,7 +455,10 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def parse(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """A recipe from plain values, with one clear line for the first thing that is wrong."""
+    """A recipe from plain values, with one clear line for the first thing that is wrong.
+
+    No file is looked for: code is known by its hash, and runs where the user has named it before.
+    """
     try:
         return Recipe.model_validate(values)
     except ModelwrightError as error:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from modelwright.processor import cpu_name
+from modelwright.processor import cpu_name, peak_resident_bytes
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -74,8 +73,7 @@ def peak_memory_bytes() -> int:
     """The most memory this process has held: GPU memory on a GPU, resident set on a CPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+    return peak_resident_bytes()
 
 
 def matmul_gflops(precision: str, size: int = 1024, seconds: float = 0.4) -> float:
@@ -96,7 +94,7 @@ def matmul_gflops(precision: str, size: int = 1024, seconds: float = 0.4) -> flo
 
 
 def measure_machine() -> Machine:
-    """Describe this machine; takes about a second."""
+    """Describe this machine; takes about a second, once in a process."""
     return Machine(
         cpu=cpu_name(),
         cores=cores(),
@@ -104,8 +102,13 @@ def measure_machine() -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         device=torch.cuda.get_device_name() if device().type == "cuda" else "cpu",
-        matmul_gflops={p: round(matmul_gflops(p), 1) for p in precisions()},
+        matmul_gflops={p: _speed(p, torch.get_num_threads()) for p in precisions()},
     )
+
+
+@functools.cache
+def _speed(precision: str, threads: int) -> float:  # noqa: ARG001 - other threads, another speed
+    return round(matmul_gflops(precision), 1)
 
 
 def precisions() -> list[str]:

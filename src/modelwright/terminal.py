@@ -1,4 +1,4 @@
-"""What the commands print: recipes with reasons, lists of runs, the machine's readiness."""
+"""What the commands print: recipes with reasons, conversations, the machine's readiness."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from rich.text import Text
 from modelwright import api, checkpoint, recipe, runtime
 from modelwright.errors import EXIT_CORRUPT, EXIT_MACHINE, EXIT_OK, ModelwrightError
 from modelwright.models.model import config_class, of_named_size
-from modelwright.reporting.compare import compare as compare_runs
-from modelwright.reporting.compare import summaries
-from modelwright.run import Run, flatten
+from modelwright.places import is_run
+from modelwright.runs import Run, flatten
 from modelwright.training import budget
 
 EXTRAS = {
@@ -32,7 +31,7 @@ FREE_GIB = 2.0
 
 def show(name: str, overrides: Sequence[str]) -> None:
     """Print every value of a recipe (or of a run, as resolved), with the reason it has."""
-    if api.is_run(name):
+    if is_run(name):
         run = Run.open(Path(name))
         resolved = run.read_json("resolved.json") or {}
         values = resolved.get("recipe") or run.recipe.model_dump()
@@ -83,45 +82,6 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "" if value is None else str(value)
-
-
-def list_runs(root: Path) -> None:
-    """A line for every run under ``root``, newest first."""
-    found = summaries(root) if root.is_dir() else []
-    if not found:
-        raise ModelwrightError(f"{root}: no runs here; make one with `modelwright run quickstart`")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("run", "stages", "best validation", "parameters", "time", "created"):
-        table.add_column(column)
-    for run in found:
-        stages = " ".join(f"{n}:{s}" for n, s in run.stages.items() if s != "done")
-        best = f"{run.best.value:.4f} {run.best.name}" if run.best else ""
-        size = f"{run.parameters / 1e6:.2f}M" if run.parameters else ""
-        table.add_row(
-            Text(str(run.path)),
-            Text(stages or "done"),
-            Text(best),
-            size,
-            f"{run.seconds:.0f} s",
-            Text(str(run.created)[:19]),
-        )
-    Console().print(table)
-
-
-def compare(paths: Sequence[Path]) -> None:
-    """Differences of recipes and measures of some runs, side by side."""
-    found = compare_runs(paths)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for run in found.runs:
-        table.add_column(run.name, overflow="fold")
-    for difference in found.differences:
-        table.add_row(Text(difference.field), *[Text(str(v)) for v in difference.values])
-    for measure in found.measures:
-        cells = ["" if v is None else f"{v:.4f}" for v in measure.values]
-        direction = "lower" if measure.lower else "higher"
-        table.add_row(Text(f"{measure.name} ({direction} is better)"), *cells)
-    Console().print(table)
 
 
 def converse(model: api.Model, params: Mapping[str, Any]) -> None:

@@ -29,9 +29,21 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """Pixels (height, width) or (height, width, channels), uint8 or float."""
+    """Pixels (height, width) or (height, width, channels), uint8 or float.
+
+    ``prepared`` says that a codec has brought them to its size already.
+    """
 
     pixels: Array
+    prepared: bool = False
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A picture as the bytes of its file, decoded by whoever needs its pixels."""
+
+    content: bytes
+    name: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +60,14 @@ class Label:
     name: str
 
 
-Part = Text | Image | Frames | Label
+@dataclass(frozen=True)
+class Number:
+    """A quantity, in the unit that its data set gives it."""
+
+    value: float
+
+
+Part = Text | Image | ImageFile | Frames | Label | Number
 
 
 @dataclass(frozen=True)
@@ -70,8 +89,24 @@ class Turn:
     @property
     def label(self) -> str:
         """The name of the only label part."""
-        (name,) = (p.name for p in self.parts if isinstance(p, Label))
+        (name,) = self.labels
         return name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of all label parts."""
+        return tuple(p.name for p in self.parts if isinstance(p, Label))
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The values of all numbers."""
+        return tuple(p.value for p in self.parts if isinstance(p, Number))
+
+    @property
+    def said(self) -> str:
+        """The content as a line for people: its text, or its labels and numbers."""
+        named = [*self.labels, *(f"{value:g}" for value in self.numbers)]
+        return ", ".join(named) if named else self.text
 
 
 def text_turn(role: str, text: str, *, learn: bool = False) -> Turn:
@@ -211,7 +246,9 @@ class Batch:
 class Codec(Protocol):
     """Turns to arrays and tensors, and back. Fitted on the train split, saved with the model.
 
-    The same object prepares training data, exports and serves, so these cannot differ.
+    The same object prepares training data, exports and serves, so these cannot differ. Where one
+    pass of the model is an answer, it also has ``decode(outputs)``, which gives a turn for each
+    row; and ``labels``, or ``outputs``: how many numbers the model's head is to give.
     """
 
     ragged: tuple[str, ...]  # fields of ``encode`` that vary in length
@@ -233,11 +270,48 @@ class Codec(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class RawInput:
+    """An input of an artefact as its user gives it.
+
+    Attributes:
+        name: of the input.
+        dtype: of its numbers.
+        shape: lengths of its axes; a name stands for any length: "batch" first, "time".
+        about: what it is and in which units, in a line for people.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int | str, ...]
+    about: str
+
+
+class Front(Protocol):
+    """The numbers' way through a codec, as a module that goes into an exported graph.
+
+    A codec that makes a model's inputs from numbers alone has a method ``front()`` that gives one.
+    ``facts`` is what else the user of an artefact must know, as plain values.
+    """
+
+    reads: tuple[RawInput, ...]
+    facts: Mapping[str, Any]
+
+    def __call__(self, *raw: Tensor) -> dict[str, Tensor]:
+        """The keywords of the model's ``forward`` for raw inputs: what ``Codec.tensors`` makes."""
+        ...
+
+    def raw(self, example: Example) -> dict[str, Array]:
+        """An example as the raw inputs of a batch of one, as its user has it: not encoded."""
+        ...
+
+
 class Objective(Protocol):
     """How a model learns: what a batch is and what it costs.
 
     ``packs`` says that rows of different lengths are joined, so that nothing is padded;
-    ``draws`` that ``collate`` takes random numbers.
+    ``draws`` that ``collate`` takes random numbers. One that asks the model in another way than
+    ``model(**batch.inputs)`` also has ``predict(model, batch)``: outputs for ``Codec.decode``.
     """
 
     packs: bool

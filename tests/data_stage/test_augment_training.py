@@ -18,7 +18,7 @@ from modelwright.data.augment.batches import Augment
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline.parts import Parts
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.training.examples import Augmented, Examples, Shuffled, once
 from modelwright.types import Codec, Columns, Ragged, join, rows_in, take
 from tests.trainings import Setting

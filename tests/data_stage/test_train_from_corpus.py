@@ -26,7 +26,7 @@ from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.pipeline.corpora import tokens_of
 from modelwright.pipeline.prepare import prepared_codec
 from modelwright.recipe import parse
-from modelwright.run import Run
+from modelwright.runs import Run
 from tests.data_stage.corpora import make_sources
 
 MODULES = (calendar, shlex, string)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    yield from serving(tmp_path_factory.mktemp("memory"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return serving(tmp_path_factory.mktemp("memory"))
 
 
 @pytest.fixture(scope="module")
@@ -86,42 +86,59 @@ def test_one_row_that_does_not_fit_is_an_error_with_bytes(programs: Programs) ->
 
 
 LIMITED = """
-import resource, sys
+import os, resource, sys
 from dataclasses import replace
-import torch
+import torch, torch._dynamo
 from tests.trainings import Setting
 torch.set_num_threads(1)
-setting = replace(Setting("vector_classification"), batch=12, model_fields={"hidden": [400_000]})
-trainer = setting.trainer()
-trainer.model.train()
-free = trainer.step(0)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-size = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[1]) * 2**20,) * 2)
-try:
-    record = trainer.step(1)
-except Exception as error:
-    print(type(error).__name__, error)
-else:
-    print("done", len(trainer.ledger.entries), float(record.loss).hex(), record.items)
+
+def second_step(megabytes):
+    fields = {"hidden": [400_000]}
+    trainer = replace(Setting("vector_classification"), batch=12, model_fields=fields).trainer()
+    trainer.model.train()
+    trainer.step(0)
+    lines = open("/proc/self/status").read().splitlines()
+    size = int(next(l for l in lines if l.startswith("VmSize")).split()[1]) * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (size + megabytes * 2**20,) * 2)
+    try:
+        record = trainer.step(1)
+    except Exception as error:
+        return [type(error).__name__, *str(error).split()]
+    return ["done", len(trainer.ledger.entries), float(record.loss).hex(), record.items]
+
+for line in sys.stdin:
+    if not (pid := os.fork()):
+        print(*second_step(int(line)), flush=True)
+        os._exit(0)
+    if status := os.waitpid(pid, 0)[1]:
+        print("died", status, flush=True)
 """
 
 
-def limited(megabytes: int) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(megabytes)],
+@pytest.fixture
+def limited() -> Iterator[Callable[[int], list[str]]]:
+    """What a step says that may take so many megabytes: each in a fork, which imports nothing."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LIMITED],
         cwd=ROOT,
         # What is freed goes back to the system at once: no holes in the heap to be lucky with.
         env=environment(MALLOC_ARENA_MAX="1", MALLOC_MMAP_THRESHOLD_="1000000"),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+    ) as process:
+
+        def said(megabytes: int) -> list[str]:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(f"{megabytes}\n")
+            process.stdin.flush()
+            return process.stdout.readline().split()
+
+        yield said
 
 
-def test_a_real_limit_on_memory() -> None:
+def test_a_real_limit_on_memory(limited: Callable[[int], list[str]]) -> None:
     """RLIMIT_AS in a process of its own: the kernel refuses, not the test."""
     roomy = limited(4000)
     assert roomy[:2] == ["done", "0"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,8 +159,8 @@ def test_the_ledger_says_what_a_step_takes() -> None:
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    yield from serving(tmp_path_factory.mktemp("nan"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return serving(tmp_path_factory.mktemp("nan"))
 
 
 def saved(run: Path) -> list[str]:

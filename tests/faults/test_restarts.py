@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,15 @@ from modelwright import checkpoint
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline import resume
 from modelwright.recipe import Recipe
-from modelwright.run import Run
+from modelwright.runs import Run
 from tests.faults.injected import TRAIN, loss_of_step
 from tests.faults.test_nonfinite import kill_at
 from tests.programs import Programs, outcome, serving, the_line
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    yield from serving(tmp_path_factory.mktemp("restarts"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return serving(tmp_path_factory.mktemp("restarts"))
 
 
 def test_a_bad_checkpoint_is_set_aside_and_the_third_failure_is_the_last(

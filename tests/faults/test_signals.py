@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modelwright import checkpoint
 from modelwright.errors import EXIT_INTERRUPTED, EXIT_MACHINE, EXIT_REQUEUE
+from modelwright.training import signals
 from tests.faults.injected import TRAIN
 from tests.programs import Program, Programs, outcome, serving, the_line
 
@@ -57,8 +57,8 @@ setattr(owner, {last!r}, struck)
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    yield from serving(tmp_path_factory.mktemp("signals"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return serving(tmp_path_factory.mktemp("signals"))
 
 
 RUN = ("run", "tiny.yaml", "train.steps=20", "tune.steps=5", "train.sample_every=8", "--out")
@@ -120,7 +120,7 @@ def test_a_second_signal_ends_it_at_once(programs: Programs, number: signal.Sign
     program = programs.start(*TRAIN, out, before=STUCK)
     program.until_said("stuck")
     program.signal(number)
-    time.sleep(0.5)
+    time.sleep(1.0)
     program.signal(number)
     assert gone(program, 20) == CODES[number]
     newest = checkpoint.newest(programs.cwd / out / "checkpoints" / "train")
@@ -135,6 +135,28 @@ def test_a_signal_that_a_launcher_repeats_counts_once(programs: Programs) -> Non
     program.signal(signal.SIGTERM)
     assert program.wait() in CODES.values()
     assert "train: stopped after step 7 of 20, saved" in the_line(program.said)
+
+
+def test_an_echo_inside_the_handler_of_the_first_is_no_second_signal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python may run the handler of one signal within that of another."""
+    left: list[int] = []
+    monkeypatch.setattr(signals, "_state", signals._State(deferred=1, listening=True))
+    monkeypatch.setattr(signals, "leave", left.append)
+    real, asked = time.monotonic, []
+
+    def clock() -> float:
+        asked.append(1)
+        if len(asked) == 1:  # the first handler looks at the clock, and there the echo comes
+            signals._handle(signal.SIGTERM, None)
+        return real()
+
+    monkeypatch.setattr(signals.time, "monotonic", clock)
+    signals._handle(signal.SIGINT, None)
+    assert len(asked) > 1
+    assert signals.asked()
+    assert left == []
 
 
 def test_one_long_call_of_a_library_is_no_hiding_place(programs: Programs) -> None:

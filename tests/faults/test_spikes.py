@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,8 +78,8 @@ def test_losses_that_are_not_positive_are_compared_as_they_are() -> None:
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    yield from serving(tmp_path_factory.mktemp("spikes"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return serving(tmp_path_factory.mktemp("spikes"))
 
 
 LONG = ("train", "tiny.yaml", "train.steps=50", "--out")

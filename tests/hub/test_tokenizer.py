@@ -152,7 +152,7 @@ def test_what_cannot_be_read_is_said(tmp_path):
     with pytest.raises(ModelwrightError, match=r"no tokenizer\.json"):
         read(tmp_path)
     (tmp_path / "spiece.model").write_bytes(b"x")
-    with pytest.raises(ModelwrightError, match="make one with transformers"):
+    with pytest.raises(ModelwrightError, match="of a x, which is not converted here"):
         read(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CorruptError, match="get the file again"):

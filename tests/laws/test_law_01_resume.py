@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from modelwright import checkpoint, recipe
+from modelwright import checkpoint, places, recipe
 from modelwright.tasks.task import names
 from modelwright.training.optimizers import NAMES as OPTIMIZERS
 from modelwright.training.train import Trainer
@@ -27,8 +27,8 @@ SEED = 20
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    yield from serving(tmp_path_factory.mktemp("law-1"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return serving(tmp_path_factory.mktemp("law-1"))
 
 
 def arguments(precision: str, out: str) -> list[str]:
@@ -200,7 +200,7 @@ def test_every_schedule_continues_exactly(tmp_path: Path, schedule: str, accumul
     assert whole == continued
 
 
-@pytest.mark.parametrize("name", recipe.shipped())
+@pytest.mark.parametrize("name", places.shipped())
 def test_every_recipe_continues_exactly(tmp_path: Path, name: str) -> None:
     """With the recipe's own family, objective and settings, on data made from specimens."""
     for stage in recipe.read(name).stages:

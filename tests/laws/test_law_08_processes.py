@@ -1,7 +1,7 @@
 """Law 8: 1, 2 and 4 processes see the same samples in the same order, and agree in their losses.
 
-Real processes under torchrun, talking through gloo; every loss of 50 steps, relative to one
-process. Muon, tied weights, bfloat16 and hybrid shards are in tests/parallel/test_placed.py.
+Real processes talking through gloo; every loss of 50 steps, relative to one process. Muon, tied
+weights, bfloat16 and hybrid shards are in tests/parallel/test_placed.py.
 """
 
 from __future__ import annotations

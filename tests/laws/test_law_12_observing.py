@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modelwright import api, checkpoint
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
 from modelwright.tasks.task import names

@@ -316,4 +316,8 @@ def test_a_family_that_reads_what_the_task_does_not_give(tmp_path: Path) -> None
         "train", "tiny.yaml", "model={family: t5, depth: 1, width: 32, heads: 2}", cwd=tmp_path
     )
     assert done.returncode == EXIT_USAGE
-    assert "a t5 reads tokens and sources, and the task documents gives no" in the_line(done.stderr)
+    assert "a t5 cannot read what the text codec of this task makes" in the_line(done.stderr)
+    done = command("train", "mlp-digits", "model={family: unet}", cwd=tmp_path)
+    assert done.returncode == EXIT_USAGE
+    line = the_line(done.stderr)
+    assert "a unet reads noisy and times, and the task vector_classification gives no" in line

@@ -22,8 +22,8 @@ TRAIN = ("train", "tiny.yaml", "train.steps=20")
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    yield from serving(tmp_path_factory.mktemp("law-14"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return serving(tmp_path_factory.mktemp("law-14"))
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,10 @@ def configs() -> list:
     for family in cached_families():
         cls = config_class(family)
         known = {f.name for f in dataclasses.fields(cls)}
-        base = {k: v for k, v in {**COMMON, "depth": 2, "kv_heads": 2}.items() if k in known}
+        shape = {**cls.specimen, **COMMON, "depth": 2, "kv_heads": 2}
+        needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+        base = {k: v for k, v in shape.items() if k in known and (k in COMMON or k in needed)}
+        base |= {k: shape[k] for k in ("depth", "kv_heads") if k in known}
         changes = [{}] + [{k: v} for k, vs in VARIANTS.items() if k in known for v in vs]
         for change in changes:
             name = "-".join([family, *(f"{k}={v}" for k, v in change.items())])

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from modelwright import api, checkpoint
-from modelwright.run import Run
+from modelwright.runs import Run
 from tests.programs import outcome
 
 NEVER = 1_000_000

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from modelwright import api
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.training.compiled import WholeStep, can_compile
 from tests.programs import outcome
 from tests.trainings import Setting

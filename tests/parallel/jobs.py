@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.parallel.worlds import environment
+from tests.parallel.worlds import environment, torchrun
 
 PARALLEL = """\
 name: tiny
@@ -41,11 +40,10 @@ class Job:
 
     def __init__(self, folder: Path, processes: int, *arguments: str, restarts: int = 0) -> None:
         self.log = folder / f"log-{time.monotonic_ns()}.txt"
-        line = [sys.executable, "-m", "modelwright", "train", *arguments]
-        if processes > 1:
-            start = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone"
-            start += f" --nproc-per-node {processes} --max-restarts {restarts}"
-            line += ["--launch", start]
+        words = ["modelwright", "train", *arguments]
+        line = [sys.executable, "-m", *words]
+        if processes > 1:  # as `--launch` does it, which tests/parallel/test_launch.py shows
+            line = torchrun(processes, *words, options=("--max-restarts", str(restarts)))
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 line, cwd=folder, env=environment(), stdout=log, stderr=subprocess.STDOUT
@@ -70,8 +68,8 @@ class Job:
 
     def until_step(self, run: Path, step: int) -> None:
         """Wait until the metrics have so many lines."""
-        metrics, give_up = run / "metrics" / "train.jsonl", time.monotonic() + 120
-        while not metrics.exists() or metrics.read_bytes().count(b"\n") < step:
+        give_up = time.monotonic() + 120
+        while steps_done(run) < step:
             assert self.process.poll() is None, self.said
             assert time.monotonic() < give_up, self.said
             time.sleep(0.005)
@@ -89,6 +87,12 @@ class Job:
         ended = self.process.wait(timeout=240)
         assert ended == code, f"exit code {ended}, {code} is meant:\n{self.said}"
         return self.said
+
+
+def steps_done(run: Path) -> int:
+    """Lines of the metrics so far."""
+    metrics = run / "metrics" / "train.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else 0
 
 
 def step_losses(run: Path) -> list[float]:

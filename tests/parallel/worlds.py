@@ -1,19 +1,24 @@
-"""Small trainings on several processes: run by torchrun as ``python -m tests.parallel.worlds``.
+"""Small trainings on several processes: ``python -m tests.parallel.worlds PROCESSES ORDERS``.
 
-Each prints the loss of every step, in full, from the first process.
+The processes are forks of one that has imported everything, with the environment that torchrun
+gives (jobs.py starts whole commands under torchrun itself). The first one prints the loss of
+every step of every training, in full.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed import PrefixStore
+import torch._dynamo  # before the fork: the first optimiser imports it
+from torch.distributed import PrefixStore, TCPStore
 
 from modelwright.training.parallel import SERIAL, World
 from tests.trainings import Setting
@@ -41,7 +46,7 @@ def losses(processes: int, *orders: dict[str, Any]) -> list[list[float]]:
     """
     if processes == 1:
         return [trained(SERIAL, order) for order in orders]
-    line = torchrun(processes, "tests.parallel.worlds", json.dumps(orders))
+    line = [sys.executable, "-m", "tests.parallel.worlds", str(processes), json.dumps(orders)]
     done = subprocess.run(
         line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
@@ -58,8 +63,8 @@ def trained(world: World, order: dict[str, Any]) -> list[float]:
     return [trainer.step(step).loss for step in range(setting.steps)]
 
 
-def main(orders: list[dict[str, Any]]) -> None:
-    """One of the processes that ``losses`` starts; the first one prints."""
+def work(orders: list[dict[str, Any]]) -> None:
+    """One of the processes that ``main`` starts; the first one prints."""
     torch.set_num_threads(1)
     found = []
     for number, order in enumerate(orders):
@@ -75,5 +80,33 @@ def main(orders: list[dict[str, Any]]) -> None:
         print(json.dumps(found), flush=True)
 
 
+def main(processes: int, orders: list[dict[str, Any]]) -> int:
+    """Start so many processes and wait for them; 0 when all of them have come to their end."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    os.environ |= {"WORLD_SIZE": str(processes), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    running = set()
+    for rank in range(processes):
+        if pid := os.fork():
+            running.add(pid)
+            continue
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        try:
+            work(orders)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    failed = 0
+    while running:
+        pid, status = os.wait()
+        running.remove(pid)
+        failed |= status
+        if status:
+            for other in running:
+                os.kill(other, signal.SIGKILL)
+    return int(failed != 0)
+
+
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    sys.exit(main(int(sys.argv[1]), json.loads(sys.argv[2])))

@@ -11,7 +11,7 @@ import torch
 
 from modelwright import api, checkpoint
 from modelwright.pipeline.fit import scratch_trainer
-from modelwright.run import Run
+from modelwright.runs import Run
 from tests.programs import outcome, write_corpus
 
 WAYS = {"ema": "train.ema=0.8", "schedule_free": "train.optimizer=schedule_free"}

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from modelwright import recipe
 from modelwright.errors import ModelwrightError
-from modelwright.models import decoder
 from modelwright.models.model import config_class
 from modelwright.recipe import Recipe
 from modelwright.runtime import Machine
@@ -123,24 +122,6 @@ def test_compiling_pays_only_if_more_steps_are_done(gain: float, cost: float, le
         assert budget.compile_pays(gain, cost / 2, left)
     if cost >= left:
         assert not pays
-
-
-def test_memory_decides_micro_batches_and_recomputation() -> None:
-    made = text_recipe(model={"depth": 8, "width": 512, "context": 1024})
-    config = decoder.Config(vocabulary=8192, depth=8, width=512, heads=8, kv_heads=8, context=1024)
-    values = {"train.batch": 16, "train.optimizer": "adamw", "train.precision": "float32"}
-    seen = []
-    for free in (64e9, 3e9, 1.2e9, 1e6):
-        found = Derived(values=dict(values))
-        seen.append(
-            budget.derive_memory(made.train, "train", config, length=1024, free=free, derived=found)
-        )
-        assert 16 % seen[-1]["accumulate"] == 0
-        assert "GiB forecast" in found.reasons["train.accumulate"]
-    assert seen[0] == {"accumulate": 1, "recompute": False}
-    assert seen[1]["accumulate"] > 1
-    assert [s["recompute"] for s in seen] == sorted(s["recompute"] for s in seen)
-    assert seen[-1] == {"accumulate": 16, "recompute": True}
 
 
 def test_the_arithmetic_of_the_steps() -> None:

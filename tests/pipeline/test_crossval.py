@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from modelwright.pipeline.crossval import begin, summarised, table_lines
 from modelwright.pipeline.prepare import prepared_codec
 from modelwright.pipeline.processes import fitting, free_memory_bytes
 from modelwright.recipe import parse, read
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.types import rows_in
 from tests.programs import Programs, serving, the_line
 
@@ -30,8 +29,8 @@ DIGITS = ("train.epochs=null", "train.steps=40", "train.batch=32", "train.learni
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    yield from serving(tmp_path_factory.mktemp("crossval"))
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return serving(tmp_path_factory.mktemp("crossval"))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from modelwright.data.codecs import save_codec
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline.prepare import longest, prepare, prepared_codec
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.types import rows_in
 from tests.programs import RECIPE, rows, write_corpus
 

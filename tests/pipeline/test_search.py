@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import yaml
 
 from modelwright import api
 from modelwright.errors import ModelwrightError
-from modelwright.run import Run
+from modelwright.runs import Run
 from tests.programs import Programs, serving, the_line
 
 optuna = pytest.importorskip("optuna")
@@ -30,10 +29,10 @@ SPACE = {
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
     folder = tmp_path_factory.mktemp("search")
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    yield from serving(folder)
+    return serving(folder)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from modelwright import api
 from modelwright.cli import main
 from modelwright.errors import ModelwrightError
-from modelwright.run import Run
+from modelwright.runs import Run
 
 GOOD = ("a warm and funny film", "the best story of the year", "I loved every minute")
 BAD = ("a dull and empty film", "the worst story of the year", "I hated every minute")

@@ -265,7 +265,6 @@ def main() -> int:
     for name in options.only.split(","):
         table.tally(name, CASES[name](table))
         write(table, command)
-    table.programs.close()
     return int(any(r.get("failed") for r in table.results.values()))
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from modelwright.training.optimizers import build_optimizers
+from tests.parallel.worlds import environment
 
-SOURCE = Path(__file__).parents[2] / "src"
 SHAPES = ((8, 8), (8, 8), (8, 8), (24, 8), (8, 32), (5, 7), (16, 16))
 
 PROGRAM = """
@@ -23,8 +23,8 @@ import torch.distributed as dist
 from tests.training.test_muon_processes import trained
 store, out, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
 dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-values, calls = trained(int(sys.argv[4]))
-Path(out).write_text(json.dumps((calls, values)))
+found = [trained(count)[::-1] for count in json.loads(sys.argv[4])]
+Path(out).write_text(json.dumps(found))
 dist.destroy_process_group()
 """
 
@@ -65,15 +65,14 @@ def trained(count: int) -> tuple[list[list[float]], int]:
     return [p.detach().flatten().tolist() for p in model.parameters()], calls
 
 
-def in_two_processes(folder: Path, count: int) -> list[tuple[int, list[list[float]]]]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(SOURCE), str(SOURCE.parent)]),
-        "OMP_NUM_THREADS": "1",
-    }
+def in_two_processes(folder: Path, counts: tuple[int, ...]) -> list[list[tuple[int, list[Any]]]]:
+    """Of both processes, for each of the counts: the calls and the parameters."""
     command = [sys.executable, "-c", PROGRAM, str(folder / "store")]
     running = [
-        subprocess.Popen([*command, str(folder / f"out-{r}"), str(r), str(count)], env=environment)
+        subprocess.Popen(
+            [*command, str(folder / f"out-{r}"), str(r), json.dumps(counts)],
+            env=environment(),
+        )
         for r in range(2)
     ]
     assert [process.wait(timeout=120) for process in running] == [0, 0]
@@ -81,11 +80,10 @@ def in_two_processes(folder: Path, count: int) -> list[tuple[int, list[list[floa
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    for count in (len(SHAPES), 1):  # with one matrix, a process has nothing to do but take
-        folder = tmp_path / str(count)
-        folder.mkdir()
+    counts = (len(SHAPES), 1)  # with one matrix, a process has nothing to do but take
+    both = in_two_processes(tmp_path, counts)
+    for count, (left_calls, left), (right_calls, right) in zip(counts, *both, strict=True):
         alone, all_calls = trained(count)
-        (left_calls, left), (right_calls, right) = in_two_processes(folder, count)
         assert left == right
         assert left_calls + right_calls == all_calls == 3 * count
         assert abs(left_calls - right_calls) <= 3  # divided, not done twice

@@ -130,8 +130,7 @@ def test_the_largest_cost_is_named_with_advice(name: str, advice: str) -> None:
 
 
 def test_through_the_command_line(tmp_path: Path) -> None:
-    programs = serving(tmp_path)
-    program = next(programs)
+    program = serving(tmp_path)
     steps = ("train.steps=6", "tune.steps=6")
     said = program.run("tune", "tiny.yaml", *steps, "--profile", "2", "--out", "a")
     assert said.count("largest cost") == 2  # train and tune
@@ -141,7 +140,6 @@ def test_through_the_command_line(tmp_path: Path) -> None:
     assert outcome(tmp_path / "a") == outcome(tmp_path / "b")
     said = program.run("train", "tiny.yaml", "--profile", "0", code=2)
     assert "--profile: 0 is no number of steps" in said
-    next(programs, None)
 
 
 def test_through_the_recipe(tmp_path: Path) -> None:

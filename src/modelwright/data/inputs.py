@@ -7,7 +7,10 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from modelwright import extensions
+from modelwright.data import formats
 from modelwright.data.corpus.open import is_corpus, summary
+from modelwright.data.picture_rows import TABLES, named_files
 from modelwright.data.sources import DATA_SETS, data_set_folder, source_path
 from modelwright.data.stdlib import module_files, stdlib_root
 from modelwright.errors import ModelwrightError
@@ -17,6 +20,9 @@ MANY = 50  # more files than this are hashed into one line of the manifest
 
 def input_hashes(source: str, path: str | None = None) -> dict[str, str]:
     """Name -> SHA-256 of the files that ``source`` reads; folders of many files as one entry."""
+    if extensions.is_reference(source):
+        files = [p for p in sorted(Path(path).rglob("*")) if p.is_file()] if path else []
+        return {"code": source} | ({path: hash_files(files)} if path else {})
     if source == "python-stdlib":
         root = Path(path) if path else stdlib_root()
         files = [root / file for file in module_files(root)]
@@ -29,7 +35,11 @@ def input_hashes(source: str, path: str | None = None) -> dict[str, str]:
     folder = Path(path) if path else None
     root = data_set_folder(source, folder) if source in DATA_SETS else source_path(source)
     if root.is_file():
-        return {root.name: hash_files([root])}
+        found = {root.name: hash_files([root])}
+        if (suffix := formats.format_of(root)) in TABLES and root.stat().st_size:
+            pictures = named_files(formats.READERS[suffix](root, root.name), root.parent)
+            found |= {f"{len(pictures)} pictures": hash_files(pictures)} if pictures else {}
+        return found
     if is_corpus(root):  # its parts are hashed already, whatever settings and engine made them
         return {f"corpus {root.name}": summary(root)["content"]}
     files = sorted(p for p in root.rglob("*") if p.is_file())

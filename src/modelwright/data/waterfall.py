@@ -42,6 +42,8 @@ def row_bytes(row: Row) -> int:
 def _value_bytes(value: Any) -> int:
     if isinstance(value, str):
         return len(value.encode("utf-8", "surrogatepass"))
+    if isinstance(value, bytes):
+        return len(value)
     return int(value.nbytes) if isinstance(value, np.ndarray) else 8
 
 

@@ -7,13 +7,14 @@ processes or a resumed evaluation put together equals the measure of the whole s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from fractions import Fraction
 
 from modelwright.errors import ModelwrightError
 from modelwright.tasks.grading import token_f1
 
-__all__ = ["Accuracy", "Mean", "token_f1"]
+__all__ = ["Accuracy", "MacroF1", "Mean", "token_f1"]
 
 Z95 = 1.959963984540054  # the normal distribution has 95 % of its mass within ± Z95 deviations
 
@@ -115,6 +116,39 @@ class Accuracy:
         middle = (p + z2 / (2 * n)) / (1 + z2 / n)
         half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
         return max(0.0, middle - half), min(1.0, middle + half)
+
+
+class MacroF1:
+    """The mean over the classes of F1 = 2 right / (answered + meant), each class counting alike.
+
+    Classes are those that are meant or answered at least once, as scikit-learn counts them.
+    """
+
+    def __init__(self) -> None:
+        self.right: Counter[Hashable] = Counter()
+        self.answered: Counter[Hashable] = Counter()
+        self.meant: Counter[Hashable] = Counter()
+
+    def add(self, reference: Hashable, answer: Hashable) -> None:
+        """Take in one answer."""
+        self.meant[reference] += 1
+        self.answered[answer] += 1
+        self.right[reference] += reference == answer
+
+    def merge(self, other: MacroF1) -> MacroF1:
+        """The measure of both parts together; neither part is changed."""
+        both = MacroF1()
+        for name in ("right", "answered", "meant"):
+            setattr(both, name, getattr(self, name) + getattr(other, name))
+        return both
+
+    @property
+    def value(self) -> float:
+        """The mean, correctly rounded; an error when there is no answer yet."""
+        _need(self.meant.total())
+        classes = self.meant.keys() | self.answered.keys()
+        every = (Fraction(2 * self.right[c], self.meant[c] + self.answered[c]) for c in classes)
+        return float(sum(every, Fraction(0)) / len(classes))
 
 
 def _need(count: int) -> None:

@@ -6,7 +6,9 @@ A format is a module of this folder with
 - ``write(folder, subject, options)``: the files, beside nothing else;
 - ``check(folder, subject, options) -> Replayed``: reads the files as their users' programs do,
   sends the stored samples through them, from text or pixels on, and raises a ModelwrightError
-  that names the sample, and the layer where one can be named, when an answer differs.
+  that names the sample, and the layer where one can be named, when an answer differs;
+- and, if it likes, ``usage(subject)``: Markdown for the card, how to run it without this package,
+  and ``LIBRARY``, the hub's name of the library that reads it.
 
 The name on the command line is the module's, with dashes.
 """
@@ -24,7 +26,7 @@ from modelwright.hub.replay import Replayed
 
 __all__ = ["Format", "Options", "Replayed", "Subject", "format_named", "formats"]
 
-_SHARED = {"subject"}
+_SHARED = {"subject", "front", "samples", "scanned", "usage"}
 
 
 class Format(Protocol):

@@ -23,7 +23,7 @@ class Subject:
         codec: of the model: an artefact repeats what it does before ``forward``.
         objective: makes batches and judges them.
         model_type: of the published checkpoint that training began from, or None.
-        examples: a few held-out examples as they were stored, uncut.
+        examples: a few held-out examples as they were stored, uncut; pictures as their files.
         batches: what the model reads of the same part: an example each, or a window of a stream.
         part: where they come from: "tune/test".
     """

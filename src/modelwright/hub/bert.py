@@ -153,7 +153,9 @@ def layout(config: ModelConfig) -> Layout:
     elif c.head == "none":
         passed += ["cls.*", "lm_head.*", "vocab_*", "classifier.*", "pre_classifier.*"]
     heads = ("output.*", "output_bias", "transform.*", "transform_norm.*")
-    return Layout([*entries, *head], passed, ("", f"{kind}."), heads)
+    # BERT's pooler is trained with its next-sentence task, so a new head begins with it.
+    kept = ("transform.*",) if kind == "bert" and c.head == "classification" else ()
+    return Layout([*entries, *head], passed, ("", f"{kind}."), heads, kept)
 
 
 _BLOCK = {

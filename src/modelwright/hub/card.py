@@ -42,6 +42,8 @@ class Card:
         hashes: file -> SHA-256.
         recipe: the recipe in YAML.
         version: of modelwright.
+        usage: how to run the files, in Markdown; "" where their library's users know.
+        library: the hub's name of the library that reads them.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Card:
     hashes: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
     version: str = ""
+    usage: str = ""
+    library: str = "transformers"
 
 
 def render(card: Card) -> str:
@@ -66,6 +70,7 @@ def render(card: Card) -> str:
     parts = [
         f"# {card.name}",
         _lines(card.about),
+        *([f"## How to run\n\n{card.usage}"] if card.usage else []),
         _section("Data", [*map(_source, card.sources), *card.data], "Not recorded."),
         "## Training\n\n" + (_training(card.training) or "Not recorded."),
         "## Evaluation\n\n" + (_measures(card.measures) or "Not measured."),
@@ -80,7 +85,7 @@ def render(card: Card) -> str:
 
 def _front(card: Card) -> str:
     """The fields that the hub reads."""
-    values: dict[str, Any] = {"library_name": "transformers", "tags": ["modelwright"]}
+    values: dict[str, Any] = {"library_name": card.library, "tags": ["modelwright"]}
     values["license"] = card.license or "unknown"
     if card.task:
         values["pipeline_tag"] = card.task

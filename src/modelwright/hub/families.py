@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from typing import cast
 
 from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.extensions import short
 from modelwright.hub.names import Family
 from modelwright.models.model import ModelConfig
+
+_STATE_FILES = ("torchvision", "timm")  # names of tensors without a layout of folders
 
 
 @functools.cache
@@ -28,7 +31,8 @@ def families() -> dict[str, Family]:
 
 def supported() -> list[str]:
     """All that ``model_type`` of a config.json may be."""
-    return sorted({kind for family in families().values() for kind in family.model_types})
+    kinds = {kind for family in families().values() for kind in family.model_types}
+    return sorted(kinds - {"adapted"})  # which no file says
 
 
 def family_of(model_type: str, where: str) -> Family:
@@ -43,7 +47,7 @@ def family_of(model_type: str, where: str) -> Family:
     known = supported()
     raise ModelwrightError(
         f"{where}: model_type {model_type!r} is not supported{did_you_mean(model_type, known)}; "
-        f"supported: {', '.join(known)}"
+        f"supported: {', '.join(known)}; others may do with `adapter: transformers` under model"
     )
 
 
@@ -57,11 +61,14 @@ def writer_of(config: ModelConfig, model_type: str | None = None) -> Family:
     Raises:
         ModelwrightError: there is none for this family of models.
     """
-    if model_type is not None:
+    if model_type is not None and model_type not in _STATE_FILES:
         return family_of(model_type, "export")
     if (found := families().get(config.family)) is not None:
         return found
+    for name in _STATE_FILES:  # which this house alone reads as a folder
+        if config.family in families()[name].architectures:
+            return families()[name]
     raise ModelwrightError(
-        f"export: there is no published layout for a {config.family}; "
+        f"export: there is no published layout for a {short(config.family)}; "
         f"there is one for: {', '.join(families())}"
     )

@@ -6,6 +6,7 @@ needs its own code, or whose weights are a pickle, is refused with the safe way 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -23,6 +24,7 @@ HUB = "hub:"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 FETCHED = ("*.json", "*.safetensors", "tokenizer.model", "spiece.model", "*.txt", "*.jinja")
+BESIDE = ("config.json", "preprocessor_config.json")
 SETTINGS = 16 << 20  # bytes of a config or an index; tokenizers are read elsewhere
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _NAME = re.compile(r"(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<at>[\w./-]+))?")
@@ -58,13 +60,13 @@ class Published:
     stated: Mapping[str, str] = field(default_factory=dict)
 
     def hashes(self) -> dict[str, str]:
-        """The SHA-256 of every weight file and of config.json, compared with the hub's.
+        """The SHA-256 of every weight file and of each settings file, compared with the hub's.
 
         Raises:
             CorruptError: a file is another one than the hub states.
         """
         found = {}
-        for name in (*self.shards, "config.json"):
+        for name in (*self.shards, *(n for n in BESIDE if (self.folder / n).is_file())):
             path = self.folder / name
             found[name] = file_sha256(path)
             meant = self.stated.get(name)
@@ -83,14 +85,21 @@ class Published:
 
 def is_published(source: str) -> bool:
     """Whether a word names a published checkpoint rather than a family: hub:..., or a path."""
-    return source.startswith((HUB, ".", "/", "~")) or "/" in source or os.sep in source
+    looks = source.startswith((HUB, ".", "/", "~")) or "/" in source or os.sep in source
+    return looks or is_keras(source)
+
+
+def is_keras(source: str) -> bool:
+    """Whether a word names a file that Keras has saved."""
+    return source.endswith(".keras") and not source.startswith(HUB)
 
 
 def find(source: str, *, revision: str | None = None, say: Say | None = None) -> Published:
     """The checkpoint that a recipe names, fetched when it is in the hub and not here yet.
 
     Args:
-        source: ``hub:OWNER/NAME``, ``hub:OWNER/NAME@REVISION``, or the path of a folder.
+        source: ``hub:OWNER/NAME``, ``hub:OWNER/NAME@REVISION``, or the path of a folder, or of a
+            state file with the names of torchvision or timm.
         revision: the commit that was found before; taken instead of a branch that may have moved.
         say: takes a line about what is fetched.
 
@@ -103,11 +112,17 @@ def find(source: str, *, revision: str | None = None, say: Say | None = None) ->
         folder, commit = _fetched(source, revision, say)
     else:
         folder, commit = Path(source).expanduser(), None
+        if folder.is_file():
+            return state_file_alone(source, folder)
         if not folder.is_dir():
             raise ModelwrightError(
-                f"{source}: no such folder; give the folder of a published checkpoint, or "
-                "hub:OWNER/NAME"
+                f"{source}: no such folder; give the folder of a published checkpoint, a state file"
+                " of torchvision or timm (.safetensors), or hub:OWNER/NAME"
             )
+    if (lone := _lone(folder)) is not None:
+        return dataclasses.replace(
+            state_file_alone(source, lone), revision=commit, stated=_stated(folder)
+        )
     config = _config(folder)
     return Published(source, folder, commit, config, _shards(folder), _stated(folder))
 
@@ -130,7 +145,49 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def state_file_alone(source: str, path: Path) -> Published:
+    """A state file as torchvision and timm publish it, recognised by its tensors.
+
+    Of timm's config.json beside it only ``pretrained_cfg`` is read, which says how pictures are
+    prepared.
+
+    Raises:
+        ModelwrightError: another kind of file, or a model that is not known.
+        CorruptError: it is damaged.
+    """
+    # The families are needed for files of this kind alone.
+    from modelwright.hub.recognised import recognised  # noqa: PLC0415
+    from modelwright.hub.tensors import table  # noqa: PLC0415
+
+    if path.suffix in _PICKLES:
+        raise ModelwrightError(f"{source}: {_CONVERT}")
+    if path.suffix != ".safetensors":
+        raise ModelwrightError(
+            f"{source}: no folder and no .safetensors file; give the folder of a published "
+            "checkpoint, or a state file of torchvision or timm"
+        )
+    naming, config = recognised({n: t.shape for n, t in table(path).items()}, str(path))
+    stored: dict[str, Any] = {"model_type": naming, "model": config.to_dict()}
+    beside = path.parent / "config.json"
+    if beside.is_file() and isinstance(said := read_json(beside).get("pretrained_cfg"), dict):
+        stored |= {"model_type": "timm", "pretrained_cfg": said}
+    return Published(source, path.parent, None, stored, {path.name: ()})
+
+
 # A folder ----------------------------------------------------------------------------------------
+
+
+def _lone(folder: Path) -> Path | None:
+    """The only weight file of a folder without a config.json of the hub's layout."""
+    config = folder / "config.json"
+    if config.is_file():
+        stated = read_json(config)
+        if "model_type" in stated or not {"architecture", "pretrained_cfg"} <= stated.keys():
+            return None  # timm's names an architecture instead
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1 or (found[0].name == WEIGHTS and not config.is_file()):
+        return None  # the hub's name for what lies beside a config.json
+    return found[0]
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -178,12 +178,13 @@ def plan_of(
                 f"{published.source}: the layout names {entry.ours!r}, which a {config.family} of "
                 "this shape does not have"
             )
-        if new_head and entry.ours in heads and groups[entry.ours] not in trunk:
+        replaced = new_head and entry.ours in heads and groups[entry.ours] not in trunk
+        if replaced and not _matches(entry.ours, layout.kept):
             continue
         names = (_name(n, layout, stored) for n in (entry.theirs, *entry.also))
         name = next(filter(None, names), None)
         if name is None:
-            missing.append(entry)
+            missing += [entry] * (not replaced)
             continue
         used.add(name)
         if problem := _other_shape(entry, name, stored[name], shapes[entry.ours]):
@@ -200,9 +201,8 @@ def plan_of(
     passing = [*layout.passed]
     if new_head:  # the head that is replaced is not read, whatever it looks like
         theirs = family.layout(stored_config)
-        passing += [
-            n for e in theirs.entries if _matches(e.ours, theirs.heads) for n in (e.theirs,)
-        ]
+        passing += [e.theirs for e in theirs.entries if _matches(e.ours, theirs.heads)]
+        passing += theirs.passed
     wrong = [name for name in left if not _matches(name, _with_prefixes(passing, layout))]
     if wrong:
         raise ModelwrightError(

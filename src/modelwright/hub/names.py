@@ -51,12 +51,15 @@ class Layout:
             heads of another task, weights that are tied. They are listed when passed over.
         prefixes: a prefix that all stored names may carry or lack ("transformer.", "bert.").
         heads: patterns of ours that belong to the head, which a recipe's ``head: new`` replaces.
+        kept: patterns among ``heads`` of what is read with a new head too, where it is stored:
+            layers before the last that were trained for other tasks as well.
     """
 
     entries: Sequence[Entry]
     passed: Sequence[str] = ()
     prefixes: Sequence[str] = ("",)
     heads: Sequence[str] = ("output.*", "head.*", "transform.*", "transform_norm.*")
+    kept: Sequence[str] = ()
 
 
 class Family(Protocol):

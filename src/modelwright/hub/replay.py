@@ -20,12 +20,16 @@ TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 
 @dataclass(frozen=True)
 class Replayed:
-    """What was compared: samples, outputs of modules, and the largest relative difference."""
+    """What was compared: samples, outputs of modules, and the largest relative difference.
+
+    ``remark`` is a line about what was shown beside, or could not be shown on this machine.
+    """
 
     samples: int
     outputs: int
     largest: float
     tolerance: float
+    remark: str = ""
 
 
 def replay(
@@ -49,26 +53,26 @@ def replay(
     """
     outputs, largest = 0, 0.0
     for number, name in enumerate(samples):
-        before = _recorded(trained, run, number)
-        after = _recorded(written, run, number)
+        before = recorded(trained, run, number)
+        after = recorded(written, run, number)
         if [n for n, _ in before] != [n for n, _ in after]:
             raise ModelwrightError(
                 f"export: {name} takes another way through the written model; it is of another "
                 "shape than the trained one"
             )
         for (layer, one), (_, other) in zip(before, after, strict=True):
-            difference = _difference(one, other)
-            if not difference <= tolerance:
+            found = difference(one, other)
+            if not found <= tolerance:
                 raise ModelwrightError(
                     f"export: the written model answers differently: {name}, {layer}: differs by "
-                    f"{difference:.2g} of its largest value, {tolerance:.0e} is allowed; nothing "
+                    f"{found:.2g} of its largest value, {tolerance:.0e} is allowed; nothing "
                     "was exported"
                 )
-            outputs, largest = outputs + 1, max(largest, difference)
+            outputs, largest = outputs + 1, max(largest, found)
     return Replayed(len(samples), outputs, largest, tolerance)
 
 
-def _recorded(
+def recorded(
     model: nn.Module, run: Callable[[nn.Module, int], Sequence[Tensor]], number: int
 ) -> list[tuple[str, Tensor]]:
     """Every output of a module by name in the order of finishing, then those of the model."""
@@ -93,7 +97,7 @@ def _recorded(
     return found
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
+def difference(one: Tensor, other: Tensor) -> float:
     """The largest difference relative to the largest value; infinite where shapes differ."""
     if one.shape != other.shape:
         return float("inf")

@@ -2,7 +2,7 @@
 
 ``tokenizer.json`` is taken as it is. Where a checkpoint has only the older files, the same
 tokenizer is made of them: ``vocab.json`` and ``merges.txt`` (byte-level BPE, GPT-2), ``vocab.txt``
-(WordPiece, BERT). A sentencepiece ``.model`` alone is refused with the way to convert it.
+(WordPiece, BERT), or a sentencepiece ``.model`` (Llama, Gemma, T5).
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE, WordPiece
 
 from modelwright.data.chat_template import TOKENS
-from modelwright.data.codecs import labelled_text, published_text, text
+from modelwright.data.codecs import labelled_text, published_text, text, text_pairs
 from modelwright.data.tokenizing.alphabet import END
 from modelwright.data.tokenizing.encoder import LARGEST
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.hub import sentencepieces
 from modelwright.hub.files import Published, read_json
+from modelwright.models.model import ModelConfig
 from modelwright.options import checked
 from modelwright.types import Codec, Example
 
+AROUND = (labelled_text.Codec, text_pairs.Codec)  # codecs around one of text
 KEPT = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 # The chat layout of our own tokenizers (data/codecs/text.py) as a template.
 OUR_TEMPLATE = (
@@ -45,7 +48,7 @@ def read_codec(published: Published, vocabulary: int) -> published_text.Codec:
         CorruptError: a file of it is damaged.
     """
     folder = published.folder
-    content = _content(folder)
+    content = _content(folder, str(published.config.get("model_type")))
     settings = {name: found for name in KEPT if (found := published.settings(name))}
     config = settings.get("tokenizer_config.json", {})
     tokens = _named(config) or _named(settings.get("special_tokens_map.json", {}))
@@ -74,15 +77,18 @@ def codec_for(
     kind: str,
     train: Iterable[Example],
     options: Mapping[str, Any],
+    *,
+    config: ModelConfig | None = None,
 ) -> Codec:
     """The codec of a task, with the checkpoint's tokenizer.
 
     Args:
         published: what ``find`` gave.
         vocabulary: rows of the model's embedding.
-        kind: of the task's codec: "text" or "labelled_text".
+        kind: of the task's codec: "text", "labelled_text" or "text_pairs".
         train: examples of the train split, for the labels.
         options: the recipe's ``codec``, without what the tokenizer decides.
+        config: of the model; that of an encoder-decoder says what a target begins with.
 
     Raises:
         ModelwrightError: the task reads no text, or an option that the tokenizer decides is given.
@@ -100,6 +106,18 @@ def codec_for(
         around = labelled_text.Codec.around
         given = checked("codec labelled_text", around, options, apart=("text_codec", "examples"))
         return cast(Codec, around(read_codec(published, vocabulary), train, **given))
+    if kind == "text_pairs":
+        start, padding = (getattr(config, field, None) for field in ("start", "padding"))
+        if start is None or padding is None:
+            raise ModelwrightError(
+                f"model.from: {published.source} is no encoder-decoder, which the task needs; "
+                "choose one, such as a T5, a BART or a Marian"
+            )
+        fixed = ("text_codec", "start", "padding")
+        given = checked("codec text_pairs", text_pairs.Codec.around, options, apart=fixed)
+        inner = read_codec(published, vocabulary)
+        made = text_pairs.Codec.around(inner, start=start, padding=padding, **given)
+        return cast(Codec, made)
     raise ModelwrightError(
         f"model.from: {published.source} reads text, and the task's codec is {kind}; "
         "choose a task of text"
@@ -108,7 +126,7 @@ def codec_for(
 
 def files_of(codec: Any, context: int | None) -> dict[str, bytes]:
     """The tokenizer of a codec as files that ``transformers`` reads; none where it has none."""
-    inner = codec.text if isinstance(codec, labelled_text.Codec) else codec
+    inner = codec.text if isinstance(codec, AROUND) else codec
     if isinstance(inner, published_text.Codec):
         found = {"tokenizer.json": inner.content}
         for name, values in inner.facts["settings"].items():
@@ -137,17 +155,21 @@ def files_of(codec: Any, context: int | None) -> dict[str, bytes]:
 
 def end_settings(codec: Any) -> dict[str, Any]:
     """What config.json and generation_config.json say of where texts begin and end."""
-    inner = codec.text if isinstance(codec, labelled_text.Codec) else codec
+    inner = codec.text if isinstance(codec, AROUND) else codec
+    found: dict[str, Any] = {}
     if isinstance(inner, published_text.Codec):
         ends = list(inner.facts["ends"])
-        found: dict[str, Any] = {"eos_token_id": ends[0] if len(ends) == 1 else ends}
+        found["eos_token_id"] = ends[0] if len(ends) == 1 else ends
         for name in ("bos_token", "pad_token"):
             if (token := inner.facts["tokens"].get(name)) is not None:
                 found[f"{name}_id"] = inner.tokenizer.token_to_id(token)
-        return found
-    if isinstance(inner, text.Codec):
-        return {"eos_token_id": inner.end, "pad_token_id": inner.end}
-    return {}
+    elif isinstance(inner, text.Codec):
+        found |= {"eos_token_id": inner.end, "pad_token_id": inner.end}
+    if isinstance(codec, text_pairs.Codec):
+        found |= {"decoder_start_token_id": codec.start, "pad_token_id": codec.padding}
+        if len(codec.opening) > 1:
+            found["forced_bos_token_id"] = codec.opening[1]
+    return found
 
 
 def _json(values: Mapping[str, Any]) -> bytes:
@@ -157,7 +179,7 @@ def _json(values: Mapping[str, Any]) -> bytes:
 # The files ---------------------------------------------------------------------------------------
 
 
-def _content(folder: Path) -> bytes:
+def _content(folder: Path, model_type: str) -> bytes:
     """``tokenizer.json``, read or made of the older files."""
     path = folder / "tokenizer.json"
     if path.is_file():
@@ -178,16 +200,13 @@ def _content(folder: Path) -> bytes:
         made = _byte_level(folder, settings)
     elif (folder / "vocab.txt").is_file():
         made = _word_pieces(folder, settings)
+    elif pieces := next((folder / n for n in sentencepieces.FILES if (folder / n).is_file()), None):
+        made = sentencepieces.converted(pieces, settings, model_type)
     else:
-        pieces = [n for n in ("tokenizer.model", "spiece.model") if (folder / n).is_file()]
-        if pieces:
-            raise ModelwrightError(
-                f"{folder / pieces[0]}: a sentencepiece model without tokenizer.json; make one "
-                "with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
-            )
         raise ModelwrightError(
-            f"{folder}: no tokenizer.json, vocab.json with merges.txt, or vocab.txt; add the "
-            "tokenizer that was published with the model"
+            f"{folder}: no tokenizer.json, vocab.json with merges.txt, vocab.txt, or sentencepiece "
+            f"model ({', '.join(sentencepieces.FILES)}); add the tokenizer that was published with "
+            "the model"
         )
     written: str = made.to_str()
     return written.encode()
@@ -267,7 +286,7 @@ def _ends(
     for source in (settings.get("generation_config.json", {}), published.config):
         eos = source.get("eos_token_id")
         named += eos if isinstance(eos, list) else [eos]
-    named += [numbers.get(t) for t in (END, "<|endoftext|>", "</s>", "[SEP]")] * (
+    named += [numbers.get(t) for t in (END, "<|endoftext|>", "</s>", "<eos>", "[SEP]")] * (
         not any(n is not None for n in named)
     )
     return list(dict.fromkeys(n for n in named if isinstance(n, int)))

@@ -46,7 +46,8 @@ def write(
         family: which names the tensors.
         dtype: of floating-point tensors; None: as they are.
         shard_bytes: of a weight file at most; more than one gets an index.
-        settings: further fields of config.json; the family's own are not replaced.
+        settings: further fields of config.json; the family's own are not replaced, but for the
+            names of the labels where there are as many.
         files: name -> content of further files.
 
     Raises:
@@ -67,7 +68,10 @@ def write(
         save_file(tensors, folder / file, metadata={"format": "pt"})
         with (folder / file).open("rb+") as stream:
             os.fsync(stream.fileno())
-    made = {**(settings or {}), **family.config_to(config)}
+    given = settings or {}
+    made = {**given, **family.config_to(config)}
+    if len(made.get("id2label", ())) == len(given.get("id2label", ())):
+        made |= {k: given[k] for k in ("id2label", "label2id") if k in given}
     made["dtype"] = str(dtype or _dtype(model)).removeprefix("torch.")
     documents = {"config.json": _json(made), **(files or {})}
     if len(shards) > 1:

@@ -9,6 +9,7 @@ AVX-512 BF16 a kernel of ours does it (``attention.cpp``), elsewhere PyTorch's.
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -36,15 +37,57 @@ def fits(q: Tensor) -> bool:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Documents as the rows of a rectangle, padded on the right, in place of their bounds.
+
+    A graph for other programs has no loop over documents. Whatever takes ``starts`` takes this as
+    well, for rows that are the rectangle read row by row; what comes out at padding means nothing.
+    ``kept`` (documents, length) is true where a row is no padding.
+    """
+
+    kept: Tensor
+    _seen: dict[tuple[bool, int], Tensor] = field(default_factory=dict, repr=False)
+
+    def positions(self) -> Tensor:
+        """Position (rows,) of every row in its document."""
+        numbers = torch.arange(self.kept.shape[1], device=self.kept.device)
+        return numbers.expand(self.kept.shape).flatten()
+
+    def split(self, x: Tensor) -> Tensor:
+        """Rows (rows, heads, width) as (documents, heads, length, width)."""
+        return x.view(*self.kept.shape, *x.shape[1:]).transpose(1, 2)
+
+    def joined(self, x: Tensor) -> Tensor:
+        """What ``split`` was given."""
+        return x.transpose(1, 2).flatten(0, 1)
+
+    def seen(self, *, causal: bool, window: int = 0) -> Tensor:
+        """Which rows a row sees: bool (documents, 1, length, length).
+
+        ``window``: of causal rows how many, itself among them; else how far to both sides. Padding
+        sees itself, so that no row sees nothing.
+        """
+        if (known := self._seen.get((causal, window))) is not None:
+            return known  # by another layer
+        numbers = torch.arange(self.kept.shape[1], device=self.kept.device)
+        back = numbers[:, None] - numbers
+        near = back >= 0 if causal else torch.ones_like(back, dtype=torch.bool)
+        if window:
+            near = near & (back < window if causal else back.abs() <= window)
+        self._seen[causal, window] = near & (self.kept[:, None, None] | (back == 0))
+        return self._seen[causal, window]
+
+
 def any_number(starts: Tensor) -> Tensor:
     """The bounds of documents, marked so that one compiled graph serves any number of them."""
-    if compiler_loaded():
+    if compiler_loaded() and not isinstance(starts, Grid):
         torch._dynamo.maybe_mark_dynamic(starts, 0)
     return starts
 
 
 def packed_attention(
-    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float, *, causal: bool = True
+    q: Tensor, k: Tensor, v: Tensor, starts: Tensor | Grid, scale: float, *, causal: bool = True
 ) -> Tensor:
     """Attend within documents; see the module.
 
@@ -52,13 +95,24 @@ def packed_attention(
         q: (rows, heads, width).
         k: (rows, kv_heads, width).
         v: (rows, kv_heads, width).
-        starts: int64 (documents + 1,): document i is rows starts[i] .. starts[i + 1] - 1.
+        starts: int64 (documents + 1,): document i is rows starts[i] .. starts[i + 1] - 1; or a
+            grid.
         scale: factor of the products, usually width^-0.5.
         causal: whether a row sees only itself and the rows before it.
 
     Returns:
         (rows, heads, width).
     """
+    if isinstance(starts, Grid):
+        mixed = F.scaled_dot_product_attention(
+            starts.split(q),
+            starts.split(k),
+            starts.split(v),
+            attn_mask=starts.seen(causal=causal),
+            scale=scale,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        return starts.joined(mixed)
     if fits(q):
         out: Tensor = torch.ops.modelwright.attention(q, k, v, starts, scale, causal)[0]
         return out

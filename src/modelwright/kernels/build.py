@@ -87,6 +87,15 @@ def constant(answer: Callable[[], bool]) -> Callable[[], bool]:
     return answer
 
 
+def hollow(x: object) -> bool:
+    """Whether it is a tensor of torch with a shape and no numbers: no kernel is called for it.
+
+    What a step would hold is found on such tensors (``pipeline/trace.py``), by the way that real
+    ones go.
+    """
+    return type(x).__module__ == "torch._subclasses.fake_tensor"
+
+
 def compiler_loaded() -> bool:
     """Whether PyTorch's compiler is in use; loading it takes a second that others are spared."""
     return "torch._dynamo" in sys.modules

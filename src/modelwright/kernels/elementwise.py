@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modelwright.kernels.build import constant, library
+from modelwright.kernels.build import constant, hollow, library
 
 NEEDS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -94,7 +94,7 @@ def _fits(x: Tensor, *parameters: Tensor) -> bool:
     """Whether the kernel can take it: plain tensors on a CPU, float32 parameters, no tracing."""
     return (
         not torch.compiler.is_compiling()
-        and type(x) is Tensor
+        and (type(x) is Tensor or hollow(x))
         and x.device.type == "cpu"
         and x.dtype in _DTYPES
         and all(_plain(p) for p in parameters)
@@ -103,7 +103,8 @@ def _fits(x: Tensor, *parameters: Tensor) -> bool:
 
 
 def _plain(p: Tensor) -> bool:
-    return type(p) in (Tensor, torch.nn.Parameter) and p.dtype == torch.float32
+    plain = type(p) in (Tensor, torch.nn.Parameter) or hollow(p)
+    return plain and p.dtype == torch.float32
 
 
 def _apply(function: type[torch.autograd.Function], *given: object) -> Tensor:
@@ -113,6 +114,8 @@ def _apply(function: type[torch.autograd.Function], *given: object) -> Tensor:
 
 def _call(name: str, *given: object) -> None:
     """Call the kernel: tensors by their address, whole numbers as long, the threads at the end."""
+    if any(hollow(x) for x in given):
+        return
     kernel = library("elementwise", NEEDS)
     assert kernel is not None  # noqa: S101 - asked before by ``_fits``
     arguments = [_argument(x) for x in given]

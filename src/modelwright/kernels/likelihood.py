@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from modelwright.kernels.build import library
+from modelwright.kernels.build import hollow, library
 
 NEEDS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
 
@@ -23,6 +23,8 @@ def likelihood_(logits: Tensor, targets: Tensor, cap: float) -> float:
 
     With a cap the scores are c tanh(z / c), and the gradient is that of the loss by z.
     """
+    if hollow(logits):
+        return 0.0
     kernel = library("likelihood", NEEDS)
     assert kernel is not None  # noqa: S101 - asked before by ``fits``
     kernel.likelihood.restype = ctypes.c_double
@@ -43,6 +45,8 @@ def likelihood_(logits: Tensor, targets: Tensor, cap: float) -> float:
 
 def accumulate_(into: Tensor, part: Tensor) -> None:
     """``into`` (float32) += ``part`` (bfloat16), both contiguous and of one shape."""
+    if hollow(into):
+        return
     kernel = library("likelihood", NEEDS)
     assert kernel is not None  # noqa: S101
     kernel.accumulate(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modelwright.kernels.attention import packed_attention
+from modelwright.kernels.attention import Grid, packed_attention
 from modelwright.kernels.elementwise import mix, norm_rotate
 from modelwright.models.layers import RMSNorm
 
@@ -36,11 +36,37 @@ class Cache:
         """The most positions a row can hold."""
         return self.keys[0].shape[2]
 
+    def taken(self, rows: Tensor) -> Cache:
+        """A copy with the rows of these numbers (n,), in their order; one may come twice."""
+        return Cache(
+            [k[rows] for k in self.keys],
+            [v[rows] for v in self.values],
+            self.lengths[rows],
+            self.previous[rows],
+        )
 
-def positions_in(starts: Tensor, rows: int) -> Tensor:
-    """Position (rows,) of every packed row in its document; starts (documents + 1,)."""
+
+def positions_in(starts: Tensor | Grid, rows: int) -> Tensor:
+    """Position (rows,) of every packed row in its document; starts (documents + 1,) or a grid."""
+    if isinstance(starts, Grid):
+        return starts.positions()
     numbers = torch.arange(rows, device=starts.device)
     return numbers - starts[torch.searchsorted(starts, numbers, right=True) - 1]
+
+
+def first_rows(rows: Tensor, starts: Tensor | Grid) -> Tensor:
+    """The first row (documents, width) of every document among rows (N, width)."""
+    if isinstance(starts, Grid):
+        return rows.view(*starts.kept.shape, -1)[:, 0]
+    return rows[starts[:-1]]
+
+
+def mean_rows(rows: Tensor, starts: Tensor | Grid) -> Tensor:
+    """The mean row (documents, width) of every document among rows (N, width)."""
+    if isinstance(starts, Grid):
+        kept = starts.kept[..., None].to(rows.dtype)
+        return (rows.view(*starts.kept.shape, -1) * kept).sum(1) / kept.sum(1)
+    return torch.segment_reduce(rows, "mean", lengths=starts.diff())
 
 
 class Attention(nn.Module):

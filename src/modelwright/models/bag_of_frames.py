@@ -12,7 +12,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from modelwright.models.model import ModelConfig
+from modelwright.models.model import ModelConfig, outputs_of
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Config(ModelConfig):
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
         """The codec knows the width of a frame and the label set."""
-        classes = len(codec.labels)
-        return {"features": codec.features, "outputs": 1 if classes == 2 else classes}
+        return {"features": codec.features, "outputs": outputs_of(codec, one_for_two=True)}
 
 
 class BagOfFrames(nn.Module):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.dropout import Dropout
 from modelwright.models.encoder_decoder import EncoderDecoder, Layer
+from modelwright.models.likelihood import smoothed_cross_entropy
 from modelwright.models.model import ModelConfig
 from modelwright.models.packed import MultiHead, TwoLayers, near_size, normal_start, sum_of_costs
 
@@ -116,9 +117,14 @@ class Config(ModelConfig):
 
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
-        """A text codec decides the vocabulary and the token of the end, which starts as well."""
-        end = int(codec.end)
-        return {"vocabulary": codec.vocabulary, "start": end, "end": end, "padding": end}
+        """A codec of pairs decides vocabulary, longest text, and how a target begins and ends."""
+        return {
+            "vocabulary": codec.vocabulary,
+            "context": codec.longest,
+            "start": codec.start,
+            "end": codec.end,
+            "padding": codec.padding,
+        }
 
     @classmethod
     def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,7 +222,10 @@ class Bart(EncoderDecoder):
 
         ``smoothing`` is the share of the target's probability spread over the vocabulary.
         """
-        return sum_of_costs(self.head, hidden, targets, smoothing)
+        if self.config.output_bias:
+            return sum_of_costs(self.head, hidden, targets, smoothing)
+        weight = self.embedding.weight if self.output is None else self.output.weight
+        return smoothed_cross_entropy(hidden, weight, targets, smoothing)
 
 
 def _positions(c: Config) -> nn.Module:

@@ -23,7 +23,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.kernels.attention import any_number
 from modelwright.kernels.dropout import Dropout
 from modelwright.models.activations import activation
-from modelwright.models.attention import positions_in
+from modelwright.models.attention import first_rows, positions_in
 from modelwright.models.model import ModelConfig
 from modelwright.models.packed import (
     MultiHead,
@@ -206,7 +206,7 @@ class Bert(nn.Module):
 
     def hidden(self, tokens: Tensor, starts: Tensor, types: Tensor | None = None) -> Tensor:
         """The stream after the last block, (N, width), for tokens (N,)."""
-        positions = positions_in(starts, len(tokens)) + self.config.first_position
+        positions = positions_in(starts, tokens.shape[0]) + self.config.first_position
         x: Tensor = self.embedding(tokens) + self.position_embedding(positions)
         if self.type_embedding is not None:
             x = x + self.type_embedding(torch.zeros_like(tokens) if types is None else types)
@@ -255,5 +255,5 @@ class Bert(nn.Module):
             starts = equal_starts(tokens)
         rows = self.hidden(tokens.flatten(), starts, None if types is None else types.flatten())
         if self.config.head == "classification":
-            return self.head(rows[starts[:-1]])
+            return self.head(first_rows(rows, starts))
         return self.head(rows).view(*tokens.shape, -1)

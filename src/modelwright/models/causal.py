@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from modelwright.kernels.attention import any_number, packed_attention
+from modelwright.kernels.attention import Grid, any_number, packed_attention
 from modelwright.models.attention import Cache, positions_in
 from modelwright.models.likelihood import linear_cross_entropy
 
@@ -61,7 +61,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, *, scale: float, cap: 
 
 
 def document_attention(
-    q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float, *, window: int, cap: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    starts: Tensor | Grid,
+    scale: float,
+    *,
+    window: int,
+    cap: float,
 ) -> Tensor:
     """Causal attention within packed documents; see ``kernels.attention.packed_attention``.
 
@@ -69,6 +76,12 @@ def document_attention(
     as in ``attend``. Products with a window are computed in blocks of as many rows, each with its
     own keys and those of the block before, so that they grow with rows x window.
     """
+    if isinstance(starts, Grid):
+        seen = starts.seen(causal=True, window=window)
+        mixed = attend(
+            starts.split(q), starts.split(k), starts.split(v), seen, scale=scale, cap=cap
+        )
+        return starts.joined(mixed)
     if window:
         return _in_blocks(q, k, v, starts, window, scale=scale, cap=cap)
     if not cap:
@@ -263,9 +276,11 @@ class CausalLM(nn.Module):
             mapped = block(*given)
         return mapped
 
-    def _reaching(self, starts: Tensor, rows: int) -> list[bool]:
+    def _reaching(self, starts: Tensor | Grid, rows: int) -> list[bool]:
         """Whether some document is longer than the window, for every layer."""
         windows = [cast(CausalAttention, block.attention).window for block in self.blocks]
+        if isinstance(starts, Grid):  # of any length: it may be
+            return [window > 0 for window in windows]
         longest = rows
         if any(0 < window < rows for window in windows):
             longest = int(starts.diff().max())

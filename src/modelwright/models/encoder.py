@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.dropout import Dropout
-from modelwright.models.attention import Attention, positions_in
+from modelwright.models.attention import Attention, mean_rows, positions_in
 from modelwright.models.layers import FeedForward, RMSNorm, Rotary
-from modelwright.models.model import ModelConfig
+from modelwright.models.model import ModelConfig, outputs_of
 
 EMBEDDING_DEVIATION = 0.02  # BERT's: small tables turn quickly under Adam's steps of fixed size
 
@@ -80,7 +80,7 @@ class Config(ModelConfig):
         """The codec knows its tokens, its labels, and where it cuts a text."""
         return {
             "vocabulary": codec.vocabulary,
-            "classes": len(codec.labels),
+            "classes": outputs_of(codec),
             "context": codec.longest,
         }
 
@@ -150,7 +150,7 @@ class Encoder(nn.Module):
 
     def hidden(self, tokens: Tensor, starts: Tensor) -> Tensor:
         """The stream after the last norm, (N, width), for tokens (N,)."""
-        rotary = self.rotary.tables(positions_in(starts, len(tokens)))
+        rotary = self.rotary.tables(positions_in(starts, tokens.shape[0]))
         x = self.dropout(self.embedding_norm(self.embedding(tokens)))
         for block in self.blocks:
             x = block(x, rotary, starts)
@@ -170,6 +170,5 @@ class Encoder(nn.Module):
             rows, length = tokens.shape
             starts = torch.arange(0, rows * length + 1, length, device=tokens.device)
         hidden = self.hidden(tokens.flatten(), starts)
-        mean = torch.segment_reduce(hidden.to(self.norm.gain.dtype), "mean", lengths=starts.diff())
-        logits: Tensor = self.output(mean)
+        logits: Tensor = self.output(mean_rows(hidden.to(self.norm.gain.dtype), starts))
         return logits

@@ -38,6 +38,18 @@ class PairCache(Cache):
         span = torch.arange(self.cross[0][0].shape[2], device=lengths.device)
         return (span < lengths[:, None])[:, None, None]
 
+    def taken(self, rows: Tensor) -> PairCache:
+        """A copy with the rows of these numbers (n,), and their sources."""
+        own = super().taken(rows)
+        return PairCache(
+            own.keys,
+            own.values,
+            own.lengths,
+            own.previous,
+            cross=[(k[rows], v[rows]) for k, v in self.cross],
+            source_lengths=self.source_lengths[rows],
+        )
+
 
 class Layer(nn.Module):
     """Attention, in a decoder attention to the source, and feed-forward, each with a norm.
@@ -192,7 +204,7 @@ class EncoderDecoder(nn.Module):
     def hidden(
         self,
         tokens: Tensor,
-        sources: Tensor | None,
+        sources: Tensor | None = None,
         cache: PairCache | None = None,
         counts: Tensor | None = None,
         *,

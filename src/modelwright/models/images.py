@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modelwright.errors import ModelwrightError
-from modelwright.models.model import ModelConfig
+from modelwright.models.model import ModelConfig, outputs_of
 
 Norm = Literal["batch", "group"]
 GROUPS = 32  # of a group norm, at most
@@ -38,7 +38,7 @@ def image_fields(codec: Any) -> dict[str, Any]:
             f" have {shape}; use the family mlp"
         )
     channels = shape[2] if len(shape) == 3 else 1
-    return {"image": shape[:2], "channels": channels, "classes": len(codec.labels)}
+    return {"image": shape[:2], "channels": channels, "classes": outputs_of(codec)}
 
 
 def planes(features: Tensor, channels: int) -> Tensor:

@@ -89,6 +89,23 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, cap: f
     return loss
 
 
+def smoothed_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float
+) -> Tensor:
+    """The same without a cap, ``smoothing`` e of the probability spread over the vocabulary.
+
+    Of scores s = W h the mean of -log p is logsumexp(s) - mean(s), so that the smoothed loss is
+    -log p(y) + e (s_y - mean(s)) = -log p(y) + e h . (w_y - mean of W's rows).
+    """
+    loss = linear_cross_entropy(hidden, weight, targets, 0.0)
+    if not smoothing:
+        return loss
+    with torch.autocast(hidden.device.type, enabled=False):
+        rows = hidden.float()
+        chosen = (rows * torch.nn.functional.embedding(targets, weight.float())).sum()
+        return loss + smoothing * (chosen - rows.sum(0) @ weight.float().mean(0))
+
+
 def _likelihood_only(hidden: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
     total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     w = weight.to(hidden.dtype)

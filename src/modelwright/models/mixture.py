@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -167,11 +168,22 @@ class Experts(nn.Module):
         weights, chosen = probabilities.topk(self.chosen, dim=-1)
         if self.normalised:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        counts = torch.bincount(chosen.flatten(), minlength=len(self.experts))
-        mixed = self._mixed(rows, chosen, weights, counts.tolist())
+        if torch.compiler.is_exporting():
+            counts = F.one_hot(chosen, len(self.experts)).sum((0, 1))
+            mixed = self._by_all(rows, chosen, weights)
+        else:
+            counts = torch.bincount(chosen.flatten(), minlength=len(self.experts))
+            mixed = self._mixed(rows, chosen, weights, counts.tolist())
         if self.shared is not None and self.shared_gate is not None:
             mixed = mixed + torch.sigmoid(self.shared_gate(rows)) * self.shared(rows)
         return mixed.view(x.shape), (counts.float(), probabilities.sum(dim=0))
+
+    def _by_all(self, rows: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+        """The same as ``_mixed`` where sizes cannot depend on values: every expert reads all."""
+        shares = rows.new_zeros(rows.shape[0], len(self.experts))
+        shares = shares.scatter(1, chosen, weights.to(rows.dtype))
+        made = torch.stack([expert(rows) for expert in self.experts], dim=1)
+        return (made * shares[..., None]).sum(dim=1)
 
     def _mixed(self, rows: Tensor, chosen: Tensor, weights: Tensor, counts: list[int]) -> Tensor:
         """What the experts make of the rows (N, width) that chose them (N, k), added up.

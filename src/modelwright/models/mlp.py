@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.models.activations import activation
-from modelwright.models.model import ModelConfig
+from modelwright.models.model import ModelConfig, outputs_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Config(ModelConfig):
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
         """The codec knows the size of the input and the label set."""
-        return {"features": codec.features, "classes": len(codec.labels)}
+        return {"features": codec.features, "classes": outputs_of(codec)}
 
     def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:  # noqa: ARG002
         """FLOPs of forward and backward for one example: 6 per weight."""

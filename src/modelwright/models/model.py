@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from modelwright import extensions
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.options import checked
 
@@ -29,6 +30,7 @@ _NOT_FAMILIES = {
     "rope",
     "images",
     "diffusion",
+    "keras_json",
 }
 
 _EXACT = ("features", "channels")  # fields that must be what the data have, not only as large
@@ -46,6 +48,7 @@ class ModelConfig(ABC):
     family: ClassVar[str]
     optimizer: ClassVar[str] = "adamw"  # used unless the recipe names one
     compiles: ClassVar[bool] = False  # whether the module names ``regions`` worth compiling
+    opaque: ClassVar[bool] = False  # whether torch's compiler cannot follow its forward
     specimen: ClassVar[dict[str, Any]]
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}  # named members: name -> fields
 
@@ -77,6 +80,18 @@ class ModelConfig(ABC):
         return {"family": self.family, **dataclasses.asdict(self)}
 
 
+def outputs_of(codec: Any, *, one_for_two: bool = False) -> int:
+    """How many numbers a head gives an example: as the codec says, else one for each label.
+
+    ``one_for_two``: a single logit where there are two labels, as families have it that use it.
+    """
+    known: int | None = getattr(codec, "outputs", None)
+    if known is not None:
+        return known
+    labels = len(codec.labels)
+    return 1 if one_for_two and labels == 2 else labels
+
+
 def families() -> list[str]:
     """The module names of all model families."""
     import modelwright.models as room  # noqa: PLC0415 - the room itself, for its path
@@ -86,7 +101,10 @@ def families() -> list[str]:
 
 
 def config_class(family: str) -> type[ModelConfig]:
-    """The ``Config`` class of a family: a closed set, the modules of this room."""
+    """The ``Config`` class of a family: a module of this room, or a file of the user's own."""
+    if extensions.is_reference(family):
+        own: type[ModelConfig] = extensions.member(family, "Config", "a model family")
+        return own
     if family not in families():
         hint = did_you_mean(family, families())
         raise ModelwrightError(
@@ -114,7 +132,8 @@ def checked_fields(cls: type[ModelConfig], values: Mapping[str, Any]) -> dict[st
         if name not in known:
             hint = did_you_mean(name, known)
             raise ModelwrightError(
-                f"model.{name}: not a field of {cls.family}{hint}; known: {', '.join(known)}"
+                f"model.{name}: not a field of {extensions.short(cls.family)}{hint};"
+                f" known: {', '.join(known)}"
             )
     return checked("model", cls, values, joint=".")
 
@@ -155,10 +174,10 @@ def fields_for(cls: type[ModelConfig], codec: Any, given: Mapping[str, Any]) -> 
     try:
         needed = cls.data_fields(codec)
     except AttributeError:
-        kind = type(codec).__module__.rpartition(".")[2]
+        kind = extensions.short(extensions.own_name(type(codec)))
         raise ModelwrightError(
-            f"model.family: a {cls.family} cannot read what the {kind} codec of this task makes; "
-            "leave model.family out to take the task's own"
+            f"model.family: a {extensions.short(cls.family)} cannot read what the {kind} codec of"
+            " this task makes; leave model.family out to take the task's own"
         ) from None
     for name, size in needed.items():
         if name not in given or not isinstance(size, int):

@@ -23,7 +23,7 @@ from modelwright.kernels.attention import any_number
 from modelwright.kernels.dropout import Dropout
 from modelwright.kernels.elementwise import rotate
 from modelwright.models.activations import activation
-from modelwright.models.attention import positions_in
+from modelwright.models.attention import first_rows, mean_rows, positions_in
 from modelwright.models.layers import Rotary
 from modelwright.models.model import ModelConfig
 from modelwright.models.packed import (
@@ -161,7 +161,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], starts: Tensor) -> Tensor:
         """Attend within the documents of the rows x (N, width)."""
-        q, k, v = (m(x).view(len(x), self.heads, -1) for m in (self.query, self.key, self.value))
+        q, k, v = (
+            m(x).view(x.shape[0], self.heads, -1) for m in (self.query, self.key, self.value)
+        )
         mixed = attend(
             rotate(q, *rotary),
             rotate(k, *rotary),
@@ -246,7 +248,7 @@ class ModernBert(nn.Module):
 
     def hidden(self, tokens: Tensor, starts: Tensor) -> Tensor:
         """The stream after the last norm, (N, width), for tokens (N,)."""
-        positions = positions_in(starts, len(tokens))
+        positions = positions_in(starts, tokens.shape[0])
         tables = self.rotary.tables(positions), self.rotary_local.tables(positions)
         x = self.dropout(self.embedding_norm(self.embedding(tokens)))
         starts = any_number(starts)
@@ -289,5 +291,5 @@ class ModernBert(nn.Module):
         if self.config.head != "classification":
             return self.head(rows).view(*tokens.shape, -1)
         if self.config.pooling == "first":
-            return self.head(rows[starts[:-1]])
-        return self.head(torch.segment_reduce(rows, "mean", lengths=starts.diff()))
+            return self.head(first_rows(rows, starts))
+        return self.head(mean_rows(rows, starts))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.models.activations import activation
-from modelwright.models.model import ModelConfig
+from modelwright.models.model import ModelConfig, outputs_of
 
 GATES = {"elman": 1, "gru": 3, "lstm": 4}  # matrices of a cell for each that the plain one has
 
@@ -83,10 +83,9 @@ class Config(ModelConfig):
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
         """The codec knows the width of a frame, the label set and how long sequences are."""
-        classes = len(codec.labels)
         return {
             "features": codec.features,
-            "outputs": 1 if classes == 2 else classes,
+            "outputs": outputs_of(codec, one_for_two=True),
             "mean_length": codec.mean_length,
         }
 

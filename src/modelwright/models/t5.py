@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from modelwright.kernels.dropout import Dropout
 from modelwright.models.encoder_decoder import EncoderDecoder, Layer
 from modelwright.models.layers import RMSNorm
-from modelwright.models.likelihood import linear_cross_entropy
+from modelwright.models.likelihood import smoothed_cross_entropy
 from modelwright.models.model import ModelConfig
-from modelwright.models.packed import MultiHead, TwoLayers, near_size, sum_of_costs
+from modelwright.models.packed import MultiHead, TwoLayers, near_size
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,14 @@ class Config(ModelConfig):
 
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
-        """A text codec decides the vocabulary and the token of the end, which starts as well."""
-        end = int(codec.end)
-        return {"vocabulary": codec.vocabulary, "start": end, "end": end, "padding": end}
+        """A codec of pairs decides vocabulary, longest text, and how a target begins and ends."""
+        return {
+            "vocabulary": codec.vocabulary,
+            "context": codec.longest,
+            "start": codec.start,
+            "end": codec.end,
+            "padding": codec.padding,
+        }
 
     @classmethod
     def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,10 +240,8 @@ class T5(EncoderDecoder):
 
         ``smoothing`` is the share of the target's probability spread over the vocabulary.
         """
-        if smoothing:
-            return sum_of_costs(self.head, hidden, targets, smoothing)
         weight = self.embedding.weight if self.output is None else self.output.weight
-        return linear_cross_entropy(hidden, weight, targets, 0.0)
+        return smoothed_cross_entropy(hidden, weight, targets, smoothing)
 
 
 def _layer(c: Config, *, decoding: bool) -> Layer:

@@ -191,7 +191,7 @@ class VisionTransformer(nn.Module):
             )
         x = self.patch(planes(features, self.config.channels)).flatten(2).transpose(1, 2)
         if self.token is not None:
-            x = torch.cat((self.token.to(x.dtype).expand(len(x), -1, -1), x), dim=1)
+            x = torch.cat((self.token.to(x.dtype).expand(x.shape[0], -1, -1), x), dim=1)
         x = self.dropout(x + self.positions)
         for block in self.blocks:
             x = block(x)

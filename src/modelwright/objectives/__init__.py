@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from modelwright import extensions
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.options import checked
 from modelwright.types import Codec, Objective
@@ -18,25 +19,33 @@ def names() -> list[str]:
 
 
 def make_objective(name: str, codec: Codec, options: Mapping[str, Any]) -> Objective:
-    """The objective of module ``name`` for a codec, with its options."""
+    """The objective of module ``name``, or of a file, for a codec, with its options."""
     values = objective_options(name, options)
-    module = _module(name)
-    if not hasattr(codec, module.needs):
-        kind = type(codec).__module__.rpartition(".")[2]
+    needs = getattr(_module(name), "needs", None)
+    if needs is not None and not hasattr(codec, needs):
+        kind = extensions.short(extensions.own_name(type(codec)))
         raise ModelwrightError(
-            f"objective {name}: cannot learn what the {kind} codec of this task makes; "
-            "leave the objective out to take the task's own"
+            f"objective {extensions.short(name)}: cannot learn what the {kind} codec of this task "
+            "makes; leave the objective out to take the task's own"
         )
-    made: Objective = module.Objective(codec, **values)
+    made: Objective = _class(name)(codec, **values)
     return made
 
 
 def objective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the objective ``name``, checked; a mistyped one is refused."""
-    return checked(f"objective {name}", _module(name).Objective, options, apart=("codec",))
+    return checked(f"objective {extensions.short(name)}", _class(name), options, apart=("codec",))
+
+
+def _class(name: str) -> Any:
+    if extensions.is_reference(name):
+        return extensions.member(name, "Objective", "an objective")
+    return _module(name).Objective
 
 
 def _module(name: str) -> Any:
+    if extensions.is_reference(name):
+        return extensions.load(name)
     if name not in names():
         hint = did_you_mean(name, names())
         raise ModelwrightError(f"no objective {name!r}{hint}; known: {', '.join(names())}")

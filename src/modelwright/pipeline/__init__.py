@@ -12,7 +12,7 @@ from modelwright.pipeline.measure import evaluate, summary_lines
 from modelwright.pipeline.prepare import Say, prepare
 from modelwright.recipe import Recipe
 from modelwright.reporting.report import write_report
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.training import signals
 from modelwright.training.parallel import World
 

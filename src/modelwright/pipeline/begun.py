@@ -7,40 +7,74 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelwright.errors import ModelwrightError
-from modelwright.hub.files import Published, find
+from modelwright.hub import keras_file
+from modelwright.hub.adapted import through_adapter
+from modelwright.hub.files import Published, find, is_keras
+from modelwright.hub.keras_file import KerasFile
+from modelwright.hub.labels import in_stored_order
 from modelwright.hub.loading import config_of
+from modelwright.hub.pictures import picture_codec
 from modelwright.hub.tokenizer import codec_for
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.types import Codec, Example
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """A checkpoint, and what the manifest says of it: source, revision, type, SHA-256 of files."""
+    """A checkpoint, and what the manifest says of it: source, revision, type, SHA-256 of files.
 
-    published: Published
+    ``model`` is what the recipe says of the model.
+    """
+
+    published: Published | KerasFile
     record: Mapping[str, Any]
+    model: Mapping[str, Any]
 
-    def codec(self, kind: str, train: Sequence[Example], options: Mapping[str, Any]) -> Codec:
-        """Its tokenizer as the codec of a task."""
+    def codec(
+        self, kind: str, train: Sequence[Example], options: Mapping[str, Any]
+    ) -> Codec | None:
+        """Its tokenizer, or its way of preparing pictures, as the codec of a task.
+
+        None where it brings none: a file of Keras.
+        """
+        if isinstance(self.published, KerasFile):
+            return None
         config = config_of(self.published)[1]
+        if kind == "images":
+            found = picture_codec(self.published, config, train, options, self.model.get("image"))
+            return in_order(found, self.published, self.model)
         vocabulary = getattr(config, "vocabulary", None)
         if vocabulary is None:
             raise ModelwrightError(
                 f"model.from: {self.published.source} is a {config.family}, which reads no text; "
                 "choose a published model of text"
             )
-        return codec_for(self.published, vocabulary, kind, train, options)
+        codec = codec_for(self.published, vocabulary, kind, train, options, config=config)
+        return in_order(codec, self.published, self.model)
 
 
-def published_of(run: Run, say: Callable[[str], None] | None = None) -> Published | None:
+def in_order(codec: Codec, published: Published, model: Mapping[str, Any]) -> Codec:
+    """The codec, its labels numbered as the head numbers them unless that is drawn anew."""
+    if model.get("head") != "new":
+        in_stored_order(codec, published)
+    return codec
+
+
+def published_of(
+    run: Run, say: Callable[[str], None] | None = None
+) -> Published | KerasFile | None:
     """The checkpoint that the recipe names, at the revision that was found first."""
     source = run.recipe.published
     if source is None:
         return None
+    if is_keras(source):
+        return keras_file.find(source)
     kept = run.manifest.get("published") or {}
     same = kept.get("source") == source
-    return find(source, revision=kept.get("revision") if same else None, say=say)
+    found = find(source, revision=kept.get("revision") if same else None, say=say)
+    if run.recipe.model.get("adapter"):
+        return through_adapter(found)
+    return found
 
 
 def pinned(run: Run, say: Callable[[str], None]) -> Pinned | None:
@@ -62,4 +96,4 @@ def pinned(run: Run, say: Callable[[str], None]) -> Pinned | None:
     if run.manifest.get("published") != record:
         run.manifest["published"] = record
         run.save_manifest()
-    return Pinned(published, record)
+    return Pinned(published, record, run.recipe.model)

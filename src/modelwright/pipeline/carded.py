@@ -13,7 +13,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.hub.card import Card, Source
 from modelwright.hub.replay import Replayed
 from modelwright.pipeline.fitted import Fitted
-from modelwright.run import Run, fingerprint
+from modelwright.runs import Run, fingerprint
 from modelwright.version import __version__
 
 _SHOWN = (

@@ -21,7 +21,7 @@ from modelwright.data.token_shards import TokenShards, shard_files
 from modelwright.errors import CorruptError
 from modelwright.files import make_folder, replace_file
 from modelwright.recipe import Data, Recipe
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.tasks.task import make_task
 from modelwright.types import Codec
 

@@ -31,7 +31,7 @@ from modelwright.pipeline.settings import choose_folder, read_settings, told, wr
 from modelwright.pipeline.spread import spread
 from modelwright.recipe import Fold, Recipe
 from modelwright.reporting.studies import write_crossval
-from modelwright.run import Run, fingerprint, now
+from modelwright.runs import Run, fingerprint, now
 
 FILE = "crossval.json"
 CAVEAT = (

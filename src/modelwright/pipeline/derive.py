@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from modelwright import runtime
+from modelwright.hub.files import is_keras
 from modelwright.models.model import config_class, fields_for, from_dict
+from modelwright.pipeline.memory import derive_memory
 from modelwright.pipeline.parts import Parts
 from modelwright.pipeline.prepare import longest
 from modelwright.pipeline.published import published_of, start_config
 from modelwright.pipeline.watch import CHECKS
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.training import budget, thread_count
 from modelwright.training.compiled import can_compile
 from modelwright.types import Codec, Columns
@@ -40,11 +42,19 @@ def derive(parts: Parts) -> dict[str, Any]:
     mean = window if parts.task.stream else _mean_length(columns, parts.codec)
     budget.derive_batch(run.recipe, name, mean, derived)
     begins = run.recipe.published is not None and name == next(iter(run.recipe.stages))
+    begins = begins and not is_keras(str(run.recipe.published))  # which may well be untrained
     budget.derive_rates(stage, name, parts.config.optimizer, derived, published=begins)
     parts.values.update(_of(derived.values, name))
-    free = runtime.free_memory_bytes()
     parts.values.update(
-        budget.derive_memory(stage, name, parts.config, length=mean, free=free, derived=derived)
+        derive_memory(
+            stage,
+            name,
+            parts.config,
+            length=mean,
+            flops=derived.values[f"{name}.batch"] * mean * parts.config.flops_per_item(1.0, mean),
+            free=runtime.free_memory_bytes(),
+            derived=derived,
+        )
     )
     examples = parts.examples(columns)
     per_epoch = examples.total / examples.per_step
@@ -142,7 +152,8 @@ def _derive_compile(
     budget.derive_compile(
         stage,
         parts.name,
-        able=(parts.config.compiles or parts.one_shape) and can_compile(parts.device),
+        able=(parts.config.compiles or (parts.one_shape and not parts.config.opaque))
+        and can_compile(parts.device),
         whole=not parts.config.compiles,
         seconds_left=allowed if timed and allowed else (quick or flops / speed) * steps,
         derived=derived,

@@ -1,9 +1,7 @@
 """What a model is and what it costs, before anything is trained: `modelwright design`.
 
-Nothing is allocated: the model is built on the meta device (``trace.py``). The memory of the
-decoder is that of ``training/forecast.py``; that of other families is an estimate: weights,
-gradients and the optimiser's state, what autograd saves times the allocator's waste, and what
-comes and goes. ``benchmarks/models/memory.py`` holds both against trainings.
+Nothing is allocated: the model is built on the meta device and gone through on tensors without
+numbers (``trace.py``), from which the memory of a step is forecast (``memory.py``).
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from torch import nn
@@ -21,7 +19,9 @@ from torch import nn
 from modelwright import recipe as recipes
 from modelwright import runtime
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.models import decoder
+from modelwright.hub.adapted import through_adapter
+from modelwright.hub.files import find, is_keras
+from modelwright.hub.loading import config_of
 from modelwright.models.model import (
     ModelConfig,
     checked_fields,
@@ -30,7 +30,10 @@ from modelwright.models.model import (
     of_named_size,
 )
 from modelwright.options import count as number_of
-from modelwright.pipeline.trace import Inputs, Trace, inputs_for, meta, traced
+from modelwright.pipeline.memory import Step, peak
+from modelwright.pipeline.trace import Inputs, inputs_for, meta, traced
+from modelwright.places import shipped
+from modelwright.recipe import Recipe
 from modelwright.training import forecast, scaling
 from modelwright.training.budget import VOCABULARY
 
@@ -107,7 +110,15 @@ def design(
     if what in families():
         cls, given, rows = config_class(what), _given(what, overrides), ROWS
     else:
-        cls, given, rows = _of_recipe(what, overrides)
+        read = _read(what, overrides)
+        if read.published is not None:
+            if size is not None or parameters is not None:
+                raise ModelwrightError(
+                    f"design: {read.published} decides how large it is; leave out --size and "
+                    "--params"
+                )
+            return of_config(_published(read), batch or read.first.batch or ROWS, {})
+        cls, given, rows = _of_recipe(read)
     for name, value in (("size", size), ("parameters", parameters)):
         if value is not None:
             given = {k: v for k, v in given.items() if k not in ("size", "parameters")}
@@ -156,28 +167,52 @@ def _given(family: str, overrides: Sequence[str]) -> dict[str, Any]:
     return given
 
 
-def _of_recipe(
-    what: str, overrides: Sequence[str]
-) -> tuple[type[ModelConfig], dict[str, Any], int]:
-    """Family, fields and batch of a recipe.
+def _read(what: str, overrides: Sequence[str]) -> Recipe:
+    """The recipe of that name or path.
 
     Raises:
         ModelwrightError: there is neither a family nor a recipe of that name.
     """
-    if what not in recipes.shipped() and not Path(what).exists():
-        near = difflib.get_close_matches(what, [*families(), *recipes.shipped()], 1, 0.5)
+    if what not in shipped() and not Path(what).exists():
+        near = difflib.get_close_matches(what, [*families(), *shipped()], 1, 0.5)
         hint = did_you_mean(what, near)
         raise ModelwrightError(
             f"design: {what!r} is neither a family nor a recipe{hint};"
             f" families: {', '.join(families())}"
         )
-    read = recipes.read(what, overrides)
+    return recipes.read(what, overrides)
+
+
+def _of_recipe(read: Recipe) -> tuple[type[ModelConfig], dict[str, Any], int]:
+    """Family, fields and batch of a recipe that trains from random weights."""
     cls = config_class(read.family)
     fields = {k: v for k, v in read.model.items() if k != "family"}
     if "vocabulary" in read.codec and "vocabulary" not in fields:
         fields["vocabulary"] = read.codec["vocabulary"]
     known = {f.name for f in dataclasses.fields(cls)} | {"size", "parameters"}
     return cls, {k: v for k, v in fields.items() if k in known}, read.first.batch or ROWS
+
+
+def _published(read: Recipe) -> ModelConfig:
+    """The config of the checkpoint that a recipe begins with, its head as it is stored.
+
+    Raises:
+        ModelwrightError: it is a file of Keras, or a field that the recipe gives is none.
+    """
+    source = str(read.published)
+    if is_keras(source):
+        raise ModelwrightError(
+            f"design: {source} holds layers of Keras, which are not counted here; "
+            "look at them with model.summary() in Keras"
+        )
+    found = find(source)
+    if read.model.get("adapter"):
+        found = through_adapter(found)
+    stored = config_of(found)[1]
+    given = {k: v for k, v in read.model.items() if k not in ("from", "adapter")}
+    if given.get("head") == "new":
+        del given["head"]
+    return dataclasses.replace(stored, **checked_fields(type(stored), given))
 
 
 def _config(cls: type[ModelConfig], given: Mapping[str, Any]) -> tuple[ModelConfig, dict[str, Any]]:
@@ -223,67 +258,18 @@ def _memories(
     config: ModelConfig, model: nn.Module, rows: int, inputs: Inputs | None
 ) -> tuple[dict[tuple[str, str], forecast.Memory | None], bool]:
     """The peak of a step by (optimiser, precision), and whether activations are in it."""
-    found: dict[tuple[str, str], forecast.Memory | None] = {}
-    at = "cuda" if runtime.device().type == "cuda" else "cpu"
-    if isinstance(config, decoder.Config):
-        for name in OPTIMIZERS:
-            for precision in PRECISIONS:
-                work = forecast.Work(config, rows, 1, name, precision)
-                found[name, precision] = forecast.memory(work, device=at)
-        return found, True
     if inputs is None:
         return {}, False
-    counted = True
-    for precision in PRECISIONS:
-        trace = traced(config, inputs, precision)
-        counted &= trace is not None
-        for name in OPTIMIZERS:
-            found[name, precision] = estimate(
-                config, model, name, precision, rows=rows, trace=trace, at=at
-            )
-    return found, counted
-
-
-def estimate(
-    config: ModelConfig,
-    model: nn.Module,
-    optimizer: str,
-    precision: str,
-    *,
-    rows: int,
-    trace: Trace | None,
-    at: str = "cpu",
-) -> forecast.Memory | None:
-    """The peak of a step, of any family; None where Muon finds no matrix.
-
-    Either all activations are there, with what the loss makes and the largest gradient twice; or
-    all gradients, with what the update makes. ``model`` may be on the meta device.
-    """
-    named = dict(model.named_parameters())
-    count = float(sum(p.numel() for p in named.values()))
-    outer = ("embedding.", "output.")  # what Muon leaves to AdamW
-    inner = [p.numel() for n, p in named.items() if p.ndim == 2 and not n.startswith(outer)]
-    matrices = float(sum(inner))
-    state, update = forecast.STATE_BYTES[optimizer] * count, 0.0
-    narrow = 4.0 if precision == "float32" else 2.0
-    if optimizer == "muon":
-        if not inner:
-            return None
-        state += 4.0 * (count - matrices)
-        update = 4.0 * matrices + 3.0 * narrow * matrices
-    saved = passing = 0.0
-    if trace is not None:
-        saved = forecast.FRAGMENTS[at] * trace.saved
-        passing = 2.0 * trace.largest
-        if trace.fused:
-            work = forecast.Work(cast(Any, config), rows, 1, optimizer, precision)
-            passing = max(passing, forecast.head_bytes(work))
-        else:
-            passing += 2.0 * trace.made
-    moments = [(0.0, saved, passing), (4.0 * count, 0.0, update)]
-    gradients, kept, passing = max(moments, key=sum)
-    program = float(forecast.PROGRAM_BYTES)
-    return forecast.Memory(4.0 * count, gradients, state, kept, passing, program)
+    at = "cuda" if runtime.device().type == "cuda" else "cpu"
+    traces = {precision: traced(config, inputs, precision) for precision in PRECISIONS}
+    found = {
+        (name, precision): peak(
+            model, Step(rows, optimizer=name, precision=precision), traces[precision], at
+        )
+        for precision in PRECISIONS
+        for name in OPTIMIZERS
+    }
+    return found, None not in traces.values()
 
 
 def _amount(

@@ -7,6 +7,7 @@ stored samples go through both models, preprocessing included. Only then is the 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,8 @@ from modelwright.hub.card import render
 from modelwright.pipeline.carded import card_of
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
 from modelwright.pipeline.prepare import Say
-from modelwright.run import Run
+from modelwright.pipeline.raw_samples import as_kept
+from modelwright.runs import Run
 from modelwright.training.examples import once, windows_once
 from modelwright.types import Columns, rows_in, take
 
@@ -72,6 +74,9 @@ def export(
         files = sorted(p for p in part.rglob("*") if p.is_file())
         hashes = {str(p.relative_to(part)): file_sha256(p) for p in files}
         card = card_of(run, fitted, hashes, proof, license=license)
+        usage = getattr(form, "usage", None)
+        library = getattr(form, "LIBRARY", card.library)
+        card = replace(card, usage=usage(subject) if usage else "", library=library)
         write_file(part / "README.md", [render(card).encode()])
         rename(part, out)
     except BaseException:
@@ -102,6 +107,7 @@ def subject_of(run: Run, fitted: Fitted) -> Subject:
     examples = [
         codec.example({k: np.asarray(c[i]) for k, c in few.items()}) for i in range(rows_in(few))
     ]
+    examples = as_kept(run, stage, part, examples)
     context = getattr(fitted.config, "context", None)
     if fitted.task.stream and context:
         every = windows_once(columns, 1, min(WINDOW, int(context)))

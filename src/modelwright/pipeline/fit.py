@@ -19,6 +19,7 @@ from modelwright import checkpoint, runtime
 from modelwright.checkpoint.layout import step_of
 from modelwright.data.codecs import save_codec
 from modelwright.errors import Interrupted, MachineError, ModelwrightError
+from modelwright.extensions import short
 from modelwright.files import rename
 from modelwright.pipeline import launch, resume
 from modelwright.pipeline.derive import derive, machine_of, write_resolved
@@ -27,7 +28,7 @@ from modelwright.pipeline.parts import Parts
 from modelwright.pipeline.prepare import Say
 from modelwright.pipeline.published import begin
 from modelwright.pipeline.watch import StageObserver
-from modelwright.run import Run, fingerprint
+from modelwright.runs import Run, fingerprint
 from modelwright.training import budget
 from modelwright.training.guard import not_finite
 from modelwright.training.ledger import Entry, Ledger
@@ -156,7 +157,7 @@ class _Job(Parts):
         per_epoch = trainer.examples.total / trainer.examples.per_step
         v = self.values
         self.say(
-            f"{self.name}: {self.config.family} of {parameters / 1e6:.2f}M parameters, "
+            f"{self.name}: {short(self.config.family)} of {parameters / 1e6:.2f}M parameters, "
             f"{v['steps']} steps of {v['batch']} examples, {v['precision']}"
             + (f", continuing after step {first}" if first else "")
         )

@@ -17,7 +17,7 @@ from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.models.model import ModelConfig, from_dict
 from modelwright.objectives import make_objective
 from modelwright.recipe import Stage
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.tasks.task import Task, make_task
 from modelwright.training.memory_retry import in_halves
 from modelwright.training.train import compute

@@ -13,7 +13,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.pipeline.fitted import Fitted, load_fitted, mean_loss, newest_checkpoint
 from modelwright.pipeline.measure import BATCH, predictions
 from modelwright.pipeline.prepare import longest
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.training.examples import once, windows_once
 from modelwright.types import Columns, take
 

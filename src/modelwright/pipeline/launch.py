@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from modelwright import extensions
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.pipeline.watch import StageObserver
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.training.observe.means import Means
 from modelwright.training.parallel import World
 
@@ -67,11 +68,13 @@ def opened(make: Callable[[], Run]) -> Run:
         except ModelwrightError as error:
             here.told(json.dumps({"code": error.exit_code}))
             raise
-        here.told(json.dumps({"path": str(run.path.absolute())}))
+        code = extensions.references(run.recipe.model_dump())
+        here.told(json.dumps({"path": str(run.path.absolute()), "extensions": code}))
         return run
     said = json.loads(here.told(None))
     if "code" in said:
         sys.exit(said["code"])
+    extensions.trust_copies(said["extensions"], Path(said["path"]))
     return followed(Path(said["path"]))
 
 

@@ -26,20 +26,23 @@ from modelwright.evaluation.baselines import (
     bag_of_frames,
     gzip_bits_per_byte,
 )
-from modelwright.evaluation.metrics import Accuracy, Mean
+from modelwright.evaluation.metrics import Accuracy, MacroF1, Mean
 from modelwright.pipeline.fitted import Fitted, load_fitted, mean_loss, newest_checkpoint
+from modelwright.pipeline.predicted import predicted, together
 from modelwright.pipeline.prepare import Say
 from modelwright.pipeline.published import load_base
-from modelwright.run import Run, fingerprint
-from modelwright.serving.classifier import Classifier
+from modelwright.recipe import Evaluation
+from modelwright.runs import Run, fingerprint
 from modelwright.serving.engine import Engine
+from modelwright.serving.predictor import Predictor, predicts
 from modelwright.serving.sampling import SamplingParams
 from modelwright.tasks.task import Task
 from modelwright.training.examples import once, windows_once
-from modelwright.types import Array, Columns, Example, Label, Ragged, Turn, rows_in
+from modelwright.types import Array, Columns, Example, Ragged, Turn, rows_in
 
 BATCH = 16
 LABELS_BATCH = 64  # examples classified at once
+THUMBNAIL = 32  # pixels a side that the linear model reads of larger pictures
 SHOWN = 12  # example answers kept for the report
 NGRAM_BYTES = 32 << 20  # the n-gram model reads no more than this of the train split
 
@@ -72,11 +75,14 @@ def _trained(run: Run, name: str) -> bool:
 def _measure(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Say) -> None:
     """Choose the measure by what the examples of the stage are."""
     columns = _columns(run, name, "test")
-    first = _example(fitted, columns, 0)
     if fitted.task.stream:
         _likelihood(run, name, fitted, result, say)
-    elif any(isinstance(part, Label) for part in first.answer.parts):
-        _labels(run, name, fitted, result, say)
+    elif predicts(fitted.codec):
+        labels = "label" in columns
+        if labels:
+            _labels(run, name, fitted, result, say)
+        if not labels or type(fitted.task).measures is not Task.measures:
+            predicted(run, name, fitted, result, say)
     else:
         _answers(run, name, fitted, result, say)
 
@@ -143,22 +149,28 @@ def _some(documents: Iterator[bytes], limit: int) -> Iterator[bytes]:
 
 
 def _answers(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Say) -> None:
-    """The task's grade of greedy answers to held-out questions."""
+    """The task's measures of the likeliest answers to held-out questions."""
     settings = run.recipe.evaluate
+    task = fitted.task
     columns = _columns(run, name, "test")
     rng = np.random.default_rng(runtime.derived_seed(run.recipe.seed, "questions"))
     order = rng.permutation(rows_in(columns))[: settings.questions]
     examples = [_example(fitted, columns, int(i)) for i in np.sort(order)]
     say(f"evaluate: {name}: answering {len(examples)} held-out questions")
-    said = {"ours": _generate(fitted, examples, settings.answer_tokens)}
+    said = {"ours": _generate(fitted, examples, settings)}
     if settings.baselines:
         if name == "tune":
             say("evaluate: the base model answers them too")
             base = load_base(run, fitted)
-            said["base model"] = _generate(base, examples, settings.answer_tokens)
-        nearest = _nearest(fitted, _columns(run, name, "train"))
+            said["base model"] = _generate(base, examples, settings)
+        known = _columns(run, name, "train")
+        train = [_example(fitted, known, i) for i in range(rows_in(known))]
+        nearest = NearestAnswer().fit([_asked(e) for e in train], [e.answer.text for e in train])
         said["nearest training answer"] = [nearest.answer(_asked(e)) for e in examples]
-    task = fitted.task
+        if type(task).baselines is not Task.baselines:
+            for who, policy in task.baselines(train).items():
+                said[who] = [turn.text for turn in policy.answer([e.given for e in examples])]
+    result["measures"] += _together(task, examples, said)
     grades = {
         who: [task.grade(e, _turn(a)) for e, a in zip(examples, texts, strict=True)]
         for who, texts in said.items()
@@ -199,18 +211,37 @@ def _graded(
     }
 
 
-def _generate(fitted: Fitted, examples: Sequence[Example], tokens: int) -> list[str]:
-    """Greedy answers; a question that the context cannot hold has none, and is graded so."""
+class _Said:
+    """A policy whose answers are known already."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+
+    def answer(self, given: Sequence[Sequence[Turn]]) -> list[Turn]:  # noqa: ARG002
+        return [_turn(text) for text in self.texts]
+
+
+def _together(
+    task: Task, examples: Sequence[Example], said: dict[str, list[str]]
+) -> list[dict[str, Any]]:
+    """The measures that the task takes of all answers together, where it has some of its own."""
+    if type(task).measures is Task.measures:
+        return []
+    return together(task, examples, {who: _Said(texts) for who, texts in said.items()})
+
+
+def _generate(fitted: Fitted, examples: Sequence[Example], settings: Evaluation) -> list[str]:
+    """The likeliest answers; a question that the context cannot hold has none, and counts so."""
     engine = Engine(fitted.model, fitted.codec, max_batch=64)
-    fits = [len(engine.prompt(e.given)) < engine.context for e in examples]
+    fits = [engine.room(len(engine.prompt(e.given))) > 0 for e in examples]
     asked = [e.given for e, fit in zip(examples, fits, strict=True) if fit]
-    answers = iter(engine.answer(asked, SamplingParams(max_tokens=tokens)))
+    params = SamplingParams(
+        max_tokens=settings.answer_tokens,
+        beams=settings.beams,
+        length_penalty=settings.length_penalty,
+    )
+    answers = iter(engine.answer(asked, params))
     return [next(answers).text if fit else "" for fit in fits]
-
-
-def _nearest(fitted: Fitted, columns: Columns) -> NearestAnswer:
-    examples = [_example(fitted, columns, i) for i in range(rows_in(columns))]
-    return NearestAnswer().fit([_asked(e) for e in examples], [e.answer.text for e in examples])
 
 
 def _asked(example: Example) -> str:
@@ -235,21 +266,16 @@ def _labels(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
     say(f"evaluate: {name}: accuracy of test")
     columns = _columns(run, name, "test")
     reference = _names(fitted, columns)
-    ours = _counted(reference, predictions(fitted, columns))
-    rows = [{"who": "ours", "value": ours.value}]
+    said = {"ours": predictions(fitted, columns)}
     if run.recipe.evaluate.baselines:
         train = _columns(run, name, "train")
         known = _names(fitted, train)
-        majority = Majority().fit(known)
-        rows.append(
-            {
-                "who": "majority class",
-                "value": _accuracy(reference, [majority.answer()] * len(reference)),
-            }
-        )
+        said["majority class"] = [Majority().fit(known).answer()] * len(reference)
         who, guesses = _linear(fitted, train, known, columns)
-        rows.append({"who": who, "value": _accuracy(reference, guesses)})
-    low, high = ours.interval
+        said[who] = guesses
+    found = {who: _counted(reference, guesses) for who, guesses in said.items()}
+    rows = [{"who": who, "value": accuracy.value} for who, accuracy in found.items()]
+    low, high = found["ours"].interval
     result["measures"].append(
         {
             "name": "test accuracy",
@@ -260,13 +286,24 @@ def _labels(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
             f"{low:.4f} to {high:.4f}",
         }
     )
+    if fitted.task.by_class:
+        rows = [{"who": w, "value": _macro_f1(reference, g)} for w, g in said.items()]
+        result["measures"].append(
+            {
+                "name": "test macro-F1",
+                "unit": "share",
+                "better": "higher",
+                "rows": rows,
+                "note": "the mean of the classes' F1, in which every class counts alike",
+            }
+        )
 
 
 def predictions(fitted: Fitted, columns: Columns) -> list[str]:
     """The most probable label of every row."""
-    classifier = Classifier(fitted.model, fitted.codec, fitted.objective)
+    predictor = Predictor(fitted.model, fitted.codec, fitted.objective)
     parts = once(columns, LABELS_BATCH)
-    return [turn.label for part in parts for turn in classifier.answer_columns(part)]
+    return [turn.label for part in parts for turn in predictor.answer_columns(part)]
 
 
 def _names(fitted: Fitted, columns: Columns) -> list[str]:
@@ -283,6 +320,10 @@ def _linear(
         return "linear, bag of words", words.predict(_texts(fitted, columns))
     probe = LinearProbe().fit(_features(train), known)
     name = "linear, bag of frames" if "frames" in columns else "linear model"
+    if isinstance(pixels := columns.get("features"), np.ndarray) and pixels.ndim > 2:
+        height, width = _thumbnail(pixels.shape[1:3])
+        if (height, width) != pixels.shape[1:3]:
+            name = f"linear, {height} x {width} pixels"
     return name, list(map(str, probe.predict(_features(columns)).tolist()))
 
 
@@ -295,8 +336,34 @@ def _features(columns: Columns) -> Array:
     frames = columns.get("frames")
     if isinstance(frames, Ragged):
         return np.stack([bag_of_frames(np.asarray(frames[i])) for i in range(len(frames))])
-    values = np.asarray(columns["features"], dtype=np.float32)
-    return values.reshape(len(values), -1)
+    values = np.asarray(columns["features"])
+    if values.ndim > 2 and values.shape[1:3] != (small := _thumbnail(values.shape[1:3])):
+        values = _shrunk(values, *small)
+    return values.astype(np.float32).reshape(len(values), -1)
+
+
+def _thumbnail(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the pictures that the linear model reads: THUMBNAIL at most."""
+    height, width = (min(THUMBNAIL, side) for side in shape)
+    return height, width
+
+
+def _shrunk(values: Array, height: int, width: int) -> Array:
+    """Pictures (N, H, W, ...) with each pixel the mean of those that it stands for."""
+    for axis, side in ((1, height), (2, width)):
+        edges = np.arange(side + 1) * values.shape[axis] // side
+        total = np.add.reduceat(values, edges[:-1], axis=axis, dtype=np.float32)
+        shape = [1] * values.ndim
+        shape[axis] = side
+        values = total / np.diff(edges).astype(np.float32).reshape(shape)
+    return values
+
+
+def _macro_f1(reference: Sequence[str], guesses: Sequence[str]) -> float:
+    measure = MacroF1()
+    for right, guess in zip(reference, guesses, strict=True):
+        measure.add(right, guess)
+    return measure.value
 
 
 def _counted(reference: Sequence[str], guesses: Any) -> Accuracy:
@@ -304,10 +371,6 @@ def _counted(reference: Sequence[str], guesses: Any) -> Accuracy:
     for right, guess in zip(reference, guesses, strict=True):
         accuracy.add(right, guess)
     return accuracy
-
-
-def _accuracy(reference: Sequence[str], guesses: Any) -> float:
-    return _counted(reference, guesses).value
 
 
 def summary_lines(result: dict[str, Any]) -> list[str]:

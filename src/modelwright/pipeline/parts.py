@@ -15,11 +15,12 @@ from modelwright import runtime
 from modelwright.data.augment.batches import Augment
 from modelwright.data.shards import open_shard
 from modelwright.errors import MachineError, ModelwrightError
+from modelwright.extensions import short
 from modelwright.models.model import ModelConfig, from_dict
 from modelwright.objectives import make_objective
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
 from modelwright.recipe import Stage
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.tasks.task import make_task
 from modelwright.training.compiled import WholeStep, compile_regions, no_compiler
 from modelwright.training.examples import (
@@ -183,9 +184,9 @@ class Parts:
         asked = [p.name for p in known if p.default is p.empty]
         if missing := [name for name in asked if name not in batch.inputs]:
             raise ModelwrightError(
-                f"model.family: a {self.config.family} reads {' and '.join(asked)}, and the task"
-                f" {self.stage.task} gives no {missing[0]}; leave model.family out to take the"
-                " task's own"
+                f"model.family: a {short(self.config.family)} reads {' and '.join(asked)}, and the"
+                f" task {short(self.stage.task)} gives no {missing[0]}; leave model.family out to"
+                " take the task's own"
             )
 
     @property
@@ -197,7 +198,9 @@ class Parts:
     def _whole(self) -> WholeStep | None:
         """The gradients of a step as one function, of models that have no parts to compile."""
         precision = runtime.PRECISIONS[self.values["precision"]]
-        if self.config.compiles or not self.one_shape or precision == torch.float16:
+        if self.config.compiles or self.config.opaque:
+            return None
+        if not self.one_shape or precision == torch.float16:
             return None  # the scale of float16's loss is the loop's matter
         return WholeStep(self.model, self.objective, self.stage.clip, precision)
 

@@ -23,11 +23,13 @@ from modelwright.data.sources import read_rows
 from modelwright.data.split import PARTS, leakage_audit, split_rows
 from modelwright.data.waterfall import Dropped, Waterfall, drop
 from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.extensions import short
 from modelwright.files import replace_file
+from modelwright.pipeline import raw_samples
 from modelwright.pipeline.begun import Pinned, pinned
 from modelwright.pipeline.corpora import prepare_tokens, token_inputs, tokens_of
 from modelwright.recipe import Recipe, Stage
-from modelwright.run import Run, fingerprint, source_hash
+from modelwright.runs import Run, fingerprint, source_hash
 from modelwright.tasks.task import Task, make_task
 from modelwright.types import Codec, Example, Ragged, Row
 
@@ -38,7 +40,7 @@ def prepare(run: Run, say: Say) -> None:
     """Prepare the data of all stages of the run's recipe, unless that is done."""
     data = run.recipe.data
     corpus = tokens_of(run.recipe)
-    say(f"prepare: hashing {data.source}")
+    say(f"prepare: hashing {short(data.source)}")
     inputs = input_hashes(data.source, data.path) if corpus is None else token_inputs(corpus)
     if file := run.recipe.codec.get("tokenizer"):
         inputs |= {"codec.tokenizer": hash_files([Path(file)])}
@@ -75,7 +77,15 @@ def _from_rows(run: Run, published: Pinned | None, say: Say) -> dict[str, Any]:
     prepared: dict[str, Any] = {"tasks": {}}
     for name, stage in run.recipe.stages.items():
         made = _stage_examples(name, stage, splits)
+        if reads := made.task.reads(made.rows["train"][0]):
+            say(f"prepare: {name}: {reads}")
         steps += made.steps
+        for reason, ids in made.steps[0]["examples"].items():
+            count = made.steps[0]["dropped"][reason]
+            say(
+                f"prepare: {name}: {count:,} rows dropped, {reason}: {', '.join(ids)}"
+                + ", ..." * (count > len(ids))
+            )
         codec = codec or _fit(run, stage, made, published, say)
         prepared["tasks"][stage.task] = _shards(run, name, made, codec, say)
         if isinstance(vocabulary := getattr(codec, "vocabulary", None), int):
@@ -106,10 +116,10 @@ def _split(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[st
     data, seed = recipe.data, recipe.seed
     waterfall = Waterfall()
     source = data.source
-    found = read_rows(source, path=Path(data.path) if data.path else None)
+    found = read_rows(source, path=Path(data.path) if data.path else None, seed=seed)
     rows = [_renamed(row, data.columns) for row in itertools.islice(found, data.limit)]
     waterfall.add("collect", rows, rows)
-    say(f"prepare: collected {len(rows):,} rows from {source}")
+    say(f"prepare: collected {len(rows):,} rows from {short(source)}")
     if data.clean:
         kept, dropped = clean_rows(rows)
         _next(waterfall, "clean", rows, kept, dropped, say=say)
@@ -188,26 +198,29 @@ def _stage_examples(name: str, stage: Stage, splits: dict[str, list[Row]]) -> _M
             kept.append(row)
     waterfall = Waterfall()
     everything = [row for part in PARTS for row in splits[part]]
-    waterfall.add(f"{name}: {stage.task}", everything, kept, dropped)
+    waterfall.add(f"{name}: {short(stage.task)}", everything, kept, dropped)
     made.steps = waterfall.to_json()
     if not made.examples["train"]:
         reasons = ", ".join(sorted({d.reason for d in dropped})) or "the train split is empty"
         raise ModelwrightError(
-            f"{name}: no row of the train split gives an example for task {stage.task} ({reasons})"
-            "; check data.source, data.clean and the task's options"
+            f"{name}: no row of the train split gives an example for task {short(stage.task)}"
+            f" ({reasons}); check data.source, data.clean and the task's options"
         )
     return made
 
 
 def _fit(run: Run, stage: Stage, made: _Made, published: Pinned | None, say: Say) -> Codec:
     """Fit the codec on the train split and keep it beside the shards."""
-    task, train = made.task, made.examples["train"]
-    if published is not None:
-        say(f"prepare: the tokenizer is that of {run.recipe.published}")
-        codec = published.codec(task.codec, train, run.recipe.codec)
+    kind, options = run.recipe.codec_kind, run.recipe.codec_options
+    train = made.examples["train"]
+    codec = None if published is None else published.codec(kind, train, options)
+    if codec is not None:
+        what = "the preparation of pictures" if kind == "images" else "the tokenizer"
+        say(f"prepare: {what} is that of {run.recipe.published}")
     else:
-        say(f"prepare: fitting the {task.codec} codec on {len(train):,} {stage.task} of train")
-        codec = fit_codec(task.codec, train, run.recipe.codec)
+        said = f"the {short(kind)} codec on {len(train):,} {short(stage.task)} of train"
+        say(f"prepare: fitting {said}")
+        codec = fit_codec(kind, train, options)
     for file, content in save_codec(codec).items():
         path = run.path / "data" / file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +230,7 @@ def _fit(run: Run, stage: Stage, made: _Made, published: Pinned | None, say: Say
 
 def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[str, Any]:
     """Encode the examples of a stage, write them, and audit its splits for leakage."""
-    facts: dict[str, Any] = {"codec": made.task.codec, "splits": {}}
+    facts: dict[str, Any] = {"codec": run.recipe.codec_kind, "splits": {}}
     for part, examples in made.examples.items():
         folder = run.path / "data" / name / part
         if not examples:
@@ -226,6 +239,8 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
         say(f"prepare: {name}: encoding {len(examples):,} examples of {part}")
         tokens, before = [0], getattr(codec, "truncated", 0)
         count = write_shard(folder, _encoded(codec, examples, tokens), codec.ragged)
+        if run.recipe.codec_kind == "images":
+            raw_samples.keep(run, name, part, examples)
         facts["splits"][part] = {"examples": count}
         if cut := getattr(codec, "truncated", 0) - before:
             facts["splits"][part]["truncated"] = cut

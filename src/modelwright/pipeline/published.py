@@ -9,12 +9,14 @@ import torch
 from modelwright import runtime
 from modelwright.errors import ModelwrightError
 from modelwright.hub.files import Published
+from modelwright.hub.keras_file import KerasFile
 from modelwright.hub.loading import NEW_HEAD, config_of, fill, load, plan_of
+from modelwright.models.keras import config_for
 from modelwright.models.model import ModelConfig, checked_fields, fields_for
 from modelwright.pipeline.begun import published_of
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
 from modelwright.recipe import Recipe
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.training.parallel import Placed
 from modelwright.types import Codec
 
@@ -28,7 +30,7 @@ def new_head(recipe: Recipe) -> bool:
     return recipe.model.get("head") == "new"
 
 
-def start_config(recipe: Recipe, published: Published, codec: Codec) -> ModelConfig:
+def start_config(recipe: Recipe, published: Published | KerasFile, codec: Codec) -> ModelConfig:
     """The config of a training that begins with a checkpoint.
 
     It is the stored one with the fields that the recipe gives; with a new head also what the data
@@ -37,13 +39,18 @@ def start_config(recipe: Recipe, published: Published, codec: Codec) -> ModelCon
     Raises:
         ModelwrightError: the head does not suit the data, or a field is unknown.
     """
+    if isinstance(published, KerasFile):
+        return config_for(published.architecture, codec, published.source)
     stored = config_of(published)[1]
     cls, fresh = type(stored), new_head(recipe)
-    given = {k: v for k, v in recipe.model.items() if k != "from" and not (fresh and k == "head")}
+    ours = {"from", "adapter", *(["head"] if fresh else [])}
+    given = {k: v for k, v in recipe.model.items() if k not in ours}
     fields: dict[str, Any] = {k: v for k, v in stored.to_dict().items() if k != "family"}
     fields |= checked_fields(cls, given)
     needed = fields_for(cls, codec, {})
     labelled = any(name in needed for name in _SIZES)
+    if "image" in needed and "image" not in given:
+        fields["image"] = needed["image"]  # as its pictures are prepared
     if fresh:
         fields |= {k: v for k, v in needed.items() if k in (*_SIZES, "head")}
         if "head" in fields and labelled and "head" not in needed:
@@ -70,6 +77,13 @@ def begin(run: Run, config: ModelConfig, held: Placed) -> None:
     published = published_of(run)
     if published is None:
         return
+    if isinstance(published, KerasFile):
+        if held.sharded:
+            raise ModelwrightError(
+                "parallel.shard: models of Keras are copied, not cut; set it to none"
+            )
+        published.fill(held.model)
+        return
     fresh = new_head(run.recipe)
     if not held.sharded:
         fill(held.model, plan_of(published, config, held.model, new_head=fresh))
@@ -90,6 +104,11 @@ def load_base(run: Run, tuned: Fitted) -> Fitted:
         raise ModelwrightError(f"{run.path}: nothing that was tuned; add a train part")
     config = start_config(run.recipe, published, tuned.codec)
     torch.manual_seed(runtime.derived_seed(run.recipe.seed, "head"))
-    model = load(published, config=config, dtype=torch.float32, new_head=new_head(run.recipe)).model
+    if isinstance(published, KerasFile):
+        model = config.build()
+        published.fill(model)
+    else:
+        fresh = new_head(run.recipe)
+        model = load(published, config=config, dtype=torch.float32, new_head=fresh).model
     model.to(runtime.device())
     return Fitted(model, config, tuned.codec, tuned.task, tuned.objective, published.folder, step=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelwright.pipeline.fit import scratch_trainer
 from modelwright.pipeline.prepare import Say, prepare
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.training.range_test import RangeTest, range_test
 
 

@@ -18,9 +18,10 @@ from modelwright import checkpoint
 from modelwright.checkpoint.layout import step_of, steps
 from modelwright.checkpoint.loading import Wanted
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.extensions import is_reference, short
 from modelwright.files import rename
 from modelwright.pipeline.prepare import Say
-from modelwright.run import Run, fingerprint, flatten
+from modelwright.runs import Run, fingerprint, flatten
 
 TRIES = 3  # restarts in a row that may fail
 BAD = 2  # of them from one checkpoint: then it is set aside
@@ -68,12 +69,16 @@ def check(where: Path, saved: Mapping[str, Any], now: Mapping[str, Any], run: Ru
     """
     missing = object()
     different = [k for k in {**saved, **now} if saved.get(k, missing) != now.get(k, missing)]
-    accepted = [k for k in different if k in run.accepted and not _fixed(k)]
+    accepted = [
+        k
+        for k in different
+        if k in run.accepted and (not _fixed(k) or _edited(saved.get(k), now.get(k)))
+    ]
     refused = [k for k in different if k not in accepted]
     if not refused:
         return accepted
     said = ", ".join(f"{k} = {_short(saved.get(k))} (now {_short(now.get(k))})" for k in refused)
-    able = [k for k in refused if not _fixed(k)]
+    able = [k for k in refused if not _fixed(k) or _edited(saved.get(k), now.get(k))]
     flags = " ".join(f"--allow-change {k}" for k in able)
     accept = f"accept it with {flags}, " if able == refused else ""
     raise ModelwrightError(
@@ -87,8 +92,14 @@ def _fixed(key: str) -> bool:
     return first in ("model", "codec") or bool(rest and rest[0] in _FIXED)
 
 
+def _edited(before: Any, after: Any) -> bool:
+    """Whether both are one file of code, changed: only the user knows what that means."""
+    names = [str(value) for value in (before, after)]
+    return all(map(is_reference, names)) and len({n.partition("@")[0] for n in names}) == 1
+
+
 def _short(value: Any) -> str:
-    text = str(value)
+    text = short(str(value))
     return text[:12] if len(text) == 64 else text[:60]  # a hash is known by its beginning
 
 

@@ -45,7 +45,7 @@ from modelwright.pipeline.study import Owner, open_study, reap, retry, settled
 from modelwright.pipeline.watch import after_validation
 from modelwright.recipe import Recipe
 from modelwright.reporting.search_page import write_search
-from modelwright.run import Run, fingerprint, now
+from modelwright.runs import Run, fingerprint, now
 from modelwright.runtime import derived_seed, peak_memory_bytes
 from modelwright.tasks.task import task_class
 

@@ -11,7 +11,7 @@ from typing import Any
 from modelwright import recipe as recipes
 from modelwright.errors import CorruptError, Interrupted, MachineError, ModelwrightError
 from modelwright.files import make_folder, replace_file
-from modelwright.run import Run, flatten
+from modelwright.runs import Run, flatten
 from modelwright.training import signals
 
 

@@ -1,15 +1,17 @@
 """What a training step of a model would hold, found without holding it.
 
 The model is built on the meta device and run on tensors that have a shape and a type but no
-numbers (torch's fake tensors), as they would be on a CPU: so autograd saves what it would save,
-autocast makes the copies it would make, and a model of 70 billion parameters takes no memory.
+numbers (torch's fake tensors), as they would be on a CPU, forward and backward: so autograd saves
+what it would save, autocast makes the copies it would make, and a model of 70 billion parameters
+takes no memory. Whatever an operator takes and gives back is written down, and the peak read off.
+What an operator takes for itself while it works (scratch, packed weights) is not seen.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,12 +27,15 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from modelwright.models.model import ModelConfig
+from modelwright.training.forecast import WASTE
 
 SECONDS = 10.0  # of a recording, where a family reads samples
 RATE = 16_000  # samples a second
 FRAMES = 100  # of a sequence
+LARGE = float(32 << 20)  # bytes from which glibc maps a piece by itself, on 64 bits, at the latest
 UNKNOWN = (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -54,21 +59,25 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Trace:
-    """What was found.
+    """What one forward and backward pass holds beside the parameters, in bytes at its peak.
+
+    The peak is where that and what the heap wastes are the most.
 
     Attributes:
-        saved: bytes that autograd keeps for the backward pass, weights not counted.
-        largest: bytes of the largest of those tensors.
-        made: bytes of what was run gives, in float32.
-        fused: whether that is the stream before a head that makes no logits (its loss is not in
-            ``saved``), rather than what ``forward`` gives.
+        passes: all there is: activations, copies, gradients so far.
+        gradients: of it what the gradients of the parameters take, which stay.
+        heap: of the rest what lies in the C library's heap, being smaller than ``LARGE``.
+        again: the most there is at once of what is no gradient of a parameter; with micro-batches
+            it comes on top of all gradients, which are there from the first on.
+        largest: of the gradients, which a further micro-batch makes once more to add it.
         shapes: of what each module gives, by its name.
     """
 
-    saved: float
+    passes: float
+    gradients: float
+    heap: float
+    again: float
     largest: float
-    made: float
-    fused: bool
     shapes: dict[str, tuple[int, ...]]
 
 
@@ -129,18 +138,27 @@ def _input(config: Any, name: str, rows: int) -> tuple[tuple[int, ...], torch.dt
 
 
 def traced(
-    config: ModelConfig, inputs: Inputs, precision: str, *, learning: bool = True
+    config: ModelConfig,
+    inputs: Inputs,
+    precision: str,
+    *,
+    learning: bool = True,
+    recompute: bool = False,
 ) -> Trace | None:
-    """Run one forward pass on no memory; None where what is done depends on the numbers.
+    """Run one forward and backward pass on no memory.
 
-    Not ``learning``, for shapes alone, a batch of one row will do for every norm.
+    Not ``learning``, the forward pass alone, for shapes: a batch of one row will do for every norm.
+    With ``recompute`` the activations of the blocks are computed again, where the family can.
+    None where what is done depends on the numbers.
     """
     model = meta(config).train(learning)
+    if recompute and hasattr(model, "recompute"):
+        setattr(model, "recompute", True)  # noqa: B010 - not every module has it
     documents = _bounds(inputs)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), _Known():
             _fill(model)
-            return _traced(model, inputs, documents, precision)
+            return _traced(model, inputs, documents, precision, learning=learning)
     except UNKNOWN:
         return None
 
@@ -186,28 +204,99 @@ def _fill(model: nn.Module) -> None:
                 store[name] = made[id(tensor)]  # type: ignore[assignment]
 
 
-def _traced(model: nn.Module, inputs: Inputs, documents: Tensor | None, precision: str) -> Trace:
-    own = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Tensor] = {}  # by storage; holding them keeps the numbers from being reused
-
-    def keep(tensor: Tensor) -> Tensor:
-        key = tensor.untyped_storage()._cdata
-        if key not in own:
-            kept[key] = tensor
-        return tensor
-
+def _traced(
+    model: nn.Module,
+    inputs: Inputs,
+    documents: Tensor | None,
+    precision: str,
+    *,
+    learning: bool,
+) -> Trace:
     given = {name: torch.zeros(shape, dtype=kind) for name, (shape, kind) in inputs.tensors.items()}
     narrow = precision != "float32"
+    ledger = _Ledger((*model.parameters(), *model.buffers()))
     with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        ledger,
+        torch.set_grad_enabled(learning),
         torch.autocast("cpu", torch.bfloat16, enabled=narrow),
         _shapes(model) as shapes,
     ):
         made = _run(model, given, documents)
-    sizes = [float(t.untyped_storage().nbytes()) for t in kept.values()]
-    outputs = 4.0 * sum(math.prod(t.shape) for t in _tensors(made))
-    fused = _stream(model) is not None
-    return Trace(sum(sizes), max(sizes, default=0.0), outputs, fused, shapes)
+        loss = _loss(model, made) if learning else None
+        del made
+    if loss is None:
+        return Trace(0.0, 0.0, 0.0, 0.0, 0.0, shapes)
+    with ledger:
+        loss.backward()  # type: ignore[no-untyped-call]
+    grads = [p.grad.untyped_storage() for p in model.parameters() if p.grad is not None]
+    return ledger.trace({s._cdata for s in grads}, shapes)
+
+
+def _loss(model: nn.Module, made: Any) -> Tensor:
+    """A loss that makes what the objectives' losses make: of each output once saved, once anew."""
+    if _stream(model) is not None:
+        hidden = made.flatten(0, -2)
+        targets = torch.zeros(len(hidden), dtype=torch.int64)
+        total: Tensor = cast(Any, model).negative_log_likelihood(hidden, targets)
+        return total
+    real = [t.float() for t in _tensors(made) if t.is_floating_point()]
+    return torch.stack([(t - 1.0).square().mean() for t in real]).sum()
+
+
+def _with_waste(moment: tuple[float, float, float]) -> float:
+    live, _, heap = moment
+    return live + WASTE["cpu"] * heap
+
+
+class _Ledger(TorchDispatchMode):
+    """Writes down when each piece of memory is taken and given back."""
+
+    def __init__(self, own: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.own = [t.untyped_storage() for t in own]  # held: their numbers are not used again
+        self.known = {s._cdata for s in self.own}
+        self.events: list[tuple[int, float]] = []  # (which piece, bytes taken or given back)
+        self.live: dict[int, tuple[int, weakref.ref[Any]]] = {}
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in _tensors(made):
+            self._note(tensor.untyped_storage())
+        return made
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, float(storage.nbytes())
+        if key in self.known or key in self.live:
+            return
+        piece = len(self.events)
+
+        def gone(_: Any) -> None:
+            self.events.append((piece, -size))
+            self.live.pop(key, None)
+
+        self.events.append((piece, size))
+        self.live[key] = piece, weakref.ref(storage, gone)
+
+    def trace(self, gradients: set[int], shapes: dict[str, tuple[int, ...]]) -> Trace:
+        """What was found; ``gradients`` are the pieces that hold the parameters' gradients."""
+        kept = {self.live[key][0] for key in gradients if key in self.live}
+        live = heap = held = again = 0.0
+        most, largest = (0.0, 0.0, 0.0), 0.0
+        for piece, size in list(self.events):
+            live += size
+            if piece in kept:
+                held, largest = held + size, max(largest, size)
+            elif abs(size) <= LARGE:
+                heap += size
+            most = max(most, (live, held, heap), key=_with_waste)
+            again = max(again, live - held)
+        return Trace(*most, again, largest, shapes)
 
 
 def _run(model: nn.Module, given: dict[str, Tensor], documents: Tensor | None) -> Any:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 
 from modelwright import runtime
-from modelwright.run import Run
+from modelwright.runs import Run
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
 from modelwright.training import signals

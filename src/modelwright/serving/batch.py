@@ -41,7 +41,7 @@ class Speller(Protocol):
     """What a codec offers to generate text; see ``data.codecs.text``."""
 
     end: int
-    special: frozenset[int]
+    special: frozenset[int]  # what ends an answer
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Tokens after which the answer follows."""
@@ -58,7 +58,7 @@ class Speller(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt of token ids and how to go on from it."""
+    """A prompt of token ids, or the source of an encoder-decoder, and how to go on from it."""
 
     tokens: Sequence[int]
     params: SamplingParams = field(default_factory=SamplingParams)
@@ -90,13 +90,18 @@ def ignore(event: Event) -> None:
 
 
 class Row:
-    """One request on its way: what it has generated and where its tokens lie in the cache."""
+    """One request on its way: what it has generated and where its tokens lie in the cache.
+
+    ``prompt`` is what the decoder reads before it writes: the request's tokens, or where those are
+    a source that an encoder reads, the codec's ``opening``.
+    """
 
     def __init__(
         self, request: Request, max_tokens: int, codec: Speller, listener: Listener = ignore
     ) -> None:
         self.request, self.max_tokens, self.codec = request, max_tokens, codec
         self.listener = listener
+        self.prompt: Sequence[int] = getattr(codec, "opening", request.tokens)
         self.generator = request.params.generator()
         self.tokens: list[int] = []
         self.cached = 0  # tokens of prompt and answer whose keys and values the cache holds
@@ -111,8 +116,11 @@ class Row:
         if token in self.codec.special:
             self._finish("stop")
             return
+        spelled = self.codec.spell([token])
+        if not self.tokens and getattr(self.codec, "spaced", False):
+            spelled = spelled.removeprefix(b" ")  # stands before a text, and is none of it
         self.tokens.append(token)
-        self._say(self._stream.feed(self.codec.spell([token])))
+        self._say(self._stream.feed(spelled))
         if self._stream.stopped:
             self._finish("stop")
         elif len(self.tokens) >= self.max_tokens:
@@ -120,14 +128,18 @@ class Row:
 
     def read(self, position: int) -> int:
         """The token at a position of prompt and answer, -1 before the first."""
-        prompt = self.request.tokens
-        if position < len(prompt):
-            return prompt[position] if position >= 0 else -1
-        return self.tokens[position - len(prompt)]
+        if position < len(self.prompt):
+            return self.prompt[position] if position >= 0 else -1
+        return self.tokens[position - len(self.prompt)]
 
     def cancel(self) -> None:
         """Tell the listener that nothing more will come."""
         self._finish("cancelled")
+
+    def end(self) -> None:
+        """Finish as if the model had ended the answer, or as it is where it is full."""
+        if self.finish_reason is None:
+            self._finish("stop" if len(self.tokens) < self.max_tokens else "length")
 
     def _finish(self, reason: str) -> None:
         self.finish_reason = reason
@@ -171,8 +183,12 @@ class Batch:
 
     def __init__(self, model: Generator, size: int, capacity: int) -> None:
         self.model, self.size = model, size
-        self.cache = model.new_cache(size, capacity)
+        self.cache = self.new_cache(capacity)
         self.rows: list[Row] = []
+
+    def new_cache(self, capacity: int) -> Cache:
+        """An empty cache of as many rows as the batch may have."""
+        return self.model.new_cache(self.size, capacity)
 
     @property
     def free(self) -> int:
@@ -181,22 +197,25 @@ class Batch:
 
     def join(self, group: Sequence[Row]) -> None:
         """Read the prompts of new rows into the cache and draw their first tokens."""
-        if not group:
-            return
+        if group:
+            self._draw(group, self.read(group))
+
+    def read(self, group: Sequence[Row]) -> Tensor:
+        """Read the prompts of new rows into the cache: the stream (B, width) at their ends."""
         first = len(self.rows)
         self.rows.extend(group)
-        counts = [len(row.request.tokens) for row in group]
+        counts = [len(row.prompt) for row in group]
         padded = torch.zeros(len(group), max(counts), dtype=torch.long)
         for i, row in enumerate(group):
-            padded[i, : counts[i]] = torch.as_tensor(row.request.tokens)
+            padded[i, : counts[i]] = torch.as_tensor(row.prompt)
         at = self.cache.lengths.device
         stream = self.model.hidden(
-            padded.to(at), self._view(first), torch.tensor(counts, device=at)
+            padded.to(at), cache=self.view(first), counts=torch.tensor(counts, device=at)
         )
         for row, count in zip(group, counts, strict=True):
             row.cached = count
         ends = torch.tensor(counts, device=at) - 1
-        self._draw(group, stream[torch.arange(len(group), device=at), ends])
+        return stream[torch.arange(len(group), device=at), ends]
 
     def step(self) -> None:
         """One more token for every row."""
@@ -204,7 +223,7 @@ class Batch:
             return
         newest = [[row.tokens[-1]] for row in self.rows]
         tokens = torch.tensor(newest, device=self.cache.lengths.device)
-        stream = self.model.hidden(tokens, self._view(0))
+        stream = self.model.hidden(tokens, cache=self.view(0))
         for row in self.rows:
             row.cached += 1
         self._draw(list(self.rows), stream[:, 0])
@@ -216,10 +235,14 @@ class Batch:
             last = self.rows.pop()
             if last is not row:
                 self.rows[slot] = last
-                for stored in (*self.cache.keys, *self.cache.values):
-                    stored[slot, :, : last.cached] = stored[len(self.rows), :, : last.cached]
+                self._move(last, len(self.rows), slot)
 
-    def _view(self, first: int) -> Cache:
+    def _move(self, row: Row, origin: int, slot: int) -> None:
+        """Copy what the cache holds of a row into another slot."""
+        for stored in (*self.cache.keys, *self.cache.values):
+            stored[slot, :, : row.cached] = stored[origin, :, : row.cached]
+
+    def view(self, first: int) -> Cache:
         """The slots from ``first`` to the last live one, sharing memory with the whole cache."""
         slots = slice(first, len(self.rows))
         lengths = torch.tensor([row.cached for row in self.rows[slots]])

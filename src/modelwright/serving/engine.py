@@ -6,8 +6,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from queue import SimpleQueue
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ import torch
 from torch import nn
 
 from modelwright.errors import MachineError, ModelwrightError
+from modelwright.extensions import own_name, short
+from modelwright.serving import beams
 from modelwright.serving.batch import (
     Batch,
     Completion,
@@ -26,6 +29,7 @@ from modelwright.serving.batch import (
     Speller,
     next_group,
 )
+from modelwright.serving.pairs import PairBatch
 from modelwright.serving.sampling import SamplingParams
 from modelwright.types import Codec, Turn, text_turn
 
@@ -44,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class ContextLengthError(ModelwrightError):
-    """The prompt leaves no room for an answer in the model's context."""
+    """The prompt is longer than the model's context, or leaves no room for an answer in it."""
 
 
 class QueueFullError(MachineError):
@@ -89,6 +93,10 @@ class Engine:
     ``max_waiting`` more wait. The model is in evaluation mode only while it is at work here,
     and no global random state is touched (law 12).
 
+    An encoder-decoder reads the prompt as its source, so that its answer has the whole context.
+    ``temperature`` is what is taken where a client of the server names none: 1, as they expect
+    it, and 0 of an encoder-decoder, whose answer is to follow its source.
+
     Raises:
         ModelwrightError: the model or its codec does not generate.
     """
@@ -104,13 +112,16 @@ class Engine:
     ) -> None:
         if not hasattr(model, "new_cache") or not hasattr(codec, "prompt"):
             raise ModelwrightError(
-                f"model: a {type(model).__module__.rpartition('.')[2]} does not generate text, "
+                f"model: a {short(own_name(type(model)))} does not generate text, "
                 "so it cannot answer here; use a model with a key/value cache (a decoder)"
             )
         self.model, self.max_batch, self.max_waiting = model, max_batch, max_waiting
         self.codec = cast(Speller, codec)
         self.context: int = cast(Any, model).config.context
         self._generator = cast(Generator, model)
+        self._opening: Sequence[int] | None = getattr(codec, "opening", None)
+        self._kind = Batch if self._opening is None else PairBatch
+        self.temperature = 1.0 if self._opening is None else 0.0
         self._stall_seconds = stall_seconds
         self._changed = threading.Condition()
         self._waiting: deque[Row] = deque()
@@ -135,18 +146,39 @@ class Engine:
         Raises:
             ContextLengthError: a prompt is too long; nothing is generated then.
         """
-        if not requests:
-            return []
         rows = [self._row(request) for request in requests]
         # Prompts of similar length are read together, so that little padding is computed.
-        waiting = deque(sorted(rows, key=lambda row: len(row.request.tokens)))
-        capacity = max(len(row.request.tokens) + row.max_tokens for row in rows)
+        waiting = sorted(rows, key=lambda row: (row.request.params.beams, len(row.request.tokens)))
         with _evaluating(self.model), torch.inference_mode():
-            batch = Batch(self._generator, min(self.max_batch, len(rows)), capacity)
-            while waiting or batch.rows:
-                batch.join(next_group(waiting, batch.free))
-                batch.step()
+            for width, group in groupby(waiting, key=lambda row: row.request.params.beams):
+                if width == 1:
+                    self._decode(deque(group))
+                else:
+                    self._search(list(group), max(1, self.max_batch // width))
         return [row.completion() for row in rows]
+
+    def _decode(self, waiting: deque[Row]) -> None:
+        """Token by token, as many rows at once as the batch may have."""
+        batch = self._batch(waiting, min(self.max_batch, len(waiting)))
+        while waiting or batch.rows:
+            batch.join(next_group(waiting, batch.free))
+            batch.step()
+
+    def _search(self, rows: Sequence[Row], size: int) -> None:
+        """With beams, ``size`` rows at once."""
+        for first in range(0, len(rows), size):
+            part = rows[first : first + size]
+            beams.search(self._batch(part, len(part)), part)
+
+    def _batch(self, rows: Iterable[Row], size: int) -> Batch:
+        capacity = max(len(row.prompt) + row.max_tokens for row in rows)
+        return self._kind(self._generator, size, capacity)
+
+    def room(self, count: int) -> int:
+        """How many tokens can be generated after a prompt of ``count``; none if below 1."""
+        if self._opening is None:
+            return self.context - count
+        return self.context - len(self._opening) if count <= self.context else 0
 
     def answer(
         self, given: Sequence[Sequence[Turn]], params: SamplingParams | None = None
@@ -161,12 +193,14 @@ class Engine:
         count = len(request.tokens)
         if count == 0:
             raise ModelwrightError("prompt: there are no tokens in it; give at least one")
-        if count >= self.context:
+        room = self.room(count)
+        if room < 1:
+            asked = "" if self._opening else ", one of them for the answer"
             raise ContextLengthError(
                 f"the prompt is {count} tokens long and the model's context holds "
-                f"{self.context}, one of them for the answer; shorten the prompt"
+                f"{self.context}{asked}; shorten the prompt"
             )
-        max_tokens = min(request.params.max_tokens, self.context - count)
+        max_tokens = min(request.params.max_tokens, room)
         return Row(request, max_tokens, self.codec, *([listener] if listener else []))
 
     # From the worker thread ------------------------------------------------------------------
@@ -217,7 +251,10 @@ class Engine:
             ContextLengthError: the prompt is too long.
             QueueFullError: too many requests wait.
             EngineStoppedError: the engine is not running.
+            ModelwrightError: beams are asked for, which show nothing before their end.
         """
+        if request.params.beams > 1:
+            raise ModelwrightError("beams: the server answers token by token; leave them out")
         handle = Handle(self)
         row = handle._row = self._row(request, listener or handle._events.put)
         with self._changed:
@@ -241,7 +278,7 @@ class Engine:
         """The worker: admit, decode, repeat; whatever happens, nobody is left waiting."""
         try:
             with _evaluating(self.model), torch.inference_mode():
-                batch = Batch(self._generator, self.max_batch, self.context)
+                batch = self._kind(self._generator, self.max_batch, self.context)
                 self._active = batch.rows
                 while self._next(batch):
                     self._beat = time.monotonic()

@@ -141,14 +141,15 @@ class _Sampling(_Schema):
         """Whether a stream ends with a count of the tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def params(self, most: int) -> list[SamplingParams]:
+    def params(self, most: int, temperature: float = 1.0) -> list[SamplingParams]:
         """One set of parameters per choice; ``most`` tokens when the request sets no limit.
 
-        The choices of one seeded request draw from seeds that follow each other.
+        ``temperature`` is taken where the request names none. The choices of one seeded request
+        draw from seeds that follow each other.
         """
         base = SamplingParams(
             max_tokens=min(self.max_tokens or most, most),
-            temperature=1.0 if self.temperature is None else self.temperature,
+            temperature=temperature if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             seed=self.seed,
             stop=tuple(self.stop),
@@ -168,11 +169,11 @@ class ChatRequest(_Sampling):
         """What is to be answered: one conversation."""
         return [[message.turn() for message in self.messages]]
 
-    def params(self, most: int) -> list[SamplingParams]:
+    def params(self, most: int, temperature: float = 1.0) -> list[SamplingParams]:
         """As the base says; ``max_completion_tokens`` is the newer name of ``max_tokens``."""
         if self.max_completion_tokens is not None:
             most = min(most, self.max_completion_tokens)
-        return super().params(most)
+        return super().params(most, temperature)
 
 
 class CompletionRequest(_Sampling):
@@ -185,9 +186,9 @@ class CompletionRequest(_Sampling):
         """What is to be continued: one document a prompt."""
         return [[text_turn("document", prompt)] for prompt in self.prompt]
 
-    def params(self, most: int) -> list[SamplingParams]:
+    def params(self, most: int, temperature: float = 1.0) -> list[SamplingParams]:
         """As the base says, with the API's default of 16 tokens."""
-        return super().params(most if self.max_tokens else min(16, most))
+        return super().params(most if self.max_tokens else min(16, most), temperature)
 
 
 Schema = TypeVar("Schema", bound=_Sampling)

@@ -23,6 +23,9 @@ class SamplingParams:
     (arXiv:1904.09751), after ``top_k``.
     ``seed``: the start of the request's own random numbers; None draws one.
     ``stop``: texts that end the answer and are not part of it.
+    ``beams``: how many unfinished answers are kept at every step; 1 takes token by token.
+    ``length_penalty``: of answers found with beams the one of the highest
+    log p(answer) / length^length_penalty is given; below 1 favours short ones.
     """
 
     max_tokens: int = 256
@@ -31,6 +34,8 @@ class SamplingParams:
     top_k: int = 0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    beams: int = 1
+    length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -40,10 +45,16 @@ class SamplingParams:
             "top_k": (self.top_k >= 0, "0 (all) or more"),
             "seed": (self.seed is None or -(1 << 63) <= self.seed < 1 << 63, "a 64-bit integer"),
             "stop": (all(self.stop), "made of non-empty texts"),
+            "beams": (1 <= self.beams <= 64, "between 1 and 64"),
+            "length_penalty": (0 <= self.length_penalty <= 10, "between 0 and 10"),
         }
         for name, (held, wanted) in checks.items():
             if not held:
                 raise ModelwrightError(f"{name}: {getattr(self, name)!r} is not {wanted}")
+        if self.beams > 1 and self.temperature > 0:
+            raise ModelwrightError(
+                "beams: the likeliest answers are looked for, none is drawn; leave out temperature"
+            )
 
     def generator(self) -> torch.Generator:
         """The request's own source of randomness; the global one is never touched (law 12)."""

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from modelwright.errors import ModelwrightError
-from modelwright.serving.engine import Engine, Request
+from modelwright.serving.engine import Request
 from modelwright.serving.guard import Guard
 from modelwright.serving.hosting import host_app, json_body, page_headers
 from modelwright.serving.openai import (
@@ -31,6 +31,7 @@ from modelwright.serving.openai import (
     usage,
 )
 from modelwright.serving.streaming import (
+    Answering,
     Answers,
     ClientGoneError,
     EventStream,
@@ -39,7 +40,7 @@ from modelwright.serving.streaming import (
 )
 
 
-def build_app(engine: Engine, *, model_name: str, api_key: str | None = None) -> Starlette:
+def build_app(engine: Answering, *, model_name: str, api_key: str | None = None) -> Starlette:
     """The ASGI application; it starts the engine's worker and stops it at the end.
 
     Args:
@@ -87,7 +88,7 @@ async def _no_route(_: HttpRequest, error: Exception) -> Response:
 class _Routes:
     """The endpoints, bound to one engine and one model name."""
 
-    def __init__(self, engine: Engine, model_name: str) -> None:
+    def __init__(self, engine: Answering, model_name: str) -> None:
         self.engine, self.name = engine, model_name
         self.card = {
             **model_card(model_name, int(time.time())),
@@ -143,7 +144,7 @@ class _Routes:
         prompts = await asyncio.to_thread(
             lambda: [self.engine.prompt(turns) for turns in asked.conversations]
         )
-        params = asked.params(self.engine.context)
+        params = asked.params(self.engine.context, self.engine.temperature)
         shape = Shape(
             chat=is_chat,
             id=f"{'chatcmpl' if is_chat else 'cmpl'}-{secrets.token_hex(12)}",
@@ -168,7 +169,7 @@ class _Routes:
 
 
 def serve(
-    engine: Engine,
+    engine: Answering,
     model_name: str,
     host: str = "127.0.0.1",
     port: int = 8000,

@@ -8,28 +8,73 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from modelwright.errors import ModelwrightError
-from modelwright.serving.batch import Event
+from modelwright.serving.batch import Event, Listener
 from modelwright.serving.engine import (
     Completion,
     ContextLengthError,
-    Engine,
     EngineStoppedError,
-    Handle,
     QueueFullError,
     Request,
 )
 from modelwright.serving.guard import internal_error
 from modelwright.serving.openai import ApiError, Shape, usage
+from modelwright.types import Turn
 
 PING_SECONDS = 15.0  # between the comments that keep a silent stream open
 
 _log = logging.getLogger(__name__)
+
+
+class Cancellable(Protocol):
+    """A request that was submitted."""
+
+    def cancel(self) -> object:
+        """Give it up."""
+        ...
+
+
+class Answering(Protocol):
+    """What the server needs of an engine: of text, or of answers in one pass."""
+
+    context: int
+    temperature: float
+
+    @property
+    def running(self) -> int:
+        """How many requests are being answered."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are taken and answered."""
+        ...
+
+    def start(self) -> None:
+        """Take requests."""
+        ...
+
+    def stop(self, drain_seconds: float = 0.0) -> None:
+        """Take no more."""
+        ...
+
+    def prompt(self, turns: Sequence[Turn]) -> list[int]:
+        """What a request of these turns holds."""
+        ...
+
+    def submit(self, request: Request, listener: Listener) -> Cancellable:
+        """Queue a request; the listener is told its text, and at last a Completion."""
+        ...
 
 
 class ClientGoneError(Exception):
@@ -58,11 +103,11 @@ class Answers:
     Raises what ``Engine.submit`` raises; then none of the requests stays in the engine.
     """
 
-    def __init__(self, engine: Engine, requests: Sequence[Request]) -> None:
+    def __init__(self, engine: Answering, requests: Sequence[Request]) -> None:
         self.count = len(requests)
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-        self._handles: list[Handle] = []
+        self._handles: list[Cancellable] = []
         try:
             for index, request in enumerate(requests):
                 self._handles.append(engine.submit(request, partial(self._arrive, index)))

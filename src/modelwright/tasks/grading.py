@@ -6,11 +6,17 @@ import re
 from collections import Counter
 
 _WORDS = re.compile(r"[㐀-鿿豈-﫿]|[^\W㐀-鿿豈-﫿]+")
+_ENDED = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
 
 
 def words(text: str) -> list[str]:
     """Lower-cased words; a Chinese character is a word of its own."""
     return _WORDS.findall(text.lower())
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, by the marks that end them."""
+    return [part.strip() for part in _ENDED.split(text) if part.strip()]
 
 
 def token_f1(reference: str, answer: str) -> float:

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
+from modelwright import extensions
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.options import checked
-from modelwright.types import Example, Row, Turn, text_turn
+from modelwright.types import Example, Policy, Row, Turn, text_turn
 
-_NOT_TASKS = {"task", "grading"}  # shared parts in this room
+_NOT_TASKS = {"task", "grading", "scores", "text_pairs"}  # shared parts in this room
+
+
+class Measured(NamedTuple):
+    """One measure of many answers: ``better`` is "higher" or "lower", ``note`` how it was made."""
+
+    name: str
+    value: float
+    better: str = "higher"
+    note: str = ""
+
+
+class Constant:
+    """A policy that gives everyone the same answer."""
+
+    def __init__(self, answer: Turn) -> None:
+        self.said = answer
+
+    def answer(self, given: Sequence[Sequence[Turn]]) -> list[Turn]:
+        """The answer, for each question."""
+        return [self.said] * len(given)
 
 
 class Task(ABC):
@@ -24,6 +47,7 @@ class Task(ABC):
         model: module name of the model family used unless the recipe says other.
         measure: what ``grade`` returns, and ``better``: "higher" or "lower".
         stream: whether its examples are one endless text, to be cut into windows.
+        by_class: whether its evaluation reports the mean F1 of the classes as well.
         specimen: a row, so that every task can be tested offline.
     """
 
@@ -33,6 +57,7 @@ class Task(ABC):
     measure: ClassVar[str]
     better: ClassVar[str] = "higher"
     stream: ClassVar[bool] = False
+    by_class: ClassVar[bool] = False
     specimen: ClassVar[Row]
 
     @abstractmethod
@@ -47,40 +72,64 @@ class Task(ABC):
         """How good ``answer`` is for ``example``, in units of ``measure``."""
         raise ModelwrightError(f"task {type(self).__name__}: has no graded answers")
 
+    def reads(self, row: Row) -> str:  # noqa: ARG002 - subclasses use it
+        """What was guessed of a row's columns, to be said; empty where nothing was."""
+        return ""
+
+    def measures(self, examples: Sequence[Example], policy: Policy) -> list[Measured]:
+        """What is measured of a policy's answers; of a task that plays, of its games."""
+        answers = policy.answer([example.given for example in examples])
+        grades = [self.grade(e, a) for e, a in zip(examples, answers, strict=True)]
+        return [Measured(self.measure, statistics.fmean(grades), self.better)]
+
+    def baselines(self, train: Sequence[Example]) -> Mapping[str, Policy]:
+        """Policies that need no model, by name, to be measured beside the model."""
+        ((parts, _),) = Counter(example.answer.parts for example in train).most_common(1)
+        return {"most common answer": Constant(Turn("assistant", parts))}
+
     def kind(self, example: Example) -> str:  # noqa: ARG002 - subclasses use it
         """A name by which scores are also reported apart, or an empty string."""
         return ""
 
     def question(self, text: str) -> Sequence[Turn]:
-        """The turns of a question typed by a user."""
+        """The turns of a question typed by a user on this machine, who may name a file."""
         return (text_turn("user", text),)
+
+    def request(self, text: str) -> Sequence[Turn]:
+        """The turns of a question that came over a network: no file is read for it."""
+        return self.question(text)
 
 
 def names() -> list[str]:
     """The module names of all tasks."""
     import modelwright.tasks as room  # noqa: PLC0415 - the room itself, for its path
 
-    return sorted(
-        m.name for m in pkgutil.iter_modules(room.__path__) if m.name not in ("task", "grading")
-    )
+    return sorted({m.name for m in pkgutil.iter_modules(room.__path__)} - _NOT_TASKS)
 
 
 def task_class(name: str) -> type[Task]:
-    """The class ``Task`` subclass of module ``tasks/name.py``."""
-    if name not in names():
+    """The ``Task`` subclass of module ``tasks/name.py``, or of a file of the user's own."""
+    if extensions.is_reference(name):
+        module = extensions.load(name)
+    elif name in names():
+        module = importlib.import_module(f"modelwright.tasks.{name}")
+    else:
         raise ModelwrightError(
             f"task: no task {name!r}{did_you_mean(name, names())}; known: {', '.join(names())}"
         )
-    module = importlib.import_module(f"modelwright.tasks.{name}")
-    (found,) = (
+    found = [
         c
         for c in vars(module).values()
         if isinstance(c, type) and issubclass(c, Task) and c.__module__ == module.__name__
-    )
-    return found
+    ]
+    if len(found) != 1:
+        raise ModelwrightError(
+            f"{module.__file__}: defines {len(found)} subclasses of Task, one is meant"
+        )
+    return found[0]
 
 
 def make_task(name: str, options: dict[str, Any]) -> Task:
     """The task ``name`` with its options; a mistyped option is refused."""
     cls = task_class(name)
-    return cls(**checked(f"task {name}", cls, options))
+    return cls(**checked(f"task {extensions.short(name)}", cls, options))

@@ -21,12 +21,9 @@ from typing import Any
 
 from modelwright import runtime
 from modelwright.errors import ModelwrightError
-from modelwright.models.decoder import Config as DecoderConfig
-from modelwright.models.model import ModelConfig, config_class
+from modelwright.models.model import config_class
 from modelwright.options import amount, count
 from modelwright.recipe import Recipe, Stage
-from modelwright.training.forecast import Work, fit_to_memory
-from modelwright.training.forecast import memory as forecast_memory
 from modelwright.training.scaling import OURS
 
 VOCABULARY = 4096  # of the text codec, where the recipe names none
@@ -205,35 +202,6 @@ def derive_batch(recipe: Recipe, name: str, window: int, derived: Derived) -> in
         batch = math.ceil(batch / stage.accumulate) * stage.accumulate
         derived.values[f"{name}.batch"] = batch
     return batch
-
-
-def derive_memory(
-    stage: Stage, name: str, config: ModelConfig, *, length: int, free: float, derived: Derived
-) -> dict[str, Any]:
-    """Micro-batches (``accumulate``) and recomputation: as few as the ``free`` bytes allow.
-
-    ``length`` is the mean number of tokens of a row. Of other families than the decoder nothing
-    is forecast: they stay as the recipe has them.
-    """
-    batch, cut = int(derived.values[f"{name}.batch"]), stage.accumulate
-    again = bool(stage.recompute)
-    reason = "given in the recipe" if cut > 1 else "the whole batch at once"
-    if isinstance(config, DecoderConfig):
-        windows = max(1, math.ceil(batch * length / config.context / cut))
-        optimizer, precision = (derived.values[f"{name}.{k}"] for k in ("optimizer", "precision"))
-        wanted = Work(config, windows, cut, optimizer, precision, again, bool(stage.ema))
-        device = runtime.device().type
-        work = fit_to_memory(wanted, free, 0.0, device)
-        need = forecast_memory(work, 0.0, device).total
-        reason = f"{need / 2**30:.2f} GiB forecast beside the program, {free / 2**30:.1f} free"
-        again = work.recompute
-        if work.accumulate > cut:  # the nearest number of parts that divides the batch
-            parts = (n for n in range(work.accumulate, batch + 1) if batch % n == 0 == n % cut)
-            cut = next(parts, batch)
-    found = {"accumulate": cut, "recompute": again}
-    for key, value in found.items():
-        derived.values[f"{name}.{key}"], derived.reasons[f"{name}.{key}"] = value, reason
-    return found
 
 
 def derive_rates(

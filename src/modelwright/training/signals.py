@@ -24,7 +24,7 @@ from types import FrameType
 from modelwright.errors import EXIT_INTERRUPTED, EXIT_REQUEUE
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-ECHO = 0.3  # seconds; a launcher passes on the signal that a terminal sent to all of us as well
+ECHO = 0.6  # seconds; a launcher passes on the signal that a terminal sent to all of us as well
 NOTICE = 1.0  # seconds that one long call may keep a signal waiting
 
 
@@ -111,11 +111,11 @@ def deferred() -> Iterator[Callable[[], bool]]:
 
 def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     """In the main thread, between two instructions."""
-    if _state.number and time.monotonic() - _state.at >= ECHO:
+    if first := not _state.number:
+        _state.at = time.monotonic()  # before the number: a second signal may come right here
+        _state.number = _state.number or number
+    elif time.monotonic() - _state.at >= ECHO:
         leave(exit_code())
-    first, _state.number = not _state.number, _state.number or number
-    if first:
-        _state.at = time.monotonic()
     _state.noticed = True
     if first and not _state.deferred:
         raise Stopped(number)

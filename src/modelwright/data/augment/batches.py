@@ -17,7 +17,11 @@ from modelwright.errors import ModelwrightError
 from modelwright.types import Columns, Ragged
 
 # Codec -> its column, and the kinds of transforms that can change it.
-COLUMNS = {"vectors": ("features", ("image", "mix")), "frames": ("frames", ("frames",))}
+COLUMNS = {
+    "vectors": ("features", ("image", "mix")),
+    "images": ("features", ("image", "mix")),
+    "frames": ("frames", ("frames",)),
+}
 
 
 def check(lines: Sequence[Line], codec: str) -> tuple[Any, ...]:

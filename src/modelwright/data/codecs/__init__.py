@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from modelwright import extensions
 from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
 from modelwright.options import checked
 from modelwright.types import Codec, Example
@@ -24,6 +25,8 @@ def kinds() -> list[str]:
 
 
 def _class(kind: str) -> Any:
+    if extensions.is_reference(kind):
+        return extensions.member(kind, "Codec", "a codec")
     if kind not in kinds() and kind not in _COMES_ALONG:
         hint = did_you_mean(kind, kinds())
         raise ModelwrightError(f"codec: no codec {kind!r}{hint}; known: {', '.join(kinds())}")
@@ -38,12 +41,13 @@ def fit_codec(kind: str, examples: Iterable[Example], options: Mapping[str, Any]
 
 def codec_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the codec's fit, checked; a mistyped one is refused."""
-    return checked(f"codec {kind}", _class(kind).fit, options, apart=("examples",))
+    fit = _class(kind).fit
+    return checked(f"codec {extensions.short(kind)}", fit, options, apart=("examples",))
 
 
 def save_codec(codec: Codec) -> dict[str, bytes]:
     """The codec as documents of a checkpoint, under ``codec/``."""
-    kind = type(codec).__module__.rpartition(".")[2]
+    kind = extensions.own_name(type(codec))
     files = {_PREFIX + name: content for name, content in codec.save().items()}
     return {**files, _PREFIX + "kind.json": json.dumps({"kind": kind}).encode()}
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import numpy as safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from modelwright.data import labels as label_sets
 from modelwright.data.moments import Moments
 from modelwright.errors import ModelwrightError
-from modelwright.types import Array, Columns, Encoded, Example, Frames, Ragged, Turn
+from modelwright.types import Array, Columns, Encoded, Example, Frames, Ragged, RawInput, Turn
 
 
 class Codec:
@@ -85,6 +86,10 @@ class Codec:
             "label": torch.from_numpy(np.array(columns["label"], dtype=np.int64)),
         }
 
+    def front(self) -> Front:
+        """What ``tensors`` does, for exported graphs."""
+        return Front(self)
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (B, labels) of a model's logits."""
         return label_sets.probabilities(logits, self.labels)
@@ -108,6 +113,33 @@ class Codec:
         facts = json.loads(files["frames.json"])
         scale = safetensors.load(files["scale.safetensors"])
         return cls(facts["labels"], **scale, mean_length=facts["mean_length"])
+
+
+class Front(nn.Module):
+    """Raw frames (B, T, features) of ``lengths`` (B,) to scaled ones; see ``types.Front``."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.facts: dict[str, Any] = {"pad": 0}
+        about = "as they are, in the units of the data; scaled in the graph: (x - mean) / deviation"
+        shape = ("batch", "time", codec.features)
+        self.reads = (
+            RawInput("frames", torch.float32, shape, about),
+            RawInput("lengths", torch.int64, ("batch",), "true frames of each row, at least 1"),
+        )
+        self.register_buffer("mean", torch.from_numpy(np.array(codec.mean)))
+        self.register_buffer("deviation", torch.from_numpy(np.array(codec.deviation)))
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+        """``frames`` scaled, 0 where a row has ended; ``lengths``."""
+        scaled = (frames - self.get_buffer("mean")) / self.get_buffer("deviation")
+        true = torch.arange(frames.shape[1], device=frames.device) < lengths[:, None]
+        return {"frames": scaled.where(true[..., None], 0.0), "lengths": lengths}
+
+    def raw(self, example: Example) -> dict[str, Array]:
+        """The frames of the example as a batch of one."""
+        frames = _frames(example).astype(np.float32)[None]
+        return {"frames": frames, "lengths": np.array([frames.shape[1]], dtype=np.int64)}
 
 
 def _frames(example: Example) -> Array:

@@ -46,7 +46,12 @@ class Codec:
 
     @classmethod
     def fit(
-        cls, examples: Iterable[Example], *, vocabulary: int = 4096, tokenizer: str | None = None
+        cls,
+        examples: Iterable[Example],
+        *,
+        vocabulary: int = 4096,
+        tokenizer: str | None = None,
+        split: str = "own",
     ) -> Codec:
         """Train the merges on the text of ``examples``, or take those of a file.
 
@@ -55,6 +60,8 @@ class Codec:
             vocabulary: how many tokens there shall be.
             tokenizer: the path of a byte-level ``tokenizer.json`` to use instead of training one;
                 the tokens of the chat layout that it lacks are added.
+            split: where text is cut into words, "own", or as a published tokenizer has it: "gpt2",
+                "llama3" or "qwen2", which other programs can repeat (an export to GGUF needs it).
         """
         if tokenizer:
             return cls.of_file(Path(tokenizer))
@@ -64,7 +71,7 @@ class Codec:
                 "the 256 bytes and the special tokens; raise it"
             )
         texts = (turn.text for example in examples for turn in example.turns)
-        return cls(train_tokenizer(texts, vocabulary=vocabulary))
+        return cls(train_tokenizer(texts, vocabulary=vocabulary, split=split))
 
     @classmethod
     def of_file(cls, path: Path) -> Codec:

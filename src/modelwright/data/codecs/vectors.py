@@ -9,16 +9,17 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import numpy as safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from modelwright.data import labels as label_sets
 from modelwright.data.moments import Moments
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.types import Array, Columns, Encoded, Example, Frames, Image, Turn
+from modelwright.types import Array, Columns, Encoded, Example, Frames, Image, RawInput, Turn
 
 SCALES = ("auto", "feature", "global", "none")
 _BLOCK = 1024  # examples whose moments are taken together
@@ -123,6 +124,10 @@ class Codec:
             "label": torch.from_numpy(np.array(columns["label"], dtype=np.int64)),
         }
 
+    def front(self) -> Front:
+        """What ``tensors`` does, for exported graphs."""
+        return Front(self)
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (B, labels) of a model's logits."""
         return label_sets.probabilities(logits, self.labels)
@@ -150,6 +155,30 @@ class Codec:
             **safetensors.load(files["scale.safetensors"]),
             bytes_only=facts["bytes_only"],
         )
+
+
+class Front(nn.Module):
+    """Raw features (B, *shape) to scaled ones; see ``types.Front``."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.facts: dict[str, Any] = {}
+        dtype = torch.uint8 if codec.bytes_only else torch.float32
+        units = "whole numbers 0..255" if codec.bytes_only else "in the units of the data"
+        about = f"as they are, {units}; scaled in the graph: (x - mean) / deviation"
+        self.reads = (RawInput("features", dtype, ("batch", *codec.shape), about),)
+        self.register_buffer("mean", torch.from_numpy(np.array(codec.mean)))
+        self.register_buffer("deviation", torch.from_numpy(np.array(codec.deviation)))
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """``features`` (B, *shape) float32, scaled."""
+        mean, deviation = self.get_buffer("mean"), self.get_buffer("deviation")
+        return {"features": (features.to(torch.float32) - mean) / deviation}
+
+    def raw(self, example: Example) -> dict[str, Array]:
+        """The array of the example as a batch of one."""
+        whole = self.reads[0].dtype == torch.uint8
+        return {"features": _array(example).astype(np.uint8 if whole else np.float32)[None]}
 
 
 def _is_image(example: Example) -> bool:

@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from modelwright import files
 from modelwright.data.corpus.marks import blake_file
 from modelwright.data.corpus.unit import CORPUS, TIMING, Unit, Work
 from modelwright.errors import CorruptError, MachineError, ModelwrightError
+from modelwright.processor import peak_resident_bytes
 
 Task = dict[str, Any]  # a unit as JSON: work, arguments, folder, corpus, name
 Outcome = dict[str, Any]  # files, facts, timing; or error and kind
@@ -66,7 +66,7 @@ def attempt(given: Task) -> Outcome:
         timing |= {
             "seconds": time.perf_counter() - started,
             "cpu_seconds": _processor_seconds() - cpu,
-            "peak_bytes": _peak_bytes(),
+            "peak_bytes": peak_resident_bytes(),
         }
         written = {path.relative_to(folder).as_posix(): path for path in _flushed(folder)}
         hashes = {name: blake_file(path) for name, path in written.items()}
@@ -152,11 +152,3 @@ def _processor_seconds() -> float:
         if int(fields[1]) == os.getpid():
             spent += (int(fields[11]) + int(fields[12])) / tick
     return spent
-
-
-def _peak_bytes() -> int:
-    """Most memory this process has held, its children apart."""
-    import resource  # noqa: PLC0415 - POSIX only
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -45,6 +45,7 @@ def tokenizer_settings(
     vocabulary: Annotated[int, Field(ge=SMALLEST)] = 32768,
     file: str = "",
     sample: int = SAMPLE,
+    split: Literal["own", "gpt2", "llama3", "qwen2"] = "own",
 ) -> dict[str, Any]:
     """The ``tokenizer`` section of a corpus.
 
@@ -53,8 +54,10 @@ def tokenizer_settings(
         vocabulary: how many tokens there shall be.
         file: a ``tokenizer.json`` or sentencepiece ``.model`` to use instead of training one.
         sample: bytes of train text to train on.
+        split: where text is cut into words, a name of ``tokenizing.train.SPLITS``.
     """
-    return {"kind": kind, "vocabulary": vocabulary, "file": file, "sample": sample}
+    found = {"kind": kind, "vocabulary": vocabulary, "file": file, "sample": sample}
+    return found if split == "own" else {**found, "split": split}
 
 
 def plan_tokenizer(
@@ -75,7 +78,7 @@ def plan_tokenizer(
         aside = {"file": str(path)}
         return [Unit("tokenizer", UNIT, f"{_HERE}:take_tokenizer", {"content": mark}, aside=aside)]
     folders = [f"stages/{u.stage}/{u.name}" for u in units]
-    fields = {k: given[k] for k in ("kind", "vocabulary", "sample")}
+    fields = {k: v for k, v in given.items() if k != "file"}
     arguments = {**fields, "seed": seed, "rows": folders}
     reads = tuple(f"{u.stage}/{u.name}" for u in units)
     return [Unit("tokenizer", UNIT, f"{_HERE}:make_tokenizer", arguments, reads=reads)]
@@ -124,7 +127,10 @@ def make_tokenizer(arguments: dict[str, Any], out: Path) -> Facts:
 
     with one_thread():
         trained = train_tokenizer(
-            sample(), kind=arguments["kind"], vocabulary=arguments["vocabulary"]
+            sample(),
+            kind=arguments["kind"],
+            vocabulary=arguments["vocabulary"],
+            split=arguments.get("split", "own"),
         )
     return _keep(TextEncoder(trained), out) | {"sample_bytes": used}
 

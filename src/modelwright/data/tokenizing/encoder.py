@@ -105,7 +105,22 @@ class TextEncoder:
         if ids is None:
             found = self.tokenizer.encode(text, add_special_tokens=False).ids
             ids = np.array(found, dtype=np.uint32)
+            if self._reserved is not None:
+                special, unknown = self._reserved
+                ids[np.isin(ids, special)] = unknown
         return ids
+
+    @cached_property
+    def _reserved(self) -> tuple[Ids, int] | None:
+        """Ids that no text may give, and the one for the unknown, of a unigram model.
+
+        Special tokens are pieces of such a model like any others, so it finds those that are typed.
+        """
+        if type(self.tokenizer.model).__name__ != "Unigram":
+            return None
+        unknown = self._document["model"].get("unk_id")
+        special = [t["id"] for t in self._document.get("added_tokens", ()) if t.get("special")]
+        return None if unknown is None else (np.array(special, dtype=np.uint32), int(unknown))
 
     def encode_many(self, texts: Texts) -> tuple[Ids, Lengths]:
         """Ids (T,) of texts behind one another, each with ``end``, and how many each has."""

@@ -37,7 +37,8 @@ _GPT4 = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 GPT4 = _GPT4.replace("NUMBER", "{1,3}")
-PATTERNS = (SPLIT, GPT2, GPT4, _GPT4.replace("NUMBER", ""))  # as the kernel counts them
+QWEN2 = _GPT4.replace("NUMBER", "")
+PATTERNS = (SPLIT, GPT2, GPT4, QWEN2)  # as the kernel counts them
 
 _ATOMS = (r"\p{L}", r"\p{N}", r"\s", r"(?i:[strevmld])")  # what the patterns are made of
 _BLOCK = 256  # code points that are compared together
@@ -117,14 +118,14 @@ def ranks_of(document: Mapping[str, Any]) -> Ranks | str:
     normalizer = document.get("normalizer")
     if normalizer is not None and normalizer != {"type": "NFC"}:
         return f"it has the normalizer {normalizer.get('type')}"
-    pattern = _pattern(document.get("pre_tokenizer"))
+    pattern = pattern_of(document.get("pre_tokenizer"))
     if pattern not in PATTERNS:
         return "its pre-tokenizer is not one of the known patterns"
     return _proved(model, document, pattern, normalizer is not None)
 
 
-def _pattern(parts: Any) -> str | None:
-    """The regular expression of a byte-level pre-tokenizer, or None."""
+def pattern_of(parts: Any) -> str | None:
+    """The regular expression of a byte-level pre-tokenizer as JSON has it, or None."""
     match parts:
         case {"type": "ByteLevel", "add_prefix_space": False}:
             return GPT2 if parts.get("use_regex", True) else None

@@ -14,28 +14,40 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from modelwright.data.tokenizing.alphabet import SPECIAL, SPLIT, encodable
+from modelwright.data.tokenizing.fast import GPT2, GPT4, QWEN2
 from modelwright.errors import MachineError, ModelwrightError, did_you_mean
 
 KINDS = ("bpe", "unigram")
+# Where text is cut into words before the merges: by our own pattern, or by published ones, which
+# programs such as llama.cpp know by name.
+SPLITS = {"own": SPLIT, "gpt2": GPT2, "llama3": GPT4, "qwen2": QWEN2}
 SMALLEST = 256 + len(SPECIAL)
 
 
-def train_tokenizer(texts: Iterable[str], *, kind: str = "bpe", vocabulary: int) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], *, kind: str = "bpe", vocabulary: int, split: str = "own"
+) -> Tokenizer:
     """Learn a tokenizer from ``texts``, which must be of the train split (law 11).
 
     Args:
         texts: any text; memory grows with its distinct words, so give a sample (``quotas``).
         kind: "bpe" or "unigram".
         vocabulary: how many tokens there shall be, the special ones included.
+        split: where text is cut into words, a name of ``SPLITS``.
 
     Raises:
-        ModelwrightError: an unknown kind, or a vocabulary that cannot hold every byte.
+        ModelwrightError: an unknown kind or split, or a vocabulary that cannot hold every byte.
         MachineError: "unigram" needs sentencepiece.
     """
     if kind not in KINDS:
         raise ModelwrightError(
             f"tokenizer.kind: no kind {kind!r}{did_you_mean(kind, KINDS)}; "
             f"known: {', '.join(KINDS)}"
+        )
+    if split not in SPLITS:
+        raise ModelwrightError(
+            f"tokenizer.split: no split {split!r}{did_you_mean(split, SPLITS)}; "
+            f"known: {', '.join(SPLITS)}"
         )
     if vocabulary < SMALLEST:
         raise ModelwrightError(
@@ -44,7 +56,7 @@ def train_tokenizer(texts: Iterable[str], *, kind: str = "bpe", vocabulary: int)
         )
     words = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.Split(Regex(SPLITS[split]), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

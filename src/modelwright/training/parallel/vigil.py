@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from modelwright.errors import EXIT_MACHINE
-from modelwright.training.parallel.world import AGAIN
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -28,6 +27,7 @@ Sign = tuple[int, int, str, str]  # beats, collectives done, what is being done,
 BEAT = 0.5  # seconds between two signs of life
 SILENCE = 2.5  # seconds without one that mean: gone or stopped
 GRACE = 5.0  # seconds that gloo has to give up before the process is ended from here
+AGAIN = "its work is in the last checkpoint; give the same command again to go on"
 _NEVER: Sign = (-1, 0, "", "")
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modelwright.errors import MachineError, ModelwrightError
+from modelwright.training.parallel.vigil import AGAIN, Vigil
 from modelwright.types import Columns, rows_in, take
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
-    from modelwright.training.parallel.vigil import Vigil
-
-AGAIN = "its work is in the last checkpoint; give the same command again to go on"
 POLL = 0.2  # seconds between two looks at what the first process has said
 
 
@@ -104,8 +102,6 @@ class World:
     def _connect(self, local: int, shard: str, tensor: int, timeout: float) -> None:
         import torch.distributed as dist  # noqa: PLC0415
         from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
-
-        from modelwright.training.parallel.vigil import Vigil  # noqa: PLC0415
 
         self.tensor, self.timeout = tensor, timeout
         kind = "cuda" if torch.cuda.is_available() else "cpu"

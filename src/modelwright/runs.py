@@ -27,8 +27,9 @@ from typing import Any
 
 import yaml
 
-from modelwright import files
-from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
+from modelwright import extensions, files
+from modelwright.errors import CorruptError, MachineError, ModelwrightError
+from modelwright.places import existing_run
 from modelwright.recipe import Recipe, parse
 from modelwright.version import __version__
 
@@ -49,14 +50,7 @@ class Run:
     @classmethod
     def open(cls, path: Path) -> Run:
         """An existing run."""
-        if not path.exists():
-            near = [p.parent.name for p in path.parent.glob("*/recipe.yaml")]
-            raise ModelwrightError(
-                f"{path}: no such run{did_you_mean(path.name, near)}; see `modelwright runs`"
-            )
-        written = path / "recipe.yaml"
-        if not written.is_file():
-            raise ModelwrightError(f"{path}: not a run directory, it has no recipe.yaml")
+        written = existing_run(path) / "recipe.yaml"
         try:
             values = yaml.safe_load(written.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:
@@ -125,7 +119,8 @@ class Run:
         return run
 
     def write_recipe(self) -> None:
-        """Write recipe.yaml atomically."""
+        """Write recipe.yaml atomically, and beside it the code that it names."""
+        extensions.write_copies(self.recipe.model_dump(), self.path)
         text = yaml.safe_dump(self.recipe.model_dump(exclude_unset=True), sort_keys=False)
         files.replace_file(self.path / "recipe.yaml", text.encode())
 
@@ -273,7 +268,7 @@ def _vacant(path: Path) -> bool:
     """Whether nothing is there, or only what a run leaves that was killed while it was made."""
     if not path.is_dir():
         return not path.exists()
-    begun = {"manifest.json", "manifest.json.tmp", "recipe.yaml.tmp"}
+    begun = {extensions.FOLDER, "manifest.json", "manifest.json.tmp", "recipe.yaml.tmp"}
     return {p.name for p in path.iterdir()} <= begun
 
 
@@ -281,7 +276,11 @@ def _differences(old: Recipe, new: Recipe) -> dict[str, str]:
     """The values in which two recipes differ, by key: ``key: old there, new here``."""
     a, b = flatten(old.model_dump()), flatten(new.model_dump())
     changed = [k for k in {**a, **b} if a.get(k) != b.get(k)]
-    return {k: f"{k}: {a.get(k)!r} there, {b.get(k)!r} here" for k in changed}
+
+    def said(value: Any) -> str:
+        return repr(extensions.short(value) if isinstance(value, str) else value)
+
+    return {k: f"{k}: {said(a.get(k))} there, {said(b.get(k))} here" for k in changed}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The parts of ``--to keras``: our modules as layers of Keras, and TensorFlow's process."""

@@ -1,0 +1,73 @@
+"""What is measured of answers that one pass gives, as the task measures them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from modelwright.data.shards import open_shard
+from modelwright.pipeline.fitted import Fitted
+from modelwright.pipeline.prepare import Say
+from modelwright.runs import Run
+from modelwright.serving.predictor import Predictor
+from modelwright.tasks.task import Task
+from modelwright.types import Example, Policy, rows_in
+
+SHOWN = 12  # example answers kept for the report
+
+
+def predicted(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Say) -> None:
+    """The task's measures of the model on the test part, beside answers that need no model."""
+    task, examples = fitted.task, stored(run, name, "test", fitted)
+    said: dict[str, Policy] = {"ours": Predictor(fitted.model, fitted.codec, fitted.objective)}
+    if run.recipe.evaluate.baselines:
+        said |= task.baselines(stored(run, name, "train", fitted))
+    say(f"evaluate: {name}: {len(examples):,} answers of test, by {', '.join(said)}")
+    result["measures"] += together(task, examples, said)
+    result["examples"] += _shown(examples, said)
+
+
+def stored(run: Run, name: str, part: str, fitted: Fitted) -> list[Example]:
+    """The examples of a part, as the codec reads them back."""
+    columns = open_shard(run.path / "data" / name / part)
+    rows = ({k: np.asarray(c[i]) for k, c in columns.items()} for i in range(rows_in(columns)))
+    return [fitted.codec.example(row) for row in rows]
+
+
+def together(
+    task: Task, examples: Sequence[Example], said: Mapping[str, Policy]
+) -> list[dict[str, Any]]:
+    """What the task measures of every policy's answers, side by side, "ours" among them."""
+    found = {who: task.measures(examples, policy) for who, policy in said.items()}
+    return [
+        {
+            "name": f"test {measured.name}",
+            "unit": measured.name,
+            "better": measured.better,
+            "rows": [{"who": who, "value": of[number].value} for who, of in found.items()],
+            "note": f"{len(examples):,} held-out examples"
+            + (f"; of ours: {measured.note}" if measured.note else ""),
+        }
+        for number, measured in enumerate(found["ours"])
+    ]
+
+
+def _shown(examples: Sequence[Example], said: Mapping[str, Policy]) -> list[dict[str, Any]]:
+    """Some questions that can be read, with what is said to them."""
+    few = [e for e in examples if any(turn.said.strip() for turn in e.given)]
+    few = few[:: max(1, len(few) // SHOWN)][:SHOWN]
+    if not few:
+        return []
+    answers = {who: policy.answer([e.given for e in few]) for who, policy in said.items()}
+    return [
+        {
+            "question": "\n".join(turn.said for turn in example.given),
+            "reference": example.answer.said,
+            "answer": answers["ours"][i].said,
+            "baselines": {who: of[i].said for who, of in answers.items() if who != "ours"},
+            "score": None,
+        }
+        for i, example in enumerate(few)
+    ]

@@ -1,0 +1,81 @@
+"""A batch of an encoder-decoder: every row has a source of its own, read once when it joins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modelwright.models.attention import Cache
+from modelwright.models.encoder_decoder import PairCache
+from modelwright.serving.batch import Batch, Row
+
+
+class _Reader(Protocol):
+    def new_cache(
+        self, sources: Tensor, capacity: int, source_starts: Tensor | None = None
+    ) -> PairCache: ...
+
+
+class PairBatch(Batch):
+    """Slots that also hold keys and values of the rows' sources, which never change.
+
+    A request's tokens are its source; what its decoder reads first is the codec's opening.
+    """
+
+    cache: PairCache
+
+    def new_cache(self, capacity: int) -> Cache:
+        """A cache whose sources are a token each, to be written over."""
+        blank = torch.zeros(self.size, 1, dtype=torch.long, device=self._device)
+        return cast(_Reader, self.model).new_cache(blank, capacity)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(cast(torch.nn.Module, self.model).parameters()).device
+
+    def read(self, group: Sequence[Row]) -> Tensor:
+        """Read the sources of new rows, then what their decoders begin with."""
+        lengths = [len(row.request.tokens) for row in group]
+        flat = [token for row in group for token in row.request.tokens]
+        starts = torch.tensor([0, *accumulate(lengths)], device=self._device)
+        sources = torch.tensor(flat, device=self._device)
+        made = cast(_Reader, self.model).new_cache(sources, 1, starts)
+        slots = slice(len(self.rows), len(self.rows) + len(group))
+        longest = max(lengths)
+        wider = longest - self.cache.cross[0][0].shape[2]
+        if wider > 0:
+            self.cache.cross = [
+                (F.pad(k, (0, 0, 0, wider)), F.pad(v, (0, 0, 0, wider)))
+                for k, v in self.cache.cross
+            ]
+        for stored, new in zip(self.cache.cross, made.cross, strict=True):
+            for ours, theirs in zip(stored, new, strict=True):
+                ours[slots, :, :longest] = theirs
+        return super().read(group)
+
+    def _move(self, row: Row, origin: int, slot: int) -> None:
+        super()._move(row, origin, slot)
+        length = len(row.request.tokens)
+        for pair in self.cache.cross:
+            for stored in pair:
+                stored[slot, :, :length] = stored[origin, :, :length]
+
+    def view(self, first: int) -> PairCache:
+        """The slots from ``first`` to the last live one, no wider than their longest source."""
+        own = super().view(first)
+        slots = slice(first, len(self.rows))
+        lengths = [len(row.request.tokens) for row in self.rows[slots]]
+        span = max(lengths)
+        return PairCache(
+            own.keys,
+            own.values,
+            own.lengths,
+            own.previous,
+            cross=[(k[slots, :, :span], v[slots, :, :span]) for k, v in self.cache.cross],
+            source_lengths=torch.tensor(lengths, device=self._device),
+        )
