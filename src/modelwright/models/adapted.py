@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.models.attention import Cache
+from modelwright.models.causal import LanguageModel, advance
 from modelwright.models.model import ModelConfig, outputs_of
 
 _AUTO = {"causal": "AutoModelForCausalLM", "classification": "AutoModelForSequenceClassification"}
@@ -40,8 +41,8 @@ _TINY = {
 class Config(ModelConfig):
     """What ``config.json`` says, and what the model is for.
 
-    ``architecture`` is the JSON of a published config; ``context`` the longest text, 0 where the
-    config states none.
+    ``architecture`` is the JSON of a published config; ``context`` the longest text, 1024 where
+    that config states none.
     """
 
     family: ClassVar[str] = "adapted"
@@ -143,7 +144,7 @@ class Classifier(Adapted):
         return logits
 
 
-class Causal(Adapted):
+class Causal(Adapted, LanguageModel):
     """A language model, with the methods that objectives and the engine call."""
 
     def new_cache(self, batch: int, capacity: int) -> Cache:
@@ -182,8 +183,7 @@ class Causal(Adapted):
         kept |= ~kept.any(1, keepdim=True)  # an empty row sees its padding rather than nothing
         grid = read[:, :span].masked_fill(~kept, self.padding)
         logits = self.inner(input_ids=grid, attention_mask=kept.long()).logits
-        cache.lengths = lengths
-        cache.previous = tokens.gather(1, (new - 1)[:, None])[:, 0]
+        advance(cache, tokens, counts)
         index = positions.clamp_max(span - 1)[..., None].expand(b, t, logits.shape[-1])
         found: Tensor = logits.gather(1, index)
         return found
@@ -195,16 +195,6 @@ class Causal(Adapted):
     def negative_log_likelihood(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Sum over rows of -log p(target), in nats, for logits (n, vocabulary) and targets (n,)."""
         return F.cross_entropy(hidden.float(), targets, reduction="sum")
-
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: Cache | None = None,
-        counts: Tensor | None = None,
-        starts: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (B, T, vocabulary) for tokens (B, T); as ``Decoder.forward``."""
-        return self.head(self.hidden(tokens, cache, counts, starts))
 
 
 def config_for(stored: Mapping[str, Any]) -> Config:

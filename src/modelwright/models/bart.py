@@ -9,7 +9,6 @@ learns its positions and normalises what is embedded; Marian's positions are sin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -20,16 +19,15 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.dropout import Dropout
-from modelwright.models.encoder_decoder import EncoderDecoder, Layer
+from modelwright.models.encoder_decoder import EncoderDecoder, Layer, PairConfig
 from modelwright.models.likelihood import smoothed_cross_entropy
-from modelwright.models.model import ModelConfig
-from modelwright.models.packed import MultiHead, TwoLayers, near_size, normal_start, sum_of_costs
+from modelwright.models.packed import MultiHead, TwoLayers, normal_start, sum_of_costs
 
 FIRST = 2  # row of the table of learned positions that the first token takes
 
 
 @dataclass(frozen=True)
-class Config(ModelConfig):
+class Config(PairConfig):
     """Shape of a BART.
 
     ``depth``, ``heads`` and ``hidden`` (0: 4 x width) are the encoder's; ``decoder_depth``,
@@ -114,25 +112,6 @@ class Config(ModelConfig):
     def build(self) -> Bart:
         """The module with fresh parameters."""
         return Bart(self)
-
-    @classmethod
-    def data_fields(cls, codec: Any) -> dict[str, Any]:
-        """A codec of pairs decides vocabulary, longest text, and how a target begins and ends."""
-        return {
-            "vocabulary": codec.vocabulary,
-            "context": codec.longest,
-            "start": codec.start,
-            "end": codec.end,
-            "padding": codec.padding,
-        }
-
-    @classmethod
-    def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """Depth (of both sides), width and heads whose matrices hold about ``parameters``."""
-        hidden = int(fixed.get("hidden", 0))
-        return near_size(
-            parameters, fixed, lambda d, w: d * (12 * w * w + 4 * w * (hidden or 4 * w))
-        )
 
     def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:
         """FLOPs of forward and backward for a token of a source and one of a target together.

@@ -182,21 +182,107 @@ class CausalAttention(nn.Module, ABC):
         return mapped
 
 
-class CausalLM(nn.Module):
-    """Tokens (B, T) to logits (B, T, vocabulary); offers what ``models.decoder.Decoder`` offers.
+class LanguageModel(nn.Module):
+    """What all models that predict the next token share: cache, head, likelihood, ``forward``.
+
+    A family sets ``config``, ``blocks`` and ``head_weight``, and says how tokens become the stream
+    in ``hidden``.
+    """
+
+    blocks: nn.ModuleList
+    config: Any
+    recompute: bool  # activations of the blocks in the backward pass, to save memory
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (vocabulary, width) that makes logits of the stream."""
+        raise NotImplementedError
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        counts: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> Tensor:
+        """The stream after the last norm, (B, T, width); see ``forward``."""
+        raise NotImplementedError
+
+    def run(self, block: nn.Module, *given: Any) -> Tensor:
+        """The stream behind a block."""
+        if self.recompute and torch.is_grad_enabled():
+            mapped: Tensor = checkpoint(block, *given, use_reentrant=False)
+        else:
+            mapped = block(*given)
+        return mapped
+
+    def new_cache(self, batch: int, capacity: int) -> Cache:
+        """An empty cache for ``batch`` sequences of at most ``capacity`` <= context tokens."""
+        attention = cast(Any, self.blocks[0]).attention
+        shape = (batch, attention.kv_heads, capacity, attention.head_width)
+        weight = self.head_weight
+        keys = [weight.new_zeros(shape) for _ in self.blocks]
+        values = [weight.new_zeros(shape) for _ in self.blocks]
+        return Cache(keys, values, torch.zeros(batch, dtype=torch.long, device=weight.device))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocabulary) in float32, capped where the config says: c * tanh(z / c).
+
+        The cap is that of arXiv:2408.00118.
+        """
+        logits = self.scores(hidden).float()
+        cap = getattr(self.config, "softcap", 0.0)
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Logits before the cap, as precise as the product."""
+        return F.linear(hidden, self.head_weight)
+
+    def negative_log_likelihood(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Sum over rows of -log p(target), in nats, for hidden (n, width) and targets (n,)."""
+        cap = getattr(self.config, "softcap", 0.0)
+        return linear_cross_entropy(hidden, self.head_weight, targets, cap)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        counts: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> Tensor:
+        """Logits (B, T, vocabulary) for tokens (B, T), T <= context.
+
+        With a cache the tokens continue its rows; ``counts`` (B,) says how many of the T tokens
+        of each row are real when rows are padded on the right (the padding is overwritten by
+        what follows and never seen). Without one, ``starts`` (documents + 1,) may say where
+        documents begin among the B * T tokens read row by row: none sees another. Left out,
+        every row is a document.
+        """
+        return self.head(self.hidden(tokens, cache, counts, starts))
+
+
+def advance(cache: Cache, tokens: Tensor, counts: Tensor | None) -> None:
+    """Note in a cache that ``counts`` (B,) of the tokens (B, T) have been read; None: all."""
+    b, t = tokens.shape
+    read = torch.full((b,), t, device=tokens.device) if counts is None else counts
+    cache.lengths = cache.lengths + read
+    cache.previous = tokens.gather(1, (read - 1)[:, None])[:, 0]
+
+
+class CausalLM(LanguageModel):
+    """Tokens (B, T) to logits (B, T, vocabulary), for the published families.
 
     A family sets ``blocks`` and ``norm`` and may override ``embedded`` and ``rotations``. Blocks
     map (x, rotary, starts, reaching) and have ``cached(x, rotary, layer)`` and ``attention``; see
     ``CausalAttention``. With a tied head there is no ``output``: the embedding is the one tensor.
     """
 
-    blocks: nn.ModuleList
     norm: nn.Module
 
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.recompute = False  # activations of the blocks in the backward pass, to save memory
+        self.recompute = False
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.output = (
             None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
@@ -237,15 +323,6 @@ class CausalLM(nn.Module):
         """The modules to compile, each by itself: the blocks are alike, so one is compiled."""
         return [*self.blocks, self.norm]
 
-    def new_cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache for ``batch`` sequences of at most ``capacity`` <= context tokens."""
-        attention = cast(CausalAttention, self.blocks[0].attention)
-        shape = (batch, attention.kv_heads, capacity, attention.head_width)
-        weight = self.head_weight
-        keys = [weight.new_zeros(shape) for _ in self.blocks]
-        values = [weight.new_zeros(shape) for _ in self.blocks]
-        return Cache(keys, values, torch.zeros(batch, dtype=torch.long, device=weight.device))
-
     def hidden(
         self,
         tokens: Tensor,
@@ -268,14 +345,6 @@ class CausalLM(nn.Module):
         normed: Tensor = self.norm(x)
         return normed.view(b, t, -1)
 
-    def run(self, block: nn.Module, *given: Any) -> Tensor:
-        """The stream behind a block."""
-        if self.recompute and torch.is_grad_enabled():
-            mapped: Tensor = checkpoint(block, *given, use_reentrant=False)
-        else:
-            mapped = block(*given)
-        return mapped
-
     def _reaching(self, starts: Tensor | Grid, rows: int) -> list[bool]:
         """Whether some document is longer than the window, for every layer."""
         windows = [cast(CausalAttention, block.attention).window for block in self.blocks]
@@ -287,44 +356,14 @@ class CausalLM(nn.Module):
         return [0 < window < longest for window in windows]
 
     def _continued(self, tokens: Tensor, cache: Cache, counts: Tensor | None) -> Tensor:
-        b, t = tokens.shape
-        positions = cache.lengths[:, None] + torch.arange(t, device=tokens.device)
+        positions = cache.lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         x = self.embedded(tokens, positions)
         for i, rotary in enumerate(self.rotations(positions)):
             layer = (cache.keys[i], cache.values[i], positions)
             x = cast(Any, self.blocks[i]).cached(x, rotary, layer)
-        read = torch.full((b,), t, device=tokens.device) if counts is None else counts
-        cache.lengths = cache.lengths + read
-        cache.previous = tokens.gather(1, (read - 1)[:, None])[:, 0]
+        advance(cache, tokens, counts)
         normed: Tensor = self.norm(x)
         return normed
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits (..., vocabulary) in float32, capped where the config says: c * tanh(z / c)."""
-        logits = F.linear(hidden, self.head_weight).float()
-        cap = getattr(self.config, "softcap", 0.0)
-        return cap * torch.tanh(logits / cap) if cap else logits
-
-    def negative_log_likelihood(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Sum over rows of -log p(target), in nats, for hidden (n, width) and targets (n,)."""
-        cap = getattr(self.config, "softcap", 0.0)
-        return linear_cross_entropy(hidden, self.head_weight, targets, cap)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: Cache | None = None,
-        counts: Tensor | None = None,
-        starts: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (B, T, vocabulary) for tokens (B, T), T <= context.
-
-        With a cache the tokens continue its rows; ``counts`` (B,) says how many of the T tokens
-        of each row are real when rows are padded on the right. Without one, ``starts``
-        (documents + 1,) may say where documents begin among the B * T tokens read row by row:
-        none sees another. Left out, every row is a document.
-        """
-        return self.head(self.hidden(tokens, cache, counts, starts))
 
 
 def shape_of_size(

@@ -15,14 +15,13 @@ from typing import Any, ClassVar, cast
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.attention import any_number
 from modelwright.kernels.elementwise import mix
 from modelwright.models.attention import Attention, Cache, positions_in
+from modelwright.models.causal import LanguageModel, advance
 from modelwright.models.layers import FeedForward, RMSNorm, Rotary
-from modelwright.models.likelihood import linear_cross_entropy
 from modelwright.models.model import ModelConfig
 
 # Of a pair of tokens: two odd multipliers and a prime beyond them.
@@ -191,13 +190,13 @@ class Block(nn.Module):
         return x if self.scales is None else mix(self.scales, x, first)
 
 
-class Decoder(nn.Module):
+class Decoder(LanguageModel):
     """Tokens (B, T) to logits (B, T, vocabulary)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.recompute = False  # activations of the blocks in the backward pass, to save memory
+        self.recompute = False
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         if config.bigrams:
             self.bigram_embedding = nn.Embedding(config.bigrams, config.width)
@@ -240,14 +239,10 @@ class Decoder(nn.Module):
         """The modules to compile, each by itself: the blocks are alike, so one is compiled."""
         return [self.embedding_norm, *self.blocks, self.norm]
 
-    def new_cache(self, batch: int, capacity: int) -> Cache:
-        """An empty cache for ``batch`` sequences of at most ``capacity`` <= context tokens."""
-        c = self.config
-        shape = (batch, c.kv_heads, capacity, c.width // c.heads)
-        weight = self.output.weight
-        keys = [weight.new_zeros(shape) for _ in range(c.depth)]
-        values = [weight.new_zeros(shape) for _ in range(c.depth)]
-        return Cache(keys, values, torch.zeros(batch, dtype=torch.long, device=weight.device))
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (vocabulary, width) that makes logits of the stream."""
+        return self.output.weight
 
     def hidden(
         self,
@@ -268,26 +263,19 @@ class Decoder(nn.Module):
         rotary = self.rotary.tables(positions)
         first = x = self._embedded(rows, rows.roll(1).masked_fill(positions == 0, -1))
         for i, block in enumerate(self.blocks):
-            extra = self._extra(i, rows)
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, first, rotary, extra, starts, use_reentrant=False)
-            else:
-                x = block(x, first, rotary, extra, starts)
+            x = self.run(block, x, first, rotary, self._extra(i, rows), starts)
         normed: Tensor = self.norm(x)
         return normed.view(b, t, -1)
 
     def _continued(self, tokens: Tensor, cache: Cache, counts: Tensor | None) -> Tensor:
-        b, t = tokens.shape
-        positions = cache.lengths[:, None] + torch.arange(t, device=tokens.device)
+        positions = cache.lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         rotary = self.rotary.tables(positions)
         before = torch.cat((cache.previous[:, None], tokens[:, :-1]), dim=1)
         first = x = self._embedded(tokens, before)
         for i, block in enumerate(self.blocks):
             layer = (cache.keys[i], cache.values[i], positions)
             x = cast(Block, block).cached(x, first, rotary, self._extra(i, tokens), layer)
-        read = torch.full((b,), t, device=tokens.device) if counts is None else counts
-        cache.lengths = cache.lengths + read
-        cache.previous = tokens.gather(1, (read - 1)[:, None])[:, 0]
+        advance(cache, tokens, counts)
         normed: Tensor = self.norm(x)
         return normed
 
@@ -304,32 +292,10 @@ class Decoder(nn.Module):
         name = str(layer)
         return self.value_embeddings[name](tokens) if name in self.value_embeddings else None
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits (..., vocabulary) in float32, capped: c * tanh(z / c) (arXiv:2408.00118)."""
-        logits = self.output(hidden).float()
-        cap = self.config.softcap
-        return cap * torch.tanh(logits / cap) if cap else logits
-
-    def negative_log_likelihood(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Sum over rows of -log p(target), in nats, for hidden (n, width) and targets (n,)."""
-        return linear_cross_entropy(hidden, self.output.weight, targets, self.config.softcap)
-
-    def forward(
-        self,
-        tokens: Tensor,
-        cache: Cache | None = None,
-        counts: Tensor | None = None,
-        starts: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (B, T, vocabulary) for tokens (B, T), T <= context.
-
-        With a cache the tokens continue its rows; ``counts`` (B,) says how many of the T tokens
-        of each row are real when rows are padded on the right (the padding is overwritten by
-        what follows and never seen). Without one, ``starts`` (documents + 1,) may say where
-        documents begin among the B * T tokens read row by row: none sees another. Left out,
-        every row is a document.
-        """
-        return self.head(self.hidden(tokens, cache, counts, starts))
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Logits before the cap: by the module, which several processes may have cut."""
+        logits: Tensor = self.output(hidden)
+        return logits
 
     def tensor_plan(self, size: int) -> tuple[dict[str, Any], tuple[str, ...]]:
         """How ``size`` processes share every block: whole heads and columns of the feed-forward.

@@ -8,9 +8,9 @@ another and so do targets, so nothing is padded.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,32 @@ from torch.utils.checkpoint import checkpoint
 
 from modelwright.kernels.dropout import Dropout
 from modelwright.models.attention import Cache, positions_in
-from modelwright.models.packed import MultiHead, TwoLayers, equal_starts
+from modelwright.models.model import ModelConfig
+from modelwright.models.packed import MultiHead, TwoLayers, equal_starts, near_size
+
+
+@dataclass(frozen=True)
+class PairConfig(ModelConfig):
+    """What the configs of encoder-decoders share."""
+
+    @classmethod
+    def data_fields(cls, codec: Any) -> dict[str, Any]:
+        """A codec of pairs decides vocabulary, longest text, and how a target begins and ends."""
+        return {
+            "vocabulary": codec.vocabulary,
+            "context": codec.longest,
+            "start": codec.start,
+            "end": codec.end,
+            "padding": codec.padding,
+        }
+
+    @classmethod
+    def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
+        """Depth (of both sides), width and heads whose matrices hold about ``parameters``."""
+        hidden = int(fixed.get("hidden", 0))
+        return near_size(
+            parameters, fixed, lambda d, w: d * (12 * w * w + 4 * w * (hidden or 4 * w))
+        )
 
 
 @dataclass

@@ -8,7 +8,6 @@ bucket of the distance: one bucket for each small distance, then buckets that gr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -18,15 +17,14 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from modelwright.kernels.dropout import Dropout
-from modelwright.models.encoder_decoder import EncoderDecoder, Layer
+from modelwright.models.encoder_decoder import EncoderDecoder, Layer, PairConfig
 from modelwright.models.layers import RMSNorm
 from modelwright.models.likelihood import smoothed_cross_entropy
-from modelwright.models.model import ModelConfig
-from modelwright.models.packed import MultiHead, TwoLayers, near_size
+from modelwright.models.packed import MultiHead, TwoLayers
 
 
 @dataclass(frozen=True)
-class Config(ModelConfig):
+class Config(PairConfig):
     """Shape of a T5.
 
     ``depth`` layers of the encoder and ``decoder_depth`` of the decoder (0: as many);
@@ -109,25 +107,6 @@ class Config(ModelConfig):
     def build(self) -> T5:
         """The module with fresh parameters."""
         return T5(self)
-
-    @classmethod
-    def data_fields(cls, codec: Any) -> dict[str, Any]:
-        """A codec of pairs decides vocabulary, longest text, and how a target begins and ends."""
-        return {
-            "vocabulary": codec.vocabulary,
-            "context": codec.longest,
-            "start": codec.start,
-            "end": codec.end,
-            "padding": codec.padding,
-        }
-
-    @classmethod
-    def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
-        """Depth (of both sides), width and heads whose matrices hold about ``parameters``."""
-        hidden = int(fixed.get("hidden", 0))
-        return near_size(
-            parameters, fixed, lambda d, w: d * (12 * w * w + 4 * w * (hidden or 4 * w))
-        )
 
     def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:
         """FLOPs of forward and backward for a token of a source and one of a target together.
