@@ -50,7 +50,7 @@ CORPORA: dict[str, tuple[dict[str, bytes], str]] = {
     "blank.txt": ({"blank.txt": b" \n\n"}, "its 1 texts are blank"),
     "empty.jsonl": ({"empty.jsonl": b"\n\n"}, "empty.jsonl: the source is empty"),
     "folder": ({"folder/.keep": b""}, "folder"),
-    "pictures": ({"pictures/a.png": b"x", "pictures/b.gif": b"y"}, "only .gif, .png"),
+    "pictures": ({f"pictures/{i}.png": b"x" for i in range(9)}, "no text"),
     "mixed": ({"mixed/a.txt": b"x", "mixed/b.csv": b"y"}, "this folder mixes"),
     "film.mp4": ({"film.mp4": b"x"}, "film.mp4: files of this kind cannot be read"),
     "latin.txt": ({"latin.txt": b"ol\xe9\n" * 9}, "latin.txt: not UTF-8 at byte 2, line 1"),

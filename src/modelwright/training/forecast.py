@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 
 from modelwright import runtime
+from modelwright.kernels import elementwise
 from modelwright.kernels.attention import packed_attention
 from modelwright.kernels.likelihood import fits
 from modelwright.models import likelihood
@@ -110,18 +111,26 @@ def parameter_count(config: Config) -> int:
     return c.matrix_parameters() + tables + mixing * (c.vocabulary * kv_width + 2) + gains
 
 
-def activation_bytes(work: Work) -> tuple[float, float]:
+def activation_bytes(work: Work, device: str = "cpu") -> tuple[float, float]:
     """Bytes a token saves for the backward pass: (in one block, beside the blocks).
 
     Counted from the code and checked against what autograd saves (tests/training/test_forecast):
     in float32 of the width 40 bytes (stream, norms, queries, their norm and rotation, attention's
     output), of the keys' and values' width 16, of the hidden width 8 (16 where gated), and 12 a
     head for the norms' and the softmax' sums; in bfloat16 the inputs of products take half, while
-    stream, norms and rotations stay float32.
+    stream, norms and rotations stay float32. Where ``kernels/elementwise`` takes its passes at
+    once, of the width 18 bytes (stream and result of two norms, queries before and after their
+    rotation, attention's output), of the keys' and values' width 6, of the hidden width 2, for a
+    square takes the place of what was squared.
     """
     c, wide = work.config, work.narrow == 4
     kv_width = c.width // c.heads * c.kv_heads
     gated = c.feed_forward == "gated"
+    if work.precision == "bfloat16" and device == "cpu" and elementwise.available():
+        fused = 18 * c.width + 6 * kv_width + (8 if gated else 2) * c.hidden_width
+        fused += 8 + 4 * (2 * c.heads + c.kv_heads)
+        fused += 4 * c.width * c.shortcuts + 3 * kv_width * c.value_embeddings
+        return float(fused), 17.0 * c.width
     of_width = 40 if wide else (38 if gated else 36)
     block = of_width * c.width + (16 if wide else 12) * kv_width
     block += (2 if wide else 1) * (8 if gated else 4) * c.hidden_width + 12 * c.heads + 8
@@ -168,7 +177,7 @@ def memory(work: Work, program: float = PROGRAM_BYTES, device: str = "cpu") -> M
     held = 4.0 * count / work.shards
     each = STATE_BYTES[work.optimizer] + 4.0 * work.ema
     state = each * count + (4.0 * (count - matrices) if work.optimizer == "muon" else 0.0)
-    block, beside = activation_bytes(work)
+    block, beside = activation_bytes(work, device)
     blocks = 4.0 * c.width * c.depth + block if work.recompute else c.depth * block
     activations = FRAGMENTS[device] * tokens * (blocks + beside)
     copies = 0.0 if work.narrow == 4 else 2.0 * matrices  # autocast keeps all until its end
