@@ -72,7 +72,7 @@ def main(mode: str, source: str, out: str, tokenizer: str = "") -> None:
     ids = [
         json.loads(line)["id"]
         for path in sorted((work / "removed").rglob("*.jsonl"))
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for line in path.open(encoding="utf-8", newline="\n")  # a text may hold other line ends
     ]
     (Path(out) / "removed.txt").write_text("\n".join(ids), encoding="utf-8")
     used = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
