@@ -168,6 +168,12 @@ def reference() -> str:
         f"Schedules: {_listed(SCHEDULES)}. Both steps and epochs at once are an error."
     )
     part("`train` and `tune`", head, section_rows(recipe.Stage, "train.", derived), lead)
+    part(
+        "`tune.adapter`",
+        head,
+        section_rows(recipe.AdapterSection, "tune.adapter.", set()),
+        "See [fine-tuning](fine-tuning.md).",
+    )
     part("`watch`", head, section_rows(recipe.Watch, "watch.", set()))
     part("`parallel`", head, section_rows(recipe.Parallel, "parallel.", set()))
     part("`evaluate`", head, section_rows(recipe.Evaluation, "evaluate.", set()))

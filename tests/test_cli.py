@@ -128,6 +128,19 @@ def test_show_a_recipe_and_a_run(done: Run, capsys: pytest.CaptureFixture[str]) 
     assert re.search(r"^train\.learning_rate +0\.004 +default of muon", said, re.MULTILINE)
 
 
+def test_show_a_recipe_that_begins_with_published_weights(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What they decide is not made up before they are read."""
+    (folder / "weights").mkdir()
+    text = "budget: 3m\ndata: {source: x}\nmodel: ./weights\ntune: {task: docstrings}\n"
+    (folder / "bent.yaml").write_text(text)
+    assert main(["show", "bent.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^tune\.learning_rate +5e-05 +customary", said, re.MULTILINE)
+    assert re.findall(r"^model\.\S+", said, re.MULTILINE) == ["model.from"]
+
+
 def test_evaluate_prints_every_measure(done: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "runs/tiny"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -27,19 +27,22 @@ LIMITS = {
     "fsdd": 700,
     "imdb": 300,
     "multi30k": 300,
+    "bccd": 24,
 }
 SMALL = {
+    "detector": {"widths": "[4, 4, 6, 8]", "stem_width": 4, "width": 8, "layers": 1},
     "decoder": {"depth": 1, "width": 64, "heads": 2, "kv_heads": 1, "context": 64},
     "mlp": {"hidden": "[8]"},
     "fast_cnn": {"widths": "[4, 8]"},
     "rnn": {"hidden": 8},
     "bag_of_frames": {},
     "encoder": {"depth": 1, "width": 16, "heads": 2},
+    "unet": {"width": 4, "multipliers": "[1, 2]", "blocks": 1, "attention": "[]", "heads": 1},
     "bart": {"depth": 1, "width": 16, "heads": 2, "hidden": 16},
 }
 
 
-DOWNLOADED = ("mnist", "cifar10", "fsdd", "imdb", "multi30k")
+DOWNLOADED = ("mnist", "cifar10", "fsdd", "imdb", "multi30k", "bccd")
 # The others' data come with Python and with scikit-learn.
 FETCHED = [n for n in places.shipped() if recipe.read(n).data.source in DOWNLOADED]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from modelwright.tasks.task import Task, make_task
-from modelwright.types import Example, Frames, Image, ImageFile, Label, Number, Part, Text
+from modelwright.types import Box, Example, Frames, Image, ImageFile, Label, Number, Part, Text
 
 
 def examples_of(name: str, count: int = 6) -> tuple[Task, list[Example]]:
@@ -37,6 +37,8 @@ def _varied(part: Part, number: int) -> Part:
             return Label(name if number % 2 == 0 else f"not {name}")
         case Number(value):
             return Number(value + number)
+        case Box(name):
+            return replace(part, label=name if number % 2 == 0 else f"not {name}")
         case ImageFile():
             return part
         case Image(pixels):

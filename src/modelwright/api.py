@@ -17,11 +17,13 @@ from typing import Any
 from modelwright import pipeline, recipe
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline import launch
+from modelwright.pipeline.drawn import asked
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
 from modelwright.pipeline.rates import find_rates
 from modelwright.places import is_run
 from modelwright.runs import Run
 from modelwright.serving.engine import Engine
+from modelwright.serving.flow import draws
 from modelwright.serving.predictor import Predictor, PredictorEngine, predicts
 from modelwright.serving.sampling import SamplingParams
 from modelwright.training.range_test import RangeTest
@@ -50,12 +52,21 @@ class Model:
     @property
     def served(self) -> Engine | PredictorEngine:
         """What answers the requests of a server."""
+        if self.draws:
+            raise ModelwrightError(
+                f"{self.fitted.path}: this model draws pictures, and the server answers in text; "
+                "use `modelwright ask RUN CLASS --out FILE`"
+            )
         if self.predicts:
             return PredictorEngine(self.predictor, self.fitted.task.request)
         return self.engine
 
     def __call__(self, question: str | list[Turn], **params: Any) -> str:
         """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label."""
+        if self.draws:
+            if not isinstance(question, str):
+                raise ModelwrightError("this model draws pictures: ask with the name of a class")
+            return str(self.draw(question, seed=params.get("seed", 0)))
         turns = self._turns(question)
         if not self.predicts:
             return self.engine.answer([turns], SamplingParams(**params))[0].text
@@ -65,6 +76,34 @@ class Model:
     def predicts(self) -> bool:
         """Whether one pass is an answer: labels or numbers, not text."""
         return predicts(self.fitted.codec)
+
+    @property
+    def draws(self) -> bool:
+        """Whether answers are pictures."""
+        return draws(self.fitted.objective)
+
+    def draw(self, question: str, *, seed: int = 0, out: str | Path | None = None) -> Path:
+        """Write a picture of the class that ``question`` names, an empty one: of any.
+
+        Args:
+            question: the name of a class.
+            seed: of the noise that it is made of; the same gives the same picture.
+            out: a PNG file; left out: ``samples/`` of the run, named by class and seed.
+
+        Returns:
+            The file.
+
+        Raises:
+            ModelwrightError: the model makes no pictures, or does not know the class.
+        """
+        if not self.draws:
+            raise ModelwrightError(f"{self.fitted.path}: this model makes no pictures; just ask it")
+        if out is not None and Path(out).suffix.lower() != ".png":
+            raise ModelwrightError(f"{out}: pictures are written as PNG; name a file that ends so")
+        if out is None:
+            named = "".join(c if c.isalnum() else "-" for c in question.strip()[:40]) or "any"
+            out = self.fitted.path.parents[2] / "samples" / f"ask-{named}-{seed}.png"
+        return asked(self.fitted, question, seed, Path(out))
 
     def probabilities(self, question: str | Sequence[Turn]) -> dict[str, float]:
         """The probability of every label, the likeliest first."""

@@ -210,6 +210,7 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     ask.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token")
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--beams", type=int, default=1, help="search for likelier answers, such as 4")
+    ask.add_argument("--out", type=Path, help="where to write a picture, of models that make some")
     ask.set_defaults(work=_ask)
 
     serve = commands.add_parser("serve", help="an OpenAI-compatible server and a chat page")
@@ -343,7 +344,11 @@ def _ask(options: argparse.Namespace) -> int:
         "seed": options.seed,
         "beams": options.beams,
     }
-    if options.question is not None:
+    if options.out is not None and (options.question is None or not model.draws):
+        raise ModelwrightError("--out: is for one question to a model that draws; leave it out")
+    if options.question is not None and model.draws:
+        print(model.draw(options.question, seed=options.seed, out=options.out))
+    elif options.question is not None:
         print(model.said(options.question, **params))
     else:
         terminal.converse(model, params)

@@ -67,7 +67,7 @@ def _formats() -> list[str]:
     folder = Path(__file__).parent / "exporting"
     names = {p.stem for p in folder.glob("*.py")}
     names |= {p.parent.name for p in folder.glob("*/__init__.py")}
-    names -= {"__init__", "subject", "front", "samples", "scanned", "usage"}
+    names -= {"__init__", "subject", "front", "samples", "scanned", "usage", "keras_layers"}
     return sorted(n.replace("_", "-") for n in names)
 
 

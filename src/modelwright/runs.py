@@ -4,7 +4,9 @@ recipe.yaml      as written, with overrides      resolved.json   every value, wi
 manifest.json    code, machine, stages, hashes   data/           rows, shards, waterfall, split
 metrics/         one JSON line a step            tensorboard/    the same for TensorBoard
 checkpoints/     stage/step-...                  samples/        answers over time
+extensions/      code that the recipe names      profile/        where steps were profiled
 evaluation.json  report.html                     lock            who is writing now
+failures.json    restarts that failed
 """
 
 from __future__ import annotations

@@ -17,14 +17,25 @@ from rich.text import Text
 
 from modelwright import api, checkpoint, recipe, runtime
 from modelwright.errors import EXIT_CORRUPT, EXIT_MACHINE, EXIT_OK, ModelwrightError
+from modelwright.hub.files import is_keras
 from modelwright.models.model import config_class, of_named_size
 from modelwright.places import is_run
 from modelwright.runs import Run, flatten
 from modelwright.training import budget
 
+# A library of each extra: what it is for, and the extra.
 EXTRAS = {
-    "pyarrow": ("Parquet files", "pip install 'modelwright[tables]'"),
-    "sklearn": ("the digits data set", "pip install 'modelwright[digits]'"),
+    "pyarrow": ("Parquet files", "tables"),
+    "sklearn": ("the digits data set", "digits"),
+    "huggingface_hub": ("hub:OWNER/NAME, and corpora", "data"),
+    "sacrebleu": ("measures of translations and summaries", "text"),
+    "optuna": ("modelwright search", "search"),
+    "onnxruntime": ("export --to onnx", "onnx"),
+    "pycocotools": ("mAP of boxes", "vision"),
+    "keras": ("export --to keras, and models of Keras", "keras"),
+    "gguf": ("export --to gguf", "gguf"),
+    "transformers": ("model.through: transformers", "transformers"),
+    "ray": ("corpora on Ray", "ray"),
 }
 FREE_GIB = 2.0
 
@@ -54,18 +65,16 @@ def show(name: str, overrides: Sequence[str]) -> None:
 
 
 def _forecast(made: recipe.Recipe) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the budget and this machine give before the data are known."""
+    """What the budget and this machine give before data and published weights are known."""
     machine = runtime.measure_machine()
     derived = budget.Derived()
     budget.derive_machine(made, machine, derived)
-    fields = budget.derive_model(made, machine, derived)
-    family = config_class(made.family)
-    context = family.__dataclass_fields__.get("context")
-    named = of_named_size(family, fields)
-    window = int(named.get("context", context.default if context else 1))
+    if made.published is None:
+        _of_family(made, machine, derived)
+    elif not is_keras(made.published):
+        first = next(iter(made.stages))
+        budget.derive_rates(made.first, first, "adamw", derived, published=True)
     for name, stage in made.stages.items():
-        budget.derive_batch(made, name, window, derived)
-        budget.derive_rates(stage, name, family.optimizer, derived)
         if stage.steps is None:
             derived.reasons[f"{name}.steps"] = (
                 "derived when the data are prepared and a step of this model has been measured"
@@ -76,6 +85,18 @@ def _forecast(made: recipe.Recipe) -> tuple[dict[str, Any], dict[str, str]]:
         section, _, field = key.partition(".")
         values[section][field] = value
     return values, derived.reasons
+
+
+def _of_family(made: recipe.Recipe, machine: runtime.Machine, derived: budget.Derived) -> None:
+    """The shape, batch and rates of a model that begins with random weights."""
+    fields = budget.derive_model(made, machine, derived)
+    family = config_class(made.family)
+    context = family.__dataclass_fields__.get("context")
+    named = of_named_size(family, fields)
+    window = int(named.get("context", context.default if context else 1))
+    for name, stage in made.stages.items():
+        budget.derive_batch(made, name, window, derived)
+        budget.derive_rates(stage, name, family.optimizer, derived)
 
 
 def _short(value: Any) -> str:
@@ -117,9 +138,10 @@ def check_machine() -> int:
         problems += 1
     else:
         lines.append(("ok", f"{free:.0f} GiB of disk are free here"))
-    for module, (use, command) in EXTRAS.items():
+    for module, (use, extra) in EXTRAS.items():
         if importlib.util.find_spec(module) is None:
-            lines.append(("opt", f"{module} is missing: {use} cannot be read; {command}"))
+            command = f"pip install 'modelwright[{extra}]'"
+            lines.append(("opt", f"{module} is missing, for {use}: {command}"))
         else:
             lines.append(("ok", f"{module} is present ({use})"))
     for state, line in lines:

@@ -31,11 +31,13 @@ class Text:
 class Image:
     """Pixels (height, width) or (height, width, channels), uint8 or float.
 
-    ``prepared`` says that a codec has brought them to its size already.
+    ``prepared`` says that a codec has brought them to its size already, ``original`` what height
+    and width they had before, where that matters.
     """
 
     pixels: Array
     prepared: bool = False
+    original: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,30 @@ class Number:
     value: float
 
 
-Part = Text | Image | ImageFile | Frames | Label | Number
+@dataclass(frozen=True)
+class Box:
+    """A thing in a picture: its class, and its sides in pixels from the upper left corner.
+
+    ``score`` is how sure an answer is of it, 0 to 1.
+    """
+
+    label: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+    score: float = 1.0
+
+    @property
+    def said(self) -> str:
+        """Class, score and the four sides, as a line for people."""
+        sides = " ".join(f"{v:.0f}" for v in (self.left, self.top, self.right, self.bottom))
+        return f"{self.label} {self.score:.2f} at {sides}"
+
+
+SAID_SCORE = 0.5  # boxes that are less sure are not shown to people
+
+Part = Text | Image | ImageFile | Frames | Label | Number | Box
 
 
 @dataclass(frozen=True)
@@ -103,8 +128,16 @@ class Turn:
         return tuple(p.value for p in self.parts if isinstance(p, Number))
 
     @property
+    def boxes(self) -> tuple[Box, ...]:
+        """All boxes."""
+        return tuple(p for p in self.parts if isinstance(p, Box))
+
+    @property
     def said(self) -> str:
-        """The content as a line for people: its text, or its labels and numbers."""
+        """The content for people: its text, its labels and numbers, or a line a box."""
+        if boxes := self.boxes:
+            sure = [box.said for box in boxes if box.score >= SAID_SCORE]
+            return "\n".join(sure) or f"nothing surer than {SAID_SCORE}"
         named = [*self.labels, *(f"{value:g}" for value in self.numbers)]
         return ", ".join(named) if named else self.text
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelwright.errors import ModelwrightError
-from modelwright.evaluation.metrics import Accuracy, Mean, token_f1
+from modelwright.evaluation.metrics import Accuracy, Mean
+from modelwright.tasks.grading import token_f1
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def recipe_for(tmp_path: Path, folder: Path) -> dict[str, Any]:
     return {
         "name": "adapted",
         "data": {"source": str(tmp_path / "rows.jsonl"), "split": {"by": "row"}},
-        "model": {"from": str(folder), "adapter": "transformers"},
+        "model": {"from": str(folder), "through": "transformers"},
         "train": {
             "task": "documents",
             "steps": 3,
@@ -120,8 +120,8 @@ def test_an_encoder_with_a_new_head(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_without_the_word_it_is_refused_and_the_word_is_named(tmp_path: Path) -> None:
     folder = saved(tmp_path / "neox", "gpt_neox", small.VOCABULARY)
     recipe = recipe_for(tmp_path, folder)
-    del recipe["model"]["adapter"]
-    with pytest.raises(ModelwrightError, match="adapter: transformers"):
+    del recipe["model"]["through"]
+    with pytest.raises(ModelwrightError, match="through: transformers"):
         api.train(recipe, out=tmp_path / "run")
 
 
@@ -130,5 +130,5 @@ def test_code_of_its_own_is_never_run() -> None:
     with pytest.raises(ModelwrightError, match="auto_map"):
         Config(architecture=json.dumps(config), vocabulary=10).build()
     unknown = {"model_type": "nobody", "vocab_size": 10}
-    with pytest.raises(ModelwrightError, match="knows no model_type 'nobody'"):
+    with pytest.raises(ModelwrightError, match="knows no model_type 'nobody'; install"):
         Config(architecture=json.dumps(unknown), vocabulary=10).build()

@@ -55,6 +55,7 @@ def configs() -> list:
         known = {f.name for f in dataclasses.fields(cls)}
         shape = {**cls.specimen, **COMMON, "depth": 2, "kv_heads": 2}
         needed = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+        needed.add("architecture")  # of a model of another library
         base = {k: v for k, v in shape.items() if k in known and (k in COMMON or k in needed)}
         base |= {k: shape[k] for k in ("depth", "kv_heads") if k in known}
         changes = [{}] + [{k: v} for k, vs in VARIANTS.items() if k in known for v in vs]

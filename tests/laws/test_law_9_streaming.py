@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright.errors import ModelwrightError
-from modelwright.evaluation.metrics import Accuracy, Mean, token_f1
+from modelwright.evaluation.metrics import Accuracy, Mean
+from modelwright.tasks.grading import token_f1
 
 NUMBERS = st.floats(-1e150, 1e150, allow_nan=False)
 CUTS = st.lists(st.integers(0, 40), max_size=6)

@@ -76,7 +76,7 @@ def test_the_state_is_that_of_the_optimiser(name: str) -> None:
     assert said.optimizer == pytest.approx(real, rel=0.02, abs=30_000)
 
 
-FORECASTS = {name: Forecast(specimen(name), program=0.0) for name in ("decoder", "resnet", "mlp")}
+FORECASTS = {name: Forecast(specimen(name), program=0.0) for name in ("decoder", "whisper", "mlp")}
 steps = st.builds(
     Step,
     st.sampled_from([1, 2, 4, 6]),

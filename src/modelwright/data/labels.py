@@ -44,8 +44,15 @@ def label_number(example: Example, labels: list[str]) -> int:
         ModelwrightError: the label is not one of those learned from the train split.
     """
     name = label_of(example)
-    if name is None:
-        return UNKNOWN
+    return UNKNOWN if name is None else numbered(name, labels)
+
+
+def numbered(name: str, labels: list[str]) -> int:
+    """Position of ``name`` in ``labels``.
+
+    Raises:
+        ModelwrightError: the label is not one of those learned from the train split.
+    """
     if name not in labels:
         more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
         raise ModelwrightError(

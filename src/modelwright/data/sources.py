@@ -25,6 +25,7 @@ import numpy as np
 from modelwright import extensions
 from modelwright.data import formats, picture_rows
 from modelwright.data.archive import gunzip, tar_members
+from modelwright.data.box_rows import box_rows, has_boxes, packed_or_folder
 from modelwright.data.corpus.open import corpus_rows, is_corpus
 from modelwright.data.pictures import Undecodable, decode
 from modelwright.data.stdlib import stdlib_rows
@@ -39,6 +40,7 @@ ORIGINS = {
     "fsdd": "https://github.com/Jakobovski/free-spoken-digit-dataset",
     "imdb": "https://ai.stanford.edu/~amaas/data/sentiment (as train.jsonl with text and label)",
     "multi30k": "https://github.com/multi30k/dataset (data/task1/raw)",
+    "bccd": "https://github.com/Shenggan/BCCD_Dataset (the folder BCCD, or a tar of it)",
 }
 IMDB_LABELS = {"0": "negative", "1": "positive"}
 MULTI30K_PARTS = {"train": "train", "val": "validation", "test_2016_flickr": "test"}
@@ -132,11 +134,11 @@ def _read_path(path: Path, source: str) -> Iterator[Row]:
                 f"{source}: is a folder, but its name ends in {suffix} as a file's does:"
                 " name a file in it, or rename the folder"
             )
-        return _read_folder(path, source)
+        return box_rows(path) if has_boxes(path) else _read_folder(path, source)
     if not path.is_file():
         raise ModelwrightError(f"{source}: is not a regular file: copy its content to one")
     if picture_rows.is_picture_tar(path):
-        return picture_rows.tar_rows(path)
+        return box_rows(path) if has_boxes(path) else picture_rows.tar_rows(path)
     if not suffix:
         raise ModelwrightError(
             f"{source}: files of this kind cannot be read; readable: {formats.known_formats()},"
@@ -455,6 +457,11 @@ def _multi30k(path: Path | None) -> Iterator[Row]:
             yield {"id": f"{stem}:{number}", "split": split, **dict(zip(texts, lines, strict=True))}
 
 
+def _bccd(path: Path | None) -> Iterator[Row]:
+    """Blood cells (Shenggan, BCCD): ``image``, ``boxes`` of RBC, WBC and Platelets, ``split``."""
+    return box_rows(packed_or_folder(data_set_folder("bccd", path)))
+
+
 DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
     "python-stdlib": _python_stdlib,
     "digits": _digits,
@@ -463,4 +470,5 @@ DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
     "fsdd": _fsdd,
     "imdb": _imdb,
     "multi30k": _multi30k,
+    "bccd": _bccd,
 }

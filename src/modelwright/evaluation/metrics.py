@@ -12,9 +12,6 @@ from collections.abc import Hashable, Iterable
 from fractions import Fraction
 
 from modelwright.errors import ModelwrightError
-from modelwright.tasks.grading import token_f1
-
-__all__ = ["Accuracy", "MacroF1", "Mean", "token_f1"]
 
 Z95 = 1.959963984540054  # the normal distribution has 95 % of its mass within ± Z95 deviations
 

@@ -2,13 +2,13 @@
 
 A format is a module of this folder with
 
-- ``HELP``: a line for the command line;
 - ``write(folder, subject, options)``: the files, beside nothing else;
 - ``check(folder, subject, options) -> Replayed``: reads the files as their users' programs do,
   sends the stored samples through them, from text or pixels on, and raises a ModelwrightError
   that names the sample, and the layer where one can be named, when an answer differs;
 - and, if it likes, ``usage(subject)``: Markdown for the card, how to run it without this package,
-  and ``LIBRARY``, the hub's name of the library that reads it.
+  ``LIBRARY``, the hub's name of the library that reads it, and ``ADAPTER = True`` where it takes
+  ``Subject.tuned``.
 
 The name on the command line is the module's, with dashes.
 """
@@ -26,13 +26,11 @@ from modelwright.hub.replay import Replayed
 
 __all__ = ["Format", "Options", "Replayed", "Subject", "format_named", "formats"]
 
-_SHARED = {"subject", "front", "samples", "scanned", "usage"}
+_SHARED = {"subject", "front", "samples", "scanned", "usage", "keras_layers"}
 
 
 class Format(Protocol):
     """A module of this folder."""
-
-    HELP: str
 
     def write(self, folder: Path, subject: Subject, options: Options) -> None:
         """Write the artefact into an empty folder."""

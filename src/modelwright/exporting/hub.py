@@ -29,7 +29,6 @@ from modelwright.hub.writing import write as write_checkpoint
 from modelwright.types import Batch, stack
 
 PREPARED = 1e-5  # numbers of a prepared picture may differ by, of their largest
-HELP = "as transformers, vLLM and llama.cpp's converter read it"
 
 
 def write(folder: Path, subject: Subject, options: Options) -> None:

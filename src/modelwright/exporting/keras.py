@@ -36,7 +36,6 @@ from modelwright.hub.replay import Replayed
 from modelwright.models import keras as room
 from modelwright.types import Array, stack, take
 
-HELP = "a Keras 3 model and a TensorFlow SavedModel"
 MODEL, SAVED, FACTS, OWN = "model.keras", "saved_model", "keras.json", "own.keras"
 LIBRARY = "keras"
 TOLERANCE = 1e-4  # of the largest answer: other libraries sum in another order

@@ -31,7 +31,6 @@ from modelwright.exporting.usage import snippet
 from modelwright.hub.replay import Replayed
 from modelwright.types import Array
 
-HELP = "one graph, preprocessing included, for ONNX Runtime"
 LIBRARY = "onnx"
 FILE = "model.onnx"
 OPSET = 20  # of the standard operators; ONNX Runtime has it since 1.17

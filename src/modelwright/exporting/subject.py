@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from modelwright.hub.peft_files import Tuned
 from modelwright.models.model import ModelConfig
 from modelwright.types import Batch, Codec, Example, Objective
 
@@ -26,6 +27,7 @@ class Subject:
         examples: a few held-out examples as they were stored, uncut; pictures as their files.
         batches: what the model reads of the same part: an example each, or a window of a stream.
         part: where they come from: "tune/test".
+        tuned: the adapter apart from its base, where the stage trained one.
     """
 
     model: nn.Module
@@ -36,6 +38,7 @@ class Subject:
     examples: tuple[Example, ...]
     batches: tuple[Batch, ...]
     part: str
+    tuned: Tuned | None = None
 
     def name(self, number: int) -> str:
         """Batch ``number`` as messages name it."""

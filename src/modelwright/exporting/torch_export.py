@@ -30,7 +30,6 @@ from modelwright.exporting.usage import snippet
 from modelwright.hub.replay import Replayed
 from modelwright.types import Array
 
-HELP = "PyTorch's exported program, preprocessing included (torch.export)"
 LIBRARY = "pytorch"
 FILE = "model.pt2"
 

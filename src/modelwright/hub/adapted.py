@@ -1,6 +1,6 @@
 """Published models that no family here can hold, through ``models/adapted.py``.
 
-Reached by ``adapter: transformers`` under ``model`` alone: a checkpoint never chooses it. Tensors
+Reached by ``through: transformers`` under ``model`` alone: a checkpoint never chooses it. Tensors
 are stored under the names that the library writes, and reading is as strict as everywhere; what it
 joins or cuts while loading (experts of a mixture) is refused by that.
 """

@@ -47,7 +47,7 @@ def family_of(model_type: str, where: str) -> Family:
     known = supported()
     raise ModelwrightError(
         f"{where}: model_type {model_type!r} is not supported{did_you_mean(model_type, known)}; "
-        f"supported: {', '.join(known)}; others may do with `adapter: transformers` under model"
+        f"supported: {', '.join(known)}; others may do with `through: transformers` under model"
     )
 
 

@@ -123,7 +123,9 @@ def _check_links(path: Path) -> None:
             if isinstance(inner, h5py.Group):
                 look(inner)
             elif inner is None or inner.external or inner.is_virtual:
-                raise CorruptError(f"{path}: {name} of its weights lies in another file")
+                raise CorruptError(
+                    f"{path}: {name} of its weights lies in another file; save the model again"
+                )
 
     try:
         with (

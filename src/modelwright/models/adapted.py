@@ -48,11 +48,18 @@ class Config(ModelConfig):
     family: ClassVar[str] = "adapted"
     opaque: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {"architecture": json.dumps(_TINY), "vocabulary": 300}
-    architecture: str
     vocabulary: PositiveInt
+    architecture: str = ""
     head: Literal["causal", "classification"] = "causal"
     classes: PositiveInt = 2
     context: PositiveInt = 64
+
+    def __post_init__(self) -> None:
+        if not self.architecture:
+            raise ModelwrightError(
+                "model.family: adapted is what a published config says; write model: {from: "
+                "FOLDER or hub:NAME, through: transformers} in its place"
+            )
 
     def build(self) -> nn.Module:
         """The module with fresh parameters."""
@@ -84,7 +91,7 @@ def library() -> Any:
         import transformers  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise MachineError(
-            "model.adapter: transformers is not installed: pip install 'modelwright[transformers]'"
+            "model.through: transformers is not installed: pip install 'modelwright[transformers]'"
         ) from error
     return transformers
 
@@ -99,12 +106,15 @@ class Adapted(nn.Module):
         values = {**json.loads(config.architecture), "vocab_size": config.vocabulary}
         if values.get("auto_map"):
             raise ModelwrightError(
-                "model.adapter: config.json names code of its own (auto_map), which is never run; "
+                "model.through: config.json names code of its own (auto_map), which is never run; "
                 "use a model whose class is part of transformers"
             )
         kind = values.pop("model_type", None)
         if kind not in known.models.auto.configuration_auto.CONFIG_MAPPING:
-            raise ModelwrightError(f"model.adapter: transformers knows no model_type {kind!r}")
+            raise ModelwrightError(
+                f"model.through: transformers {known.__version__} knows no model_type {kind!r}; "
+                "install a newer one, or choose another model"
+            )
         if config.head == "classification":
             values |= {"num_labels": config.classes, "problem_type": None}
             values.pop("id2label", None)
@@ -119,7 +129,7 @@ class Adapted(nn.Module):
             )
         except ValueError as error:
             reason = " ".join(str(error).split())[:160]
-            raise ModelwrightError(f"model.adapter: {kind}: {reason}") from error
+            raise ModelwrightError(f"model.through: {kind}: {reason}") from error
         self.padding = int(theirs.pad_token_id)
 
     def _grid(self, tokens: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ class Config(ModelConfig):
     family: ClassVar[str] = "decoder"
     optimizer: ClassVar[str] = "muon"
     compiles: ClassVar[bool] = True
+    fused: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,
         "depth": 2,

@@ -64,7 +64,7 @@ class Config(ModelConfig):
     widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 512)
     stem_width: PositiveInt = 64
     bottleneck: bool = False
-    norm: Norm = "batch"
+    norm: Norm = "group"  # batches of large pictures are small
     width: PositiveInt = 128
     layers: PositiveInt = 4
 

@@ -42,6 +42,7 @@ class Config(ModelConfig):
     # reviews neither was ahead (loss 0.39 with AdamW, 0.41 with Muon).
     optimizer: ClassVar[str] = "adamw"
     compiles: ClassVar[bool] = True
+    fused: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,
         "classes": 3,

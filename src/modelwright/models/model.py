@@ -31,6 +31,7 @@ _NOT_FAMILIES = {
     "images",
     "diffusion",
     "keras_json",
+    "lora",
 }
 
 _EXACT = ("features", "channels")  # fields that must be what the data have, not only as large
@@ -48,6 +49,7 @@ class ModelConfig(ABC):
     family: ClassVar[str]
     optimizer: ClassVar[str] = "adamw"  # used unless the recipe names one
     compiles: ClassVar[bool] = False  # whether the module names ``regions`` worth compiling
+    fused: ClassVar[bool] = False  # whether its blocks are built of ``kernels/elementwise``
     opaque: ClassVar[bool] = False  # whether torch's compiler cannot follow its forward
     specimen: ClassVar[dict[str, Any]]
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}  # named members: name -> fields
@@ -173,7 +175,9 @@ def fields_for(cls: type[ModelConfig], codec: Any, given: Mapping[str, Any]) -> 
     """
     try:
         needed = cls.data_fields(codec)
-    except AttributeError:
+    except AttributeError as error:
+        if error.obj is not codec:
+            raise  # a mistake in the family's own code
         kind = extensions.short(extensions.own_name(type(codec)))
         raise ModelwrightError(
             f"model.family: a {extensions.short(cls.family)} cannot read what the {kind} codec of"

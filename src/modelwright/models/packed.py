@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from modelwright.kernels.attention import Grid, packed_attention
 from modelwright.models.activations import activation
+from modelwright.models.model import outputs_of
 
 LOGIT_BYTES = 64 << 20  # of a chunk of logits that exist at once, in training
 # Tokens of a document up to which, on a CPU, the products are cheaper to hold than to make twice:
@@ -38,7 +39,7 @@ def encoder_fields(codec: Any) -> dict[str, Any]:
     if not hasattr(codec, "labels"):
         rows = codec.vocabulary + (not hasattr(codec, "mask"))
         return {"vocabulary": rows, "head": "masked_language"}
-    fields = {"vocabulary": codec.vocabulary, "classes": len(codec.labels)}
+    fields = {"vocabulary": codec.vocabulary, "classes": outputs_of(codec)}
     return {**fields, "context": codec.longest}
 
 

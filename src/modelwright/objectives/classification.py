@@ -23,8 +23,6 @@ from torch import Tensor, nn
 from modelwright.errors import ModelwrightError
 from modelwright.types import Batch, Codec, Columns
 
-name = "classification"
-item = "example"
 needs = "labels"  # of the codec
 
 

@@ -25,7 +25,6 @@ from modelwright.errors import ModelwrightError
 from modelwright.types import Array, Batch, Codec, Columns, Ragged
 
 name = "masked_language"
-item = "masked token"
 needs = "token_bytes"  # of the codec
 
 MASKED, RANDOM = 0.8, 0.1  # of the chosen; the rest is left as it is

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from modelwright.types import Array, Batch, Codec, Columns, Ragged
 
-name = "next_token"
-item = "token"
 needs = "token_bytes"  # of the codec
 
 

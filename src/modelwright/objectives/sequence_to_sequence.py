@@ -22,7 +22,6 @@ from modelwright.errors import ModelwrightError
 from modelwright.types import Batch, Codec, Columns
 
 name = "sequence_to_sequence"
-item = "token"
 needs = "opening"  # of the codec
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.hub import keras_file
@@ -13,8 +16,10 @@ from modelwright.hub.files import Published, find, is_keras
 from modelwright.hub.keras_file import KerasFile
 from modelwright.hub.labels import in_stored_order
 from modelwright.hub.loading import config_of
+from modelwright.hub.peft_files import adapter_hashes, merge_adapter
 from modelwright.hub.pictures import picture_codec
 from modelwright.hub.tokenizer import codec_for
+from modelwright.models.model import ModelConfig
 from modelwright.runs import Run
 from modelwright.types import Codec, Example
 
@@ -60,6 +65,18 @@ def in_order(codec: Codec, published: Published, model: Mapping[str, Any]) -> Co
     return codec
 
 
+def merge_given(
+    folder: str | None, published: Published, config: ModelConfig, model: nn.Module
+) -> None:
+    """Put the adapter that a recipe names (``model.adapter_from``) into its base.
+
+    Raises:
+        ModelwrightError: it is for another base.
+    """
+    if folder is not None:
+        merge_adapter(Path(folder), model, config_of(published)[0].layout(config))
+
+
 def published_of(
     run: Run, say: Callable[[str], None] | None = None
 ) -> Published | KerasFile | None:
@@ -72,7 +89,7 @@ def published_of(
     kept = run.manifest.get("published") or {}
     same = kept.get("source") == source
     found = find(source, revision=kept.get("revision") if same else None, say=say)
-    if run.recipe.model.get("adapter"):
+    if run.recipe.model.get("through"):
         return through_adapter(found)
     return found
 
@@ -93,6 +110,8 @@ def pinned(run: Run, say: Callable[[str], None]) -> Pinned | None:
         "model_type": published.config["model_type"],
         "files": published.hashes(),
     }
+    if folder := run.recipe.model.get("adapter_from"):
+        record["files"] = {**published.hashes(), **adapter_hashes(Path(folder))}
     if run.manifest.get("published") != record:
         run.manifest["published"] = record
         run.save_manifest()

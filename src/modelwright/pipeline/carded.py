@@ -44,7 +44,7 @@ def card_of(
     if came:
         at = f" at revision `{came['revision']}`" if came.get("revision") else ""
         about.append(f"began with the published weights of {_shown(came['source'])}{at}")
-    writes = hasattr(fitted.model, "new_cache")
+    writes = hasattr(fitted.model, "new_cache") and not hasattr(fitted.model, "encode")
     stages = {n: run.stage(n) for n in recipe.stages if run.stage(n).get("status")}
     measured = (run.read_json("evaluation.json") or {}).get("measures", [])
     return Card(

@@ -11,6 +11,7 @@ import torch
 
 from modelwright import runtime
 from modelwright.hub.files import is_keras
+from modelwright.kernels import elementwise
 from modelwright.models.model import config_class, fields_for, from_dict
 from modelwright.pipeline.memory import derive_memory
 from modelwright.pipeline.parts import Parts
@@ -67,8 +68,8 @@ def derive(parts: Parts) -> dict[str, Any]:
     budget.derive_steps(run.recipe, name, per_epoch, probe, derived, cost=cost)
     given = {
         f"{name}.{k}": v
-        for k, v in stage.model_dump().items()
-        if f"{name}.{k}" not in derived.values and v is not None
+        for k, v in stage.model_dump(exclude_none=True).items()
+        if f"{name}.{k}" not in derived.values
     }
     values = {**given, **derived.values}
     write_resolved(run, values, derived.reasons)
@@ -155,6 +156,7 @@ def _derive_compile(
         able=(parts.config.compiles or (parts.one_shape and not parts.config.opaque))
         and can_compile(parts.device),
         whole=not parts.config.compiles,
+        fused=parts.config.fused and parts.device.type == "cpu" and elementwise.available(),
         seconds_left=allowed if timed and allowed else (quick or flops / speed) * steps,
         derived=derived,
     )

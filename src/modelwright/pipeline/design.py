@@ -206,10 +206,10 @@ def _published(read: Recipe) -> ModelConfig:
             "look at them with model.summary() in Keras"
         )
     found = find(source)
-    if read.model.get("adapter"):
+    if read.model.get("through"):
         found = through_adapter(found)
     stored = config_of(found)[1]
-    given = {k: v for k, v in read.model.items() if k not in ("from", "adapter")}
+    given = {k: v for k, v in read.model.items() if k not in ("from", "through")}
     if given.get("head") == "new":
         del given["head"]
     return dataclasses.replace(stored, **checked_fields(type(stored), given))

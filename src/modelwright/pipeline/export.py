@@ -20,6 +20,9 @@ from modelwright.errors import ModelwrightError
 from modelwright.exporting import Options, Replayed, Subject, format_named
 from modelwright.files import make_folder, rename, write_file
 from modelwright.hub.card import render
+from modelwright.hub.files import HUB
+from modelwright.hub.peft_files import Tuned
+from modelwright.models.lora import plain
 from modelwright.pipeline.carded import card_of
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
 from modelwright.pipeline.prepare import Say
@@ -63,6 +66,8 @@ def export(
     form = format_named(to)
     fitted = load_fitted(newest_checkpoint(run, stage))
     subject = subject_of(run, fitted)
+    if getattr(form, "ADAPTER", False):
+        subject = replace(subject, tuned=tuned_of(fitted.path))
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     make_folder(part)
@@ -83,6 +88,23 @@ def export(
         shutil.rmtree(part, ignore_errors=True)
         raise
     return proof
+
+
+def tuned_of(path: Path) -> Tuned | None:
+    """The adapter of a checkpoint apart from its base; None where the checkpoint has none."""
+    live = load_fitted(path, merged=False)
+    if live.adapter is None:
+        return None
+    live.model.to("cpu")
+    tensors = {n: t.clone() for n, t in live.adapter.tensors.items()}
+    named = live.adapter.base.get("source")
+    return Tuned(
+        adapter=live.adapter.adapter,
+        tensors=tensors,
+        base=plain(live.model),
+        source=str(named).removeprefix(HUB).partition("@")[0] if named else None,
+        revision=live.adapter.base.get("revision"),
+    )
 
 
 def subject_of(run: Run, fitted: Fitted) -> Subject:

@@ -22,6 +22,7 @@ from modelwright.errors import Interrupted, MachineError, ModelwrightError
 from modelwright.extensions import short
 from modelwright.files import rename
 from modelwright.pipeline import launch, resume
+from modelwright.pipeline.adapters import DOCUMENT
 from modelwright.pipeline.derive import derive, machine_of, write_resolved
 from modelwright.pipeline.fitted import TaskName, load_parameters
 from modelwright.pipeline.parts import Parts
@@ -178,6 +179,7 @@ class _Job(Parts):
             replan=lambda step, steps: self._replan(trainer, step, steps),
             totals=self.totals,
             write=lambda step, totals: self._save(trainer, step, totals),
+            draw=self.drawing(),
         )
         trainer.restore = lambda step: self._restore(trainer, observer, step)
         with observer:
@@ -255,8 +257,7 @@ class _Job(Parts):
             )
         if found is None:
             trainer.guard.load([])
-            torch.manual_seed(runtime.derived_seed(self.run.recipe.seed, self.name, "init"))
-            self.placed().load_whole(self.config.build().state_dict())
+            self.placed().load_whole(self.fresh("init").state_dict())
             self._begin()
             return 0
         self._load(trainer, found)
@@ -283,6 +284,8 @@ class _Job(Parts):
 
     def _begin(self) -> None:
         """The parameters of the first step: random or published, or of the stage before."""
+        if self.adapted is not None:
+            return  # built on them
         if self.name == next(iter(self.run.recipe.stages)):
             begin(self.run, self.config, self.placed())
         else:
@@ -292,7 +295,9 @@ class _Job(Parts):
     def _take(self, found: checkpoint.Checkpoint) -> None:
         """The parameters of a checkpoint, as far as they lie here."""
         held = self.placed()
-        if held.sharded:
+        if self.adapted is not None:
+            self.adapted.load(found)
+        elif held.sharded:
             held.load(found.tensors["model"])
         else:
             load_parameters(self.model, found)
@@ -327,6 +332,8 @@ class _Job(Parts):
             "task.json": json.dumps(asdict(TaskName.of(self.stage))).encode(),
             **save_codec(self.codec),
         }
+        if self.adapted is not None:
+            documents[DOCUMENT] = self.adapted.document()
         with trainer.optimizers.evaluation():  # the model's group holds the weights to use
             held, groups = self.placed(), trainer.optimizers.saved()
             beside = (item for group in groups.values() for item in group.items())

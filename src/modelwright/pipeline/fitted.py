@@ -14,8 +14,11 @@ from torch import nn
 from modelwright import checkpoint, runtime
 from modelwright.data.codecs import load_codec
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.models.lora import fold
 from modelwright.models.model import ModelConfig, from_dict
 from modelwright.objectives import make_objective
+from modelwright.pipeline import adapters
+from modelwright.pipeline.adapters import Adapted
 from modelwright.recipe import Stage
 from modelwright.runs import Run
 from modelwright.tasks.task import Task, make_task
@@ -35,6 +38,7 @@ class Fitted:
     objective: Objective
     path: Path
     step: int
+    adapter: Adapted | None = None  # with the adapter live in ``model``, unless it was merged
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,11 @@ class TaskName:
         return cls(stage.task, stage.options, objective, stage.objective_options)
 
 
-def load_fitted(path: Path) -> Fitted:
-    """The model of a checkpoint, verified, in evaluation mode on the best device."""
+def load_fitted(path: Path, *, merged: bool = True) -> Fitted:
+    """The model of a checkpoint, verified, in evaluation mode on the best device.
+
+    An adapter is put on its base and, if ``merged``, into the weights: a plain model.
+    """
     found = checkpoint.load(path, groups=["model"])
     try:
         config = from_dict(json.loads(found.documents["model.json"]))
@@ -63,11 +70,18 @@ def load_fitted(path: Path) -> Fitted:
         raise CorruptError(f"{path}: not a model's checkpoint ({error})") from error
     codec = load_codec(found.documents)
     model = config.build()
-    load_parameters(model, found)
+    adapter = None
+    if adapters.DOCUMENT in found.documents:
+        adapter = adapters.read(found, model, config)
+        if merged:
+            fold(model)
+            adapter = None
+    else:
+        load_parameters(model, found)
     task = make_task(name.task, name.options)
     objective = make_objective(name.objective, codec, name.objective_options)
     model.to(runtime.device()).eval()
-    return Fitted(model, config, codec, task, objective, path, found.step)
+    return Fitted(model, config, codec, task, objective, path, found.step, adapter)
 
 
 def newest_checkpoint(run: Run, stage: str | None = None) -> Path:

@@ -27,6 +27,7 @@ from modelwright.evaluation.baselines import (
     gzip_bits_per_byte,
 )
 from modelwright.evaluation.metrics import Accuracy, MacroF1, Mean
+from modelwright.pipeline.drawn import drawn
 from modelwright.pipeline.fitted import Fitted, load_fitted, mean_loss, newest_checkpoint
 from modelwright.pipeline.predicted import predicted, together
 from modelwright.pipeline.prepare import Say
@@ -34,6 +35,7 @@ from modelwright.pipeline.published import load_base
 from modelwright.recipe import Evaluation
 from modelwright.runs import Run, fingerprint
 from modelwright.serving.engine import Engine
+from modelwright.serving.flow import draws
 from modelwright.serving.predictor import Predictor, predicts
 from modelwright.serving.sampling import SamplingParams
 from modelwright.tasks.task import Task
@@ -83,6 +85,8 @@ def _measure(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: S
             _labels(run, name, fitted, result, say)
         if not labels or type(fitted.task).measures is not Task.measures:
             predicted(run, name, fitted, result, say)
+    elif draws(fitted.objective):
+        drawn(run, name, fitted, result, say)
     else:
         _answers(run, name, fitted, result, say)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, cast
 
@@ -16,11 +16,15 @@ from modelwright.data.augment.batches import Augment
 from modelwright.data.shards import open_shard
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.extensions import short
+from modelwright.models.lora import Adapter
 from modelwright.models.model import ModelConfig, from_dict
 from modelwright.objectives import make_objective
+from modelwright.pipeline import adapters, drawn
+from modelwright.pipeline.adapters import Adapted
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
 from modelwright.recipe import Stage
 from modelwright.runs import Run
+from modelwright.serving.flow import ImageMaker, draws
 from modelwright.tasks.task import make_task
 from modelwright.training.compiled import WholeStep, compile_regions, no_compiler
 from modelwright.training.examples import (
@@ -35,6 +39,7 @@ from modelwright.training.guard import Guard
 from modelwright.training.optimizers import Optimizers, build_optimizers
 from modelwright.training.parallel import SERIAL, Placed, World, place
 from modelwright.training.train import Trainer
+from modelwright.training.tuning import Freezing, quiet_norms, rates
 from modelwright.training.watchdog import Watchdog
 from modelwright.types import Array, Columns, rows_in, take
 
@@ -63,12 +68,30 @@ class Parts:
             self.stage.objective or self.task.objective, self.codec, self.stage.objective_options
         )
         self.values: dict[str, Any] = {}
+        self.adapted: Adapted | None = None
+        self.freezing: Freezing | None = None
 
     def build(self, *seed: object) -> None:
         """The model with fresh parameters, drawn from a seed of these parts."""
         self.config = from_dict(self.values["model"])
+        self.model = self.fresh(*seed)
+        stage, world = self.stage, self.world
+        self.freezing = None
+        if stage.freeze:
+            if stage.unfreeze and not world.alone:
+                raise ModelwrightError(f"{self.name}.unfreeze: for one process; leave it out")
+            self.freezing = Freezing(self.model, stage.freeze, stage.unfreeze)
+
+    def fresh(self, *seed: object) -> nn.Module:
+        """A model with fresh parameters; with adapters, those of its base."""
         torch.manual_seed(runtime.derived_seed(self.run.recipe.seed, self.name, *seed))
-        self.model = self.config.build()
+        model = self.config.build()
+        if (given := self.stage.adapter) is not None:
+            adapter = Adapter(**given.model_dump())
+            base = adapters.base_of(self.run, self.name)
+            self.adapted = adapters.adapted(model, self.config, adapter, base, self.run.path)
+            quiet_norms(model)
+        return model
 
     def fitting(self, part: str) -> Columns:
         """The examples of a split, without those longer than the model's context."""
@@ -110,6 +133,9 @@ class Parts:
         """New optimisers of the model as the processes hold it."""
         v = self.values
         held = self.placed()
+        if self.freezing is not None:
+            self.freezing.ever()
+        times = self.stage.adapter.lora_plus if self.stage.adapter else 1.0
         return build_optimizers(
             held.optimizable,
             v["optimizer"],
@@ -121,6 +147,7 @@ class Parts:
             momentum_warmup=self.stage.momentum_warmup,
             ema=self.stage.ema or 0.0,
             placement=held,
+            rates=rates(self.model, lora_plus=times, layer_decay=self.stage.layer_decay),
         )
 
     def placed(self) -> Placed:
@@ -147,6 +174,7 @@ class Parts:
                 shard=self.run.recipe.parallel.shard,
                 precision=runtime.PRECISIONS[self.values["precision"]],
             )
+            self.held.kept = self.adapted.names if self.adapted is not None else None
         return self.held
 
     def make_trainer(self, examples: Examples, steps: int) -> Trainer:
@@ -175,6 +203,7 @@ class Parts:
             world=self.world,
             placed=self.placed(),
             whole=self._whole() if v["compile"] and self.world.alone else None,
+            freezing=self.freezing,
         )
 
     def _check_inputs(self, examples: Examples) -> None:
@@ -191,9 +220,9 @@ class Parts:
 
     @property
     def one_shape(self) -> bool:
-        """Whether a step is one batch, and all batches of the stage have one shape."""
+        """Whether all steps of the stage are alike: one batch, of one shape, of all parameters."""
         varies = self.task.stream or self.codec.ragged or self.values["accumulate"] > 1
-        return not varies
+        return not (varies or self.stage.adapter or self.stage.freeze)
 
     def _whole(self) -> WholeStep | None:
         """The gradients of a step as one function, of models that have no parts to compile."""
@@ -216,6 +245,17 @@ class Parts:
         else:
             every = once(columns, batch)
         return islice(every, VALIDATION_BATCHES)
+
+    def drawing(self) -> Callable[[nn.Module, int], None] | None:
+        """What draws and keeps pictures of a model at a step, of objectives that make some."""
+        if not draws(self.objective):
+            return None
+
+        def draw(model: nn.Module, step: int) -> None:
+            maker = ImageMaker.of(model, self.codec, self.objective, self.task)
+            drawn.sample(self.run, self.name, step, maker)
+
+        return draw
 
     def prompts(self) -> list[Any]:
         """What is asked while training: the recipe's question and two validation examples."""

@@ -143,7 +143,10 @@ def plan(recipe: Recipe, on: str, price: float | None = None) -> Plan:
             f"{recipe.published}; give the shape as model.depth and model.width instead of from"
         )
     if config_class(recipe.family) is not decoder.Config:
-        raise ModelwrightError(f"plan: forecasts are made for the decoder, not for {recipe.family}")
+        raise ModelwrightError(
+            f"plan: forecasts are made for the decoder, not for {recipe.family}; for its memory "
+            "and FLOPs see `modelwright design`"
+        )
     precision = stage.precision or "bfloat16"
     peak = device.bf16 if precision == "bfloat16" else device.fp32
     derived = budget.Derived(values={"train.precision": precision})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from modelwright.data.shards import open_shard
+from modelwright.pipeline.drawn_labels import draw_hardest
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
@@ -27,6 +28,18 @@ def predicted(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: 
     say(f"evaluate: {name}: {len(examples):,} answers of test, by {', '.join(said)}")
     result["measures"] += together(task, examples, said)
     result["examples"] += _shown(examples, said)
+    if run.recipe.codec_kind == "boxes" and (run.path / "data" / name / "validation").exists():
+        _hardest(run, name, fitted, said["ours"], say)
+
+
+def _hardest(run: Run, name: str, fitted: Fitted, policy: Policy, say: Say) -> None:
+    """Draw the validation pictures that are answered worst, for the test part chooses nothing."""
+    examples = stored(run, name, "validation", fitted)
+    answers = policy.answer([example.given for example in examples])
+    grades = [fitted.task.grade(e, a) for e, a in zip(examples, answers, strict=True)]
+    path = run.path / "data" / name / "hardest.png"
+    draw_hardest(path, examples, answers, grades, cast(Any, fitted.codec).labels)
+    say(f"evaluate: {name}: {path}: the hardest pictures of validation, meant beside said")
 
 
 def stored(run: Run, name: str, part: str, fitted: Fitted) -> list[Example]:

@@ -28,6 +28,7 @@ from modelwright.files import replace_file
 from modelwright.pipeline import raw_samples
 from modelwright.pipeline.begun import Pinned, pinned
 from modelwright.pipeline.corpora import prepare_tokens, token_inputs, tokens_of
+from modelwright.pipeline.drawn_labels import draw_labels
 from modelwright.recipe import Recipe, Stage
 from modelwright.runs import Run, fingerprint, source_hash
 from modelwright.tasks.task import Task, make_task
@@ -245,6 +246,8 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
         if cut := getattr(codec, "truncated", 0) - before:
             facts["splits"][part]["truncated"] = cut
             say(f"prepare: {name}: {cut:,} of them are longer than the codec reads, and were cut")
+        if run.recipe.codec_kind == "boxes" and part == "train":
+            draw_labels(run, name, codec, say)
         if tokens[0]:
             facts["splits"][part]["tokens"] = tokens[0]
     audit = leakage_audit(made.rows, _group(run.recipe))

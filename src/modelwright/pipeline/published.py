@@ -13,7 +13,7 @@ from modelwright.hub.keras_file import KerasFile
 from modelwright.hub.loading import NEW_HEAD, config_of, fill, load, plan_of
 from modelwright.models.keras import config_for
 from modelwright.models.model import ModelConfig, checked_fields, fields_for
-from modelwright.pipeline.begun import published_of
+from modelwright.pipeline.begun import merge_given, published_of
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
 from modelwright.recipe import Recipe
 from modelwright.runs import Run
@@ -43,7 +43,7 @@ def start_config(recipe: Recipe, published: Published | KerasFile, codec: Codec)
         return config_for(published.architecture, codec, published.source)
     stored = config_of(published)[1]
     cls, fresh = type(stored), new_head(recipe)
-    ours = {"from", "adapter", *(["head"] if fresh else [])}
+    ours = {"from", "through", "adapter_from", *(["head"] if fresh else [])}
     given = {k: v for k, v in recipe.model.items() if k not in ours}
     fields: dict[str, Any] = {k: v for k, v in stored.to_dict().items() if k != "family"}
     fields |= checked_fields(cls, given)
@@ -84,15 +84,16 @@ def begin(run: Run, config: ModelConfig, held: Placed) -> None:
             )
         published.fill(held.model)
         return
-    fresh = new_head(run.recipe)
+    fresh, given = new_head(run.recipe), run.recipe.model.get("adapter_from")
     if not held.sharded:
         fill(held.model, plan_of(published, config, held.model, new_head=fresh))
+        merge_given(given, published, config, held.model)
         return
     # Every process reads the whole once and keeps its part; a new head is drawn alike in all.
     torch.manual_seed(runtime.derived_seed(run.recipe.seed, "head"))
-    held.load_whole(
-        load(published, config=config, dtype=torch.float32, new_head=fresh).model.state_dict()
-    )
+    whole = load(published, config=config, dtype=torch.float32, new_head=fresh).model
+    merge_given(given, published, config, whole)
+    held.load_whole(whole.state_dict())
 
 
 def load_base(run: Run, tuned: Fitted) -> Fitted:
@@ -110,5 +111,6 @@ def load_base(run: Run, tuned: Fitted) -> Fitted:
     else:
         fresh = new_head(run.recipe)
         model = load(published, config=config, dtype=torch.float32, new_head=fresh).model
+        merge_given(run.recipe.model.get("adapter_from"), published, config, model)
     model.to(runtime.device())
     return Fitted(model, config, tuned.codec, tuned.task, tuned.objective, published.folder, step=0)

@@ -28,7 +28,7 @@ BAD = 2  # of them from one checkpoint: then it is set aside
 FAILURES = "failures.json"
 
 # What changes the meaning of the parameters: with these a checkpoint cannot go on at all.
-_FIXED = ("task", "options", "objective", "objective_options", "optimizer")  # of a stage
+_FIXED = ("task", "options", "objective", "objective_options", "optimizer", "adapter")  # of a stage
 # What a training may be told anew at any time: it decides nothing that is saved.
 _FREE = ("validate_every", "save_every", "sample_every", "watchdog", "on_nan", "on_spike", "share")
 

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+from torch import nn
 
 from modelwright import runtime
 from modelwright.runs import Run
@@ -70,6 +71,7 @@ class StageObserver(Observer):
     replan: Callable[[int, int], None]  # (step, new number of steps)
     totals: dict[str, float]  # of the steps before ``first``
     write: Callable[[int, dict[str, float]], None]
+    draw: Callable[[nn.Module, int], None] | None = None  # pictures, of a model and a step
 
     def __enter__(self) -> Self:
         watch = self.run.recipe.watch
@@ -119,7 +121,7 @@ class StageObserver(Observer):
         self._epoch(record, last=last)
         if step % v["validate_every"] == 0 or last:
             self.validate(step)
-        if self.prompts and (step % v["sample_every"] == 0 or last) and not self._leaving(step):
+        if self.samples and (step % v["sample_every"] == 0 or last) and not self._leaving(step):
             self.sample(step)
         if step % v["save_every"] == 0 or last:
             self.trainer.watchdog.beat("save", step - 1)
@@ -327,7 +329,7 @@ class StageObserver(Observer):
         )
         return (
             step % v["validate_every"] == 0 and not validated,
-            bool(self.prompts) and step % v["sample_every"] == 0 and not sampled,
+            self.samples and step % v["sample_every"] == 0 and not sampled,
         )
 
     def _noise(self, step: int) -> None:
@@ -339,12 +341,20 @@ class StageObserver(Observer):
                 values["items"] = found.items
             self.log.write({"step": step, "noise_scale": values})
 
+    @property
+    def samples(self) -> bool:
+        """Whether there is something to sample."""
+        return bool(self.prompts) or self.draw is not None
+
     def sample(self, step: int) -> None:
-        """Greedy answers to the prompts, kept in samples/."""
+        """Greedy answers to the prompts, or pictures, kept in samples/."""
         t = self.trainer
         with uncompiled(), t.optimizers.evaluation(), compute(t.precision, t.device):
             model = t.held.plain()
             if not t.world.is_main:
+                return
+            if self.draw is not None:
+                self.draw(model, step)
                 return
             engine = Engine(model, self.codec)
             answers = engine.answer(self.prompts, SamplingParams(max_tokens=SAMPLE_TOKENS))

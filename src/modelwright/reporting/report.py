@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from modelwright.errors import MachineError
 from modelwright.reporting import origins, results
 from modelwright.reporting.blocks import shorten
+from modelwright.reporting.drawings import drawings
 from modelwright.reporting.record import Record, read_record, text
 
 # Not characters of HTML (tab and newline are), and those that turn the direction of text around.
@@ -38,6 +39,7 @@ def render(record: Record) -> str:
     )
     source = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     derived, others = origins.recipe_tables(record)
+    made = drawings(record)  # before the problems are told: it may find some
     time_chart, cost_table = origins.cost(record)
     page = environment.from_string(source).render(
         name=shorten(record.name, 200),
@@ -57,6 +59,7 @@ def render(record: Record) -> str:
         curves=results.curves(record),
         curve_table=results.curve_table(record),
         samples=results.samples(record),
+        drawings=made,
         measures=results.evaluation(record),
         time_chart=time_chart,
         cost_table=cost_table,

@@ -226,6 +226,8 @@ def samples(record: Record) -> list[Samples]:
     for stage, lines in record.samples.items():
         prompts: dict[str, list[tuple[str, str]]] = {}
         for line in lines:
+            if "image" in line:
+                continue  # not a text: see drawings
             step = as_number(line.get("step"))
             at = "-" if step is None else f"{step:,.0f}"
             prompts.setdefault(text(line.get("prompt")), []).append((at, shorten(line.get("text"))))

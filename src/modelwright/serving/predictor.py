@@ -86,7 +86,6 @@ class PredictorEngine:
 
     context = MAX_TEXT
     temperature = 0.0
-    temperature = 0.0
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class ImageClassification(Task):
             raise missing_column(row, self.label, "holds the class", "label")
         if row[self.label] is None or row[self.label] == "":
             return "no label"
-        part = self._part(row)
+        part = picture_of(row, self.image)
         if part is None:
             return "no image"
         if isinstance(part, ImageFile):
@@ -107,25 +107,31 @@ class ImageClassification(Task):
             return self.request(text)
         return (Turn("user", (_file(text.strip()),)),)
 
-    def _part(self, row: Row) -> Image | ImageFile | None:
-        name = self.image or next((n for n in ("image", *ARRAYS) if n in row), "")
-        if name not in row:
-            raise missing_column(row, name or "image", "holds the picture", "image")
-        value: Any = row[name]
-        if isinstance(value, Mapping):  # {"bytes": ..., "path": ...}
-            value = value.get("bytes")
-        if value is None or (isinstance(value, bytes | str) and not value):
-            return None
-        if isinstance(value, bytes):
-            return ImageFile(value, str(row.get("id", "?")))
-        if isinstance(value, str) or not np.ndim(value):
-            known = ", ".join(c for c in row if c not in ROW_COLUMNS)
-            raise ModelwrightError(
-                f"row {row.get('id', '?')}: column {name!r} holds {str(value)[:60]!r}, neither a"
-                f" picture nor the name of one that is there; it has: {known}; name the column"
-                " with train.options.image, and files as they lie from the table's folder"
-            )
-        return Image(np.asarray(value))
+
+def picture_of(row: Row, column: str = "") -> Image | ImageFile | None:
+    """The picture of a row, of ``column`` or else ``image``, ``pixels`` or ``x``; None: empty.
+
+    Raises:
+        ModelwrightError: there is no such column, or it holds something else.
+    """
+    name = column or next((n for n in ("image", *ARRAYS) if n in row), "")
+    if name not in row:
+        raise missing_column(row, name or "image", "holds the picture", "image")
+    value: Any = row[name]
+    if isinstance(value, Mapping):  # {"bytes": ..., "path": ...}
+        value = value.get("bytes")
+    if value is None or (isinstance(value, bytes | str) and not value):
+        return None
+    if isinstance(value, bytes):
+        return ImageFile(value, str(row.get("id", "?")))
+    if isinstance(value, str) or not np.ndim(value):
+        known = ", ".join(c for c in row if c not in ROW_COLUMNS)
+        raise ModelwrightError(
+            f"row {row.get('id', '?')}: column {name!r} holds {str(value)[:60]!r}, neither a"
+            f" picture nor the name of one that is there; it has: {known}; name the column"
+            " with train.options.image, and files as they lie from the table's folder"
+        )
+    return Image(np.asarray(value))
 
 
 def _file(name: str) -> ImageFile:

@@ -15,7 +15,7 @@ from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.options import checked
 from modelwright.types import Example, Policy, Row, Turn, text_turn
 
-_NOT_TASKS = {"task", "grading", "scores", "text_pairs"}  # shared parts in this room
+_NOT_TASKS = {"task", "grading", "scores", "text_pairs", "box_scores"}  # shared parts in this room
 
 
 class Measured(NamedTuple):

@@ -66,7 +66,7 @@ class Average:
             odd = sorted(mine.keys() ^ tensors.keys()) or ["a tensor of another shape"]
             raise CorruptError(
                 f"checkpoint: average of other parameters ({odd[0]}); "
-                "the recipe's model differs from the one that was saved"
+                "the recipe's model differs from the one that was saved: set it as it was"
             )
         for name, tensor in mine.items():
             tensor.copy_(tensors[name])

@@ -37,6 +37,7 @@ from modelwright.training.memory_retry import (
 from modelwright.training.optimizers import Optimizers
 from modelwright.training.parallel import SERIAL, Placed, World, is_connection_error
 from modelwright.training.schedules import SCHEDULES
+from modelwright.training.tuning import Freezing
 from modelwright.training.watchdog import Watchdog
 from modelwright.types import Batch, Objective, rows_in
 
@@ -50,7 +51,8 @@ class Trainer:
     judges every step, ``ledger`` keeps where the training left its plan; ``restore`` loads the
     last sound checkpoint at or before a step and returns the step it continues at. ``placed`` is
     the model as the processes of ``world`` hold it; None: all of it lies here. ``whole`` computes
-    the gradients of a step that is one batch on one process.
+    the gradients of a step that is one batch on one process. ``freezing`` says which parameters
+    are trained at a step.
     """
 
     model: nn.Module
@@ -72,6 +74,7 @@ class Trainer:
     watchdog: Watchdog = field(default_factory=Watchdog)
     placed: Placed | None = None
     whole: WholeStep | None = None
+    freezing: Freezing | None = None
     at: int = field(default=0, init=False)  # the step at work, from 0
 
     def __post_init__(self) -> None:
@@ -129,6 +132,8 @@ class Trainer:
         self.at = step
         if self.precision == torch.float16:
             self.scale = loss_scale(step, self.ledger.overflows())
+        if self.freezing is not None:
+            self.freezing.at(step)
         rate = SCHEDULES[self.schedule](step, self.steps, self.warmup, self.decay)
         self.optimizers.set_rate(rate)
         (items, spelled, computed), values = self.gradients(step)

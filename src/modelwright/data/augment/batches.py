@@ -8,19 +8,23 @@ that is resumed sees what it would have seen.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from modelwright.data.augment import Line, chain, generator
+from modelwright.data.augment.boxes import boxed
 from modelwright.errors import ModelwrightError
-from modelwright.types import Columns, Ragged
+from modelwright.types import Array, Columns, Ragged, ragged_column
 
 # Codec -> its column, and the kinds of transforms that can change it.
 COLUMNS = {
     "vectors": ("features", ("image", "mix")),
     "images": ("features", ("image", "mix")),
+    "generated_images": ("features", ("image",)),  # a mixture of two is no picture
     "frames": ("frames", ("frames",)),
+    "boxes": ("features", ("boxes", "image")),
 }
 
 
@@ -40,6 +44,11 @@ def check(lines: Sequence[Line], codec: str) -> tuple[Any, ...]:
                 if transform.kind in ("text", "sound", "game")
                 else f"augment: {type(transform).__name__} is for {transform.kind}, which the "
                 f"codec {codec!r} of this task does not make; leave it out"
+            )
+        if codec == "boxes" and transform.kind == "image" and not hasattr(transform, "in_place"):
+            raise ModelwrightError(
+                f"augment: {type(transform).__name__} moves pixels and not their boxes; take"
+                " box_flip, box_scale or mosaic"
             )
     mixes = [i for i, t in enumerate(transforms) if t.kind == "mix"]
     if mixes and mixes != [len(transforms) - 1]:
@@ -75,6 +84,8 @@ class Augment:
                 f"augment: rows of shape {values.shape[1:]} are no images (height, width) or "
                 "(height, width, channels); leave the transforms out"
             )
+        if "boxes" in columns:
+            return self._boxed(columns, values, rng)
         added = {}
         for transform in self.transforms:
             if transform.kind != "mix":
@@ -86,6 +97,23 @@ class Augment:
             values[alone], weight[alone] = before[alone], 1.0
             added = {"other": np.where(alone, labels, labels[partner]), "weight": weight}
         return {**columns, self.column: values, **added}
+
+    def _boxed(self, columns: Columns, values: Array, rng: np.random.Generator) -> Columns:
+        """The columns of pictures with boxes; each box keeps its class."""
+        boxes, classes = ragged_column(columns, "boxes"), ragged_column(columns, "classes")
+        found = boxed(values, boxes.values, boxes.lengths)
+        for transform in self.transforms:
+            if transform.kind == "boxes":
+                found = transform(found, rng)
+            else:
+                found = replace(found, pixels=transform(found.pixels, rng))
+        ends = np.bincount(found.picture, minlength=len(values)).cumsum()
+        offsets = np.concatenate([np.zeros(1, np.int64), ends])
+        changed = {
+            "boxes": Ragged(found.boxes, offsets),
+            "classes": Ragged(np.asarray(classes.values)[found.rows], offsets),
+        }
+        return {**columns, self.column: found.pixels, **changed}
 
     def _frames(self, column: Ragged, rng: np.random.Generator) -> Ragged:
         values = np.array(column.values)

@@ -70,6 +70,7 @@ class ColourJitter:
     """Brightness, contrast, saturation by factors from 1 - x to 1 + x; hue by up to x turns."""
 
     kind: ClassVar[str] = "image"
+    in_place: ClassVar[bool] = True  # pixels stay where they are, and boxes with them
 
     brightness: Amount = 0.2
     contrast: Amount = 0.2
@@ -124,6 +125,7 @@ class Erase:
     """
 
     kind: ClassVar[str] = "image"
+    in_place: ClassVar[bool] = True  # pixels stay where they are, and boxes with them
 
     probability: Probability = 0.5
     least: Annotated[float, Field(gt=0, le=1)] = 0.02

@@ -57,7 +57,9 @@ def load_codec(documents: Mapping[str, bytes]) -> Codec:
     try:
         kind = json.loads(documents[_PREFIX + "kind.json"])["kind"]
     except (KeyError, ValueError) as error:
-        raise CorruptError(f"checkpoint: codec/kind.json is missing or broken ({error})") from error
+        raise CorruptError(
+            f"checkpoint: codec/kind.json is missing or broken ({error}); take another checkpoint"
+        ) from error
     files = {k.removeprefix(_PREFIX): v for k, v in documents.items() if k.startswith(_PREFIX)}
     codec: Codec = _class(kind).load(files)
     return codec

@@ -78,36 +78,17 @@ class Codec:
             deviation: as ``mean``.
         """
         kept = list(examples)
-        parts = [_part(example) for example in kept]
         labels = label_sets.label_set(n for e in kept if (n := label_sets.label_of(e)) is not None)
-        as_is = size is None
-        if size is None or channels is None:
-            found, grey = _surveyed(parts, wanted=size is None)
-            size, channels = size or found, channels or (1 if grey else 3)
-        height, width = (size, size) if isinstance(size, int) else size
-        if as_is and shortest is None and height != width:
-            resize = "stretch"  # the train pictures are left as they are
-        if resize == "crop" and shortest is None:
-            shortest = max(height, width)
-        for name, values in (("mean", mean), ("deviation", deviation)):
-            if values is not None and len(values) != channels:
-                raise ModelwrightError(
-                    f"codec.{name}: {len(values)} numbers for pictures of {channels} channels;"
-                    " give one for each"
-                )
-        settings = ImageSettings(
-            height,
-            width,
-            shortest=shortest if resize == "crop" else None,
+        settings = fitted_settings(
+            kept,
+            size=size,
+            resize=resize,
+            shortest=shortest,
             resample=resample,
-            mean=mean or (0.0,) * channels,
-            deviation=deviation or (1.0,) * channels,
+            channels=channels,
+            mean=mean,
+            deviation=deviation,
         )
-        if mean is None or deviation is None:
-            fitted = _moments(parts, settings)
-            settings = dataclasses.replace(
-                settings, mean=mean or fitted[0], deviation=deviation or fitted[1]
-            )
         return cls(labels, settings)
 
     @classmethod
@@ -159,10 +140,10 @@ class Codec:
 
     def seen(self, example: Example) -> Array:
         """The picture of an example as the model sees it but for the scale: uint8, ``shape``."""
-        part = _part(example)
+        part = picture(example)
         if isinstance(part, Image) and part.prepared and part.pixels.shape == self.shape:
             return part.pixels
-        return prepared(_pixels(part), self.settings)
+        return prepared(pixels_of(part), self.settings)
 
     def example(self, encoded: Encoded) -> Example:
         """The example that ``encode`` was given, its picture at the codec's size."""
@@ -228,6 +209,54 @@ class Front(nn.Module):
         return {"features": self.codec.seen(example)[None]}
 
 
+def fitted_settings(
+    examples: Sequence[Example],
+    *,
+    size: int | tuple[int, int] | None = None,
+    resize: Literal["crop", "stretch"] = "crop",
+    shortest: int | None = None,
+    resample: Resample = "bilinear",
+    channels: Literal[1, 3] | None = None,
+    mean: tuple[float, ...] | None = None,
+    deviation: tuple[float, ...] | None = None,
+) -> ImageSettings:
+    """How the pictures of the ``examples`` are prepared; the options are those of ``Codec.fit``.
+
+    Raises:
+        ModelwrightError: sizes differ and none was given, or a picture cannot be read.
+    """
+    parts = [picture(example) for example in examples]
+    as_is = size is None
+    if size is None or channels is None:
+        found, grey = surveyed(parts, wanted=size is None)
+        size, channels = size or found, channels or (1 if grey else 3)
+    height, width = (size, size) if isinstance(size, int) else size
+    if as_is and shortest is None and height != width:
+        resize = "stretch"  # the train pictures are left as they are
+    if resize == "crop" and shortest is None:
+        shortest = max(height, width)
+    for name, values in (("mean", mean), ("deviation", deviation)):
+        if values is not None and len(values) != channels:
+            raise ModelwrightError(
+                f"codec.{name}: {len(values)} numbers for pictures of {channels} channels;"
+                " give one for each"
+            )
+    settings = ImageSettings(
+        height,
+        width,
+        shortest=shortest if resize == "crop" else None,
+        resample=resample,
+        mean=mean or (0.0,) * channels,
+        deviation=deviation or (1.0,) * channels,
+    )
+    if mean is None or deviation is None:
+        fitted = moments(parts, settings)
+        settings = dataclasses.replace(
+            settings, mean=mean or fitted[0], deviation=deviation or fitted[1]
+        )
+    return settings
+
+
 def resized(settings: ImageSettings, size: tuple[int, int]) -> ImageSettings:
     """The settings for another size, with the same share cut away at the edges."""
     height, width = size
@@ -247,7 +276,7 @@ def resized(settings: ImageSettings, size: tuple[int, int]) -> ImageSettings:
     )
 
 
-def _part(example: Example) -> Image | ImageFile:
+def picture(example: Example) -> Image | ImageFile:
     """The only picture."""
     found = [p for t in example.turns for p in t.parts if isinstance(p, Image | ImageFile)]
     if len(found) != 1:
@@ -257,7 +286,7 @@ def _part(example: Example) -> Image | ImageFile:
     return found[0]
 
 
-def _pixels(part: Image | ImageFile) -> Array:
+def pixels_of(part: Image | ImageFile) -> Array:
     """Upright pixels uint8, (H, W) or (H, W, 3)."""
     if isinstance(part, ImageFile):
         try:
@@ -284,7 +313,7 @@ def _name(part: Image | ImageFile, number: int) -> str:
     return part.name if isinstance(part, ImageFile) else f"picture {number + 1}"
 
 
-def _surveyed(parts: Sequence[Image | ImageFile], *, wanted: bool) -> tuple[tuple[int, int], bool]:
+def surveyed(parts: Sequence[Image | ImageFile], *, wanted: bool) -> tuple[tuple[int, int], bool]:
     """The one size of all pictures, and whether all are grey; of files the header is read.
 
     Raises:
@@ -298,7 +327,7 @@ def _surveyed(parts: Sequence[Image | ImageFile], *, wanted: bool) -> tuple[tupl
             except Undecodable as error:
                 raise ModelwrightError(f"{part.name}: {error}; remove or replace it") from error
         else:
-            pixels = _pixels(part)
+            pixels = pixels_of(part)
             (height, width), plain = pixels.shape[:2], pixels.ndim == 2
         first, grey = first if i else (height, width), grey and plain
         if wanted and first != (height, width):
@@ -310,14 +339,14 @@ def _surveyed(parts: Sequence[Image | ImageFile], *, wanted: bool) -> tuple[tupl
     return first, grey
 
 
-def _moments(
+def moments(
     parts: Sequence[Image | ImageFile], settings: ImageSettings
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of every channel, scaled, over some pictures evenly chosen."""
-    moments = Moments()
+    gathered = Moments()
     count = min(SAMPLED, len(parts))
     for i in range(count):
-        pixels = prepared(_pixels(parts[i * len(parts) // count]), settings)
-        moments.add(pixels.reshape(-1, settings.channels) * settings.scale)
-    mean, deviation = moments.scale()
+        pixels = prepared(pixels_of(parts[i * len(parts) // count]), settings)
+        gathered.add(pixels.reshape(-1, settings.channels) * settings.scale)
+    mean, deviation = gathered.scale()
     return tuple(map(float, mean)), tuple(map(float, deviation))

@@ -7,7 +7,6 @@ folders there are: what a killed run left half done has no commit, so it does no
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import json
@@ -139,11 +138,3 @@ def write_timing(corpus: Path, stage: str, name: str, timing: dict[str, Any]) ->
     folder = corpus / "timing" / stage
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(timing, sort_keys=True) + "\n")
-
-
-def read_timing(corpus: Path, stage: str, name: str) -> dict[str, Any]:
-    """What a unit took, or nothing where that is not known."""
-    with contextlib.suppress(OSError, ValueError):
-        found: dict[str, Any] = json.loads((corpus / "timing" / stage / f"{name}.json").read_text())
-        return found
-    return {}

@@ -130,9 +130,12 @@ def _coco(name: str, content: bytes, found: _Notes) -> None:
         stems = {i["id"]: PurePosixPath(i["file_name"]).stem for i in about["images"]}
         boxes: dict[str, list[Boxes]] = {stem: [] for stem in stems.values()}
         for one in about["annotations"]:
+            if one.get("iscrowd"):  # a region of many things, which no box outlines
+                continue
             x, y, width, height = map(float, one["bbox"])
-            label = names.get(one["category_id"], str(one["category_id"]))
-            boxes[stems[one["image_id"]]].append(_box(label, x, y, x + width, y + height))
+            if (number := one["category_id"]) not in names:
+                raise ValueError(f"no category {number!r} among those of the file")
+            boxes[stems[one["image_id"]]].append(_box(names[number], x, y, x + width, y + height))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         found.bad.append(Bad(name, f"broken annotations ({type(error).__name__}: {error})"[:200]))
         return

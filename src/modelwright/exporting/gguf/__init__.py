@@ -28,7 +28,6 @@ from modelwright.models import llama, mixture
 from modelwright.models.model import ModelConfig
 from modelwright.types import text_turn
 
-HELP = "one file, as llama.cpp and what is built on it read it"
 LIBRARY = "llama.cpp"
 STEPS = 64  # greedy tokens of a sample
 LIKELY = 64  # of as many tokens llama.cpp's log-probabilities are compared at every step

@@ -155,7 +155,7 @@ class Optimizers:
         if unknown:
             raise CorruptError(
                 f"checkpoint: optimiser state for unknown parameters {json.dumps(unknown)};"
-                " the recipe's model differs from the one that was saved"
+                " the recipe's model differs from the one that was saved: set it as it was"
             )
         for name, state in by_name.items():
             if TRAINING in state:
@@ -190,6 +190,7 @@ def build_optimizers(
     momentum_warmup: int = 0,
     ema: float = 0.0,
     placement: Placement | None = None,
+    rates: Mapping[str, float] | None = None,
 ) -> Optimizers:
     """The optimiser called ``name`` over the model's trainable parameters.
 
@@ -197,7 +198,8 @@ def build_optimizers(
     and all else (embedding, head, gains) AdamW at ``learning_rate``. Weight decay applies to
     matrices only: gains and biases are not to be pulled to zero. With ``ema`` above 0 the
     parameters are averaged with that decay. Where matrices are cut over processes,
-    ``placement`` says how to collect them.
+    ``placement`` says how to collect them. ``rates`` are multiples of the rate of some parameters,
+    by name.
 
     Raises:
         ModelwrightError: no optimiser of that name, or it does not suit the model.
@@ -211,6 +213,7 @@ def build_optimizers(
         )
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     average = Average(model, ema) if ema else None
+    times = {id(trainable[n]): factor for n, factor in (rates or {}).items()}
     matrices: list[nn.Parameter] = []
     if name == "muon":
         outer = ("embedding.", "output.")
@@ -218,7 +221,7 @@ def build_optimizers(
         if not matrices:
             raise ModelwrightError("optimizer: 'muon' needs a model with matrices; use 'adamw'")
         muon = Muon(
-            matrices,
+            _by_rate(matrices, matrix_learning_rate, times),
             matrix_learning_rate,
             momentum,
             weight_decay,
@@ -228,7 +231,11 @@ def build_optimizers(
         )
     chosen = {id(p) for p in matrices}
     rest = [p for p in trainable.values() if id(p) not in chosen]
-    groups = _groups(rest, weight_decay if name != "muon" else 0.0)
+    groups = [
+        {**group, **part}
+        for group in _groups(rest, weight_decay if name != "muon" else 0.0)
+        for part in _by_rate(group["params"], learning_rate, times)
+    ]
     made = _made(name, groups, learning_rate, momentum, _fused(rest)) if groups else []
     return Optimizers(model, [*made, muon] if matrices else made, average)
 
@@ -242,6 +249,17 @@ def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[st
         ([p for p in parameters if p.ndim < 2], 0.0),
     )
     return [{"params": part, "weight_decay": decay} for part, decay in parts if part]
+
+
+def _by_rate(
+    parameters: list[nn.Parameter], rate: float, times: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """Parameters apart by their rates; those of the full rate come last, whose rate is logged."""
+    factors = sorted({times.get(id(p), 1.0) for p in parameters}, key=lambda f: (f == 1, f))
+    return [
+        {"params": [p for p in parameters if times.get(id(p), 1.0) == f], "lr": rate * f}
+        for f in factors
+    ]
 
 
 def _fused(parameters: list[nn.Parameter]) -> bool:

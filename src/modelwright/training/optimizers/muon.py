@@ -87,7 +87,7 @@ class Muon(torch.optim.Optimizer):
     all-gather hands every result to all.
 
     Args:
-        parameters: matrices (rows, columns).
+        parameters: matrices (rows, columns), or groups of them with their own ``lr``.
         lr: the rate.
         momentum: of the running mean of gradients.
         weight_decay: decoupled, W <- (1 - rate * weight_decay) W.
@@ -99,7 +99,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: list[nn.Parameter],
+        parameters: list[nn.Parameter] | list[dict[str, Any]],
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.0,

@@ -8,7 +8,7 @@ keeps its own names, and its state is that of a model on one process.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +24,6 @@ from modelwright.types import Batch, Objective
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
-
-SHARDS = ("none", "fsdp", "hybrid")
 
 
 class Placed:
@@ -69,6 +67,13 @@ class Placed:
         """A model that the first process may use by itself; every process must call this."""
         return self.model
 
+    kept: Sequence[str] | None = None  # names of what a checkpoint holds of the model; None: all
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds of the model."""
+        whole = self.model.state_dict()
+        return whole if self.kept is None else {name: whole[name] for name in self.kept}
+
     wanted: Wanted | None = None  # which parts of a checkpoint's tensors to read; None: all
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -89,7 +94,7 @@ class Placed:
         """Write a checkpoint; with several processes all call this, and all see one outcome."""
         world = self.world
         if world.alone:
-            checkpoint.save(folder, step, {"model": self.model.state_dict(), **groups}, documents)
+            checkpoint.save(folder, step, {"model": self.state(), **groups}, documents)
             return
         if self.sharded:
             checkpoint.save_sharded(folder, step, self.pieces(groups), documents, world)
@@ -97,7 +102,7 @@ class Placed:
         problem = ""
         if world.is_main:
             try:
-                tensors = {"model": self.model.state_dict(), **groups}
+                tensors = {"model": self.state(), **groups}
                 checkpoint.save(folder, step, tensors, documents)
             except ModelwrightError as error:
                 problem = str(error) or "it failed"

@@ -204,10 +204,6 @@ class World:
         """Whether any process says so."""
         return flag if self.alone else bool(self._reduced([float(flag)], "MAX")[0])
 
-    def barrier(self) -> None:
-        """Wait until every process has come here."""
-        self.agree(False)
-
     def gather(self, text: str) -> list[str]:
         """What every process says, by rank; every process gets all of it."""
         if self.alone:

@@ -1,0 +1,319 @@
+"""Adapters in PEFT's format: adapter_config.json and adapter_model.safetensors.
+
+The tensors take the names of the published layout of the base, the same list by which the base is
+read and written. Where several layers of ours are one of theirs (joined queries, keys and values),
+their adapters become one of the summed rank: A one above the other, B as blocks on the diagonal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from modelwright.data.fetching import file_sha256
+from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.files import sync_folder, write_file
+from modelwright.hub.names import Entry, Layout
+from modelwright.models.lora import Adapter, base_fingerprint
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+FINGERPRINT = "base_fingerprint"  # in the metadata of the weights; PEFT passes over it
+_KEYS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
+_TABLE_KEYS = ("lora_embedding_A", "lora_embedding_B")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An adapter apart from its base.
+
+    Attributes:
+        adapter: with the names of the layers as ``targets``, of the parameters as ``trained``.
+        tensors: of the adapter, by the names of the adapted model's state dict.
+        base: the plain model that it was trained on, on the CPU.
+        source: how the base is called where others find it; None where it is nowhere.
+        revision: of the source.
+    """
+
+    adapter: Adapter
+    tensors: Mapping[str, Tensor]
+    base: nn.Module
+    source: str | None = None
+    revision: str | None = None
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def write_adapter(folder: Path, tuned: Tuned, layout: Layout, *, causal: bool) -> None:
+    """Write the two files into a folder that is there.
+
+    Raises:
+        ModelwrightError: the format cannot hold this adapter.
+    """
+    adapter, state = tuned.adapter, tuned.base.state_dict()
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    grouped = _grouped(layout)
+    targets = set(adapter.targets or ())
+    chosen = {theirs: es for theirs, es in grouped.items() if any(_layer(e) in targets for e in es)}
+    if missing := targets - {_layer(e) for es in chosen.values() for e in es}:
+        raise ModelwrightError(f"export: the layout does not say where {min(missing)} is stored")
+    for theirs, entries in chosen.items():
+        _require_plain(theirs, entries, tuned.base)
+        used = [e for e in entries if _layer(e) in targets]
+        module = theirs.removesuffix(".weight")
+        ranks[module] = adapter.rank * len(used)
+        for key, tensor in _joined(entries, used, tuned, state).items():
+            tensors[f"{PREFIX}{module}.{key}"] = tensor
+    whole = sorted({_module(e) for e in layout.entries if e.ours in set(adapter.trained)})
+    kept = [e for e in layout.entries if _module(e) in whole and e.ours in state]
+    for entry in kept:
+        value = tuned.tensors.get(entry.ours, state[entry.ours])
+        tensors[PREFIX + entry.theirs] = _stored(entry, value)
+    config = _config(
+        adapter, ranks, whole, transposed=any(e[0].transposed for e in chosen.values())
+    )
+    config |= {
+        "base_model_name_or_path": tuned.source,
+        "revision": tuned.revision,
+        "task_type": "CAUSAL_LM" if causal else None,
+    }
+    mark = base_fingerprint(tuned.base, [e.ours for e in kept])
+    ready = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
+    save_file(ready, folder / WEIGHTS, metadata={"format": "pt", FINGERPRINT: mark})
+    write_file(folder / CONFIG, [json.dumps(config, indent=2, sort_keys=True).encode() + b"\n"])
+    sync_folder(folder)
+
+
+def _config(
+    adapter: Adapter, ranks: Mapping[str, int], whole: Sequence[str], *, transposed: bool
+) -> dict[str, Any]:
+    """What adapter_config.json says, the base's name aside.
+
+    A layer of joined ones has a rank of its own, and an alpha that gives the same scaling.
+    """
+    usual = min(ranks.values())
+    alphas = {
+        m: adapter.scaling * (math.sqrt(r) if adapter.rslora else r) for m, r in ranks.items()
+    }
+    odd = [m for m, r in ranks.items() if r != usual]
+    return {
+        "peft_type": "LORA",
+        "inference_mode": True,
+        "r": usual,
+        "lora_alpha": next(alphas[m] for m, r in ranks.items() if r == usual),
+        "lora_dropout": adapter.dropout,
+        "target_modules": sorted(ranks),
+        "modules_to_save": list(whole) or None,
+        "rank_pattern": {m: ranks[m] for m in odd},
+        "alpha_pattern": {m: alphas[m] for m in odd},
+        "use_rslora": adapter.rslora,
+        "use_dora": adapter.dora,
+        "fan_in_fan_out": transposed,
+        "bias": "none",
+        "init_lora_weights": True,
+    }
+
+
+def _grouped(layout: Layout) -> dict[str, list[Entry]]:
+    """Stored weight -> what of ours it holds, in its order."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in layout.entries:
+        if entry.ours.endswith(".weight") and entry.theirs.endswith(".weight"):
+            groups.setdefault(entry.theirs, []).append(entry)
+    for entries in groups.values():
+        entries.sort(key=lambda e: e.part or (0, 0))
+    return groups
+
+
+def _layer(entry: Entry) -> str:
+    return entry.ours.rpartition(".")[0]
+
+
+def _module(entry: Entry) -> str:
+    return entry.theirs.rpartition(".")[0]
+
+
+def _require_plain(theirs: str, entries: Sequence[Entry], base: nn.Module) -> None:
+    """Refuse what PEFT would compute otherwise."""
+    for entry in entries:
+        joined_inputs = entry.part is not None and entry.axis != int(entry.transposed)
+        if entry.shape is not None or entry.offset or joined_inputs:
+            raise ModelwrightError(
+                f"export: {_layer(entry)} is stored in another form as {theirs}, for which PEFT "
+                "has no adapter; leave it out of tune.adapter.targets, or export the merged model"
+            )
+    if _layer(entries[0]) == "embedding" and "output.weight" not in base.state_dict():
+        raise ModelwrightError(
+            f"export: {_layer(entries[0])} is the head too, which PEFT would not adapt; leave it "
+            "out of tune.adapter.targets, or export the merged model"
+        )
+
+
+def _joined(
+    entries: Sequence[Entry], used: Sequence[Entry], tuned: Tuned, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The tensors of one adapter of theirs by their keys."""
+    given = [(tuned.tensors[f"{_layer(e)}.lora_a"], e) for e in used]
+    layer = tuned.base.get_submodule(_layer(used[0]))
+    if isinstance(layer, nn.Embedding):
+        own = [given[0][0], tuned.tensors[f"{_layer(used[0])}.lora_b"]]
+        return dict(zip(_TABLE_KEYS, own, strict=True))
+    down = torch.cat([a for a, _ in given])
+    rank = tuned.adapter.rank
+    rows, norms = [], []
+    for entry in entries:
+        weight = state[entry.ours]
+        if entry in used:
+            narrow = tuned.tensors[f"{_layer(entry)}.lora_b"]
+            wide = narrow.new_zeros(len(weight), len(down), *narrow.shape[2:])
+            first = rank * list(used).index(entry)
+            wide[:, first : first + rank] = narrow
+        else:
+            shape = (1,) * (weight.ndim - 2)
+            wide = weight.new_zeros(len(weight), len(down), *shape)
+        rows.append(wide)
+        known = tuned.tensors.get(f"{_layer(entry)}.magnitude")
+        norms.append(weight.flatten(1).norm(dim=1) if known is None else known)
+    found = {_KEYS[0]: down, _KEYS[1]: torch.cat(rows)}
+    if tuned.adapter.dora:
+        lengths = torch.cat(norms)
+        found[_KEYS[2]] = lengths if down.ndim == 2 else lengths.view(1, -1, 1, 1)
+    return found
+
+
+def _stored(entry: Entry, value: Tensor) -> Tensor:
+    """A parameter that is saved whole, as it is stored."""
+    if entry.part is not None or entry.shape is not None:
+        raise ModelwrightError(
+            f"export: {entry.ours} is a part of {entry.theirs}, which PEFT saves whole; leave it "
+            "out of tune.adapter.trained, or export the merged model"
+        )
+    value = value - entry.offset if entry.offset else value
+    return value.t() if entry.transposed else value
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+def adapter_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of the two files, by their paths.
+
+    Raises:
+        ModelwrightError: there is no adapter.
+    """
+    _read(folder)
+    return {str(folder / name): file_sha256(folder / name) for name in (CONFIG, WEIGHTS)}
+
+
+@torch.no_grad()
+def merge_adapter(folder: Path, model: nn.Module, layout: Layout) -> None:
+    """Put an adapter of PEFT's format into the weights of its base, which is a plain model.
+
+    Raises:
+        CorruptError: a file is damaged.
+        ModelwrightError: the adapter is of another kind, or for another base.
+    """
+    config, tensors, mark = _read(folder)
+    state = model.state_dict()
+    grouped, left = _grouped(layout), dict(tensors)
+    saved = [e for e in layout.entries if PREFIX + e.theirs in left and e.ours in state]
+    if mark and mark != base_fingerprint(model, [e.ours for e in saved]):
+        raise ModelwrightError(
+            f"{folder}: this adapter was trained on another base "
+            f"({config.get('base_model_name_or_path')}); load it on that one"
+        )
+    for entry in saved:
+        value = left.pop(PREFIX + entry.theirs)
+        if entry.part is not None:
+            raise ModelwrightError(f"{folder}: {entry.theirs} saved whole is not supported")
+        _put(folder, entry, state[entry.ours], value)
+    for theirs, entries in grouped.items():
+        module = theirs.removesuffix(".weight")
+        keys = {k: f"{PREFIX}{module}.{k}" for k in (*_KEYS, *_TABLE_KEYS)}
+        keys[_KEYS[2]] += ".weight" * (keys[_KEYS[2]] not in left)  # as older versions name it
+        found = {k: left.pop(name) for k, name in keys.items() if name in left}
+        if found:
+            _merge(folder, module, found, [(e, state[e.ours]) for e in entries], config)
+    if left:
+        raise ModelwrightError(
+            f"{folder}: {next(iter(left))} is for a layer that this base does not have; load the "
+            f"adapter on its own base, {config.get('base_model_name_or_path')}"
+        )
+
+
+def _put(folder: Path, entry: Entry, target: Tensor, value: Tensor) -> None:
+    value = value.t() if entry.transposed else value
+    if value.shape != target.shape:
+        raise ModelwrightError(f"{folder}: {entry.theirs} has another shape than the base's")
+    target.copy_(value.to(target.dtype) + entry.offset)
+
+
+def _merge(
+    folder: Path,
+    module: str,
+    found: Mapping[str, Tensor],
+    parts: Sequence[tuple[Entry, Tensor]],
+    config: Mapping[str, Any],
+) -> None:
+    """Add one adapter of theirs to the weights of ours that it is for."""
+    table = _TABLE_KEYS[0] in found
+    names = _TABLE_KEYS if table else _KEYS[:2]
+    if any(n not in found for n in names):
+        raise CorruptError(f"{folder / WEIGHTS}: {module} has one of {' and '.join(names)} alone")
+    down, up = found[names[0]].float(), found[names[1]].float()
+    rank = len(down)
+    alpha = float(_of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
+    scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    delta = scaling * ((up @ down).t() if table else up.flatten(1) @ down.flatten(1))
+    if len(delta) != sum(len(w) for _, w in parts):
+        raise ModelwrightError(f"{folder}: the adapter of {module} is of another size than it")
+    first = 0
+    for _, weight in parts:
+        own = delta[first : first + len(weight)]
+        if own.numel() != weight.numel():
+            raise ModelwrightError(f"{folder}: the adapter of {module} is of another size than it")
+        summed = weight.float() + own.reshape(weight.shape)
+        if (lengths := found.get(_KEYS[2])) is not None:
+            mine = lengths.float().flatten()[first : first + len(weight)]
+            factor = mine / summed.flatten(1).norm(dim=1)
+            summed = summed * factor.view(-1, *[1] * (summed.ndim - 1))
+        weight.copy_(summed)
+        first += len(weight)
+
+
+def _of_pattern(pattern: Any, module: str, usual: Any) -> Any:
+    """The value for a layer: of the first name in ``pattern`` that the layer's ends with."""
+    for name, value in (pattern or {}).items():
+        if module == name or module.endswith(f".{name}"):
+            return value
+    return usual
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """The settings, the tensors, and the fingerprint of the base, empty where there is none."""
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            mark = (file.metadata() or {}).get(FINGERPRINT, "")
+    except FileNotFoundError as error:
+        raise ModelwrightError(f"{folder}: no adapter of PEFT: {CONFIG} and {WEIGHTS}") from error
+    except (ValueError, SafetensorError) as error:
+        raise CorruptError(f"{folder}: damaged ({error}); get the files again") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        kind = config.get("peft_type") if isinstance(config, dict) else None
+        raise ModelwrightError(f"{folder / CONFIG}: peft_type {kind!r} is not supported, LORA is")
+    if config.get("bias", "none") != "none":
+        raise ModelwrightError(f"{folder / CONFIG}: bias {config['bias']!r} is not supported")
+    return config, tensors, mark

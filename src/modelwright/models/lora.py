@@ -1,0 +1,412 @@
+"""Low-rank adapters in the layers of a built model: LoRA, rsLoRA and DoRA.
+
+A layer keeps its class's forward and its parameters' names and gains two small matrices beside
+them, so a model is adapted in place and its own state dict is a part of the adapted one's:
+
+    W' = W + s B A                     LoRA (arXiv:2106.09685), s = alpha / rank
+                                       rsLoRA (arXiv:2312.03732), s = alpha / sqrt(rank)
+    W' = m (W + s B A) / |W + s B A|   DoRA (arXiv:2402.09353), a norm and an m for every output
+
+``layer.weight`` reads as W', with its gradient, wherever a model uses a weight by itself (a tied
+head, a convolution that is computed otherwise). ``forward`` takes the way through the rank.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
+
+PARTS = ("lora_a", "lora_b", "magnitude")  # names of the new parameters, in their layer
+HEADS = ("output", "head", "policy", "value", "router", "shared_gate")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is adapted, and how.
+
+    Attributes:
+        rank: columns of B and rows of A.
+        alpha: the numerator of the scaling s.
+        targets: patterns of layers' names; None: the linear layers and convolutions of the blocks.
+        dropout: share of the adapter's inputs that is zeroed in training.
+        rslora: s = alpha / sqrt(rank).
+        dora: learn the norm of every output's weights apart from their direction.
+        lora_plus: the rate of B as a multiple of the others' (LoRA+, arXiv:2402.12354).
+        trained: patterns of parameters that are trained whole beside the adapters.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: Sequence[str] | None = None
+    dropout: float = 0.0
+    rslora: bool = False
+    dora: bool = False
+    lora_plus: float = 1.0
+    trained: Sequence[str] = ()
+
+    @property
+    def scaling(self) -> float:
+        """The factor s of B A."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+class LoraLayer(nn.Module):
+    """What adapted layers have in common; ``adapt`` makes them of plain ones."""
+
+    plain: type[Any]
+    lora_a: nn.Parameter
+    lora_b: nn.Parameter
+    magnitude: nn.Parameter | None
+    scaling: float
+    dropped: float
+    kept: Tensor | None  # W while W' stands in its place
+
+    def begin(self, adapter: Adapter) -> None:
+        """Draw A, set B to zero and m to the norms: W' = W."""
+        weight = self.base
+        down, up = self.shapes(adapter.rank)
+        bound = 1 / math.sqrt(math.prod(down[1:]))
+        self.lora_a = nn.Parameter(weight.new_empty(down).uniform_(-bound, bound))
+        self.lora_b = nn.Parameter(weight.new_zeros(up))
+        self.register_parameter("magnitude", None)
+        self.scaling, self.dropped, self.kept = adapter.scaling, adapter.dropout, None
+        if adapter.dora:
+            self.magnitude = nn.Parameter(self.norms())
+
+    def shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of A and B."""
+        raise NotImplementedError
+
+    @property
+    def base(self) -> Tensor:
+        """W, or W' after ``merge``."""
+        return cast(Tensor, self._parameters["weight"])
+
+    @property
+    def weight(self) -> Tensor:
+        """W'."""
+        if self.kept is not None:
+            return self.base
+        summed = self.base + self.scaling * self.product()
+        if self.magnitude is None:
+            return summed
+        return summed * self._column(self.magnitude / self.norms())
+
+    def product(self) -> Tensor:
+        """B A in the shape of W."""
+        return (self.lora_b.flatten(1) @ self.lora_a.flatten(1)).view_as(self.base)
+
+    @torch.no_grad()
+    def norms(self) -> Tensor:
+        """|W + s B A| of every output (outputs,); a constant in the gradient (section 4.3)."""
+        summed = self.base + self.scaling * self.product()
+        found: Tensor = torch.linalg.vector_norm(summed.float().flatten(1), dim=1)
+        return found.to(summed.dtype)
+
+    def _column(self, values: Tensor) -> Tensor:
+        """Values (outputs,) to multiply W by."""
+        return values.view(-1, *[1] * (self.base.ndim - 1))
+
+    def thinned(self, x: Tensor) -> Tensor:
+        """Inputs of the adapter, after its dropout."""
+        return F.dropout(x, self.dropped, self.training) if self.dropped else x
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Put W' in the place of W, and keep W beside it."""
+        if self.kept is None:
+            merged = self.weight
+            self.kept = self.base.clone()
+            self.base.copy_(merged)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Put W back, bit by bit."""
+        if self.kept is not None:
+            self.base.copy_(self.kept)
+            self.kept = None
+
+
+class LoraLinear(LoraLayer, nn.Linear):  # type: ignore[override]  # weight reads as W'
+    """x W'^T + b, for x (..., inputs)."""
+
+    plain = nn.Linear
+
+    def shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A (rank, inputs), B (outputs, rank)."""
+        return (rank, self.in_features), (self.out_features, rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x (..., inputs) to (..., outputs)."""
+        if self.kept is not None:
+            return F.linear(x, self.base, self.bias)
+        narrow = F.linear(self.thinned(x), self.lora_a) * self.scaling
+        if self.magnitude is None:
+            return F.linear(x, self.base, self.bias) + F.linear(narrow, self.lora_b)
+        both = F.linear(x, self.base) + F.linear(narrow, self.lora_b)
+        y = both * (self.magnitude / self.norms()).to(both.dtype)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+class LoraEmbedding(LoraLayer, nn.Embedding):  # type: ignore[override]
+    """Rows of W', whose products are B A transposed."""
+
+    plain = nn.Embedding
+
+    def shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A (rank, rows), B (width, rank)."""
+        return (rank, self.num_embeddings), (self.embedding_dim, rank)
+
+    def product(self) -> Tensor:
+        """B A transposed, (rows, width)."""
+        return (self.lora_b @ self.lora_a).t()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Rows (..., width) of the numbers (...)."""
+        rows = F.embedding(tokens, self.base, self.padding_idx)
+        if self.kept is not None:
+            return rows
+        narrow = F.embedding(tokens, self.lora_a.t()) * self.scaling
+        return rows + F.linear(self.thinned(narrow), self.lora_b)
+
+
+class LoraConv2d(LoraLayer, nn.Conv2d):  # type: ignore[override]
+    """The convolution with W', for pictures (n, channels, height, width)."""
+
+    plain = nn.Conv2d
+
+    def shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A (rank, inputs, height, width), B (outputs, rank, 1, 1)."""
+        return (rank, self.in_channels, *self.kernel_size), (self.out_channels, rank, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (n, inputs, height, width)."""
+        if self.kept is not None:
+            return cast(Tensor, self._conv_forward(x, self.base, self.bias))
+        narrow = self._conv_forward(self.thinned(x), self.lora_a, None) * self.scaling
+        up = F.conv2d(narrow, self.lora_b)
+        if self.magnitude is None:
+            return cast(Tensor, self._conv_forward(x, self.base, self.bias) + up)
+        both: Tensor = self._conv_forward(x, self.base, None) + up
+        y: Tensor = both * (self.magnitude / self.norms()).to(both.dtype).view(-1, 1, 1)
+        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
+
+
+_KINDS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraEmbedding, LoraConv2d)
+
+
+# Putting adapters in and taking them out ---------------------------------------------------------
+
+
+def adapt(model: nn.Module, adapter: Adapter) -> list[str]:
+    """Put adapters into a model in place; all other parameters are frozen.
+
+    A is drawn from torch's global generator, B is zero: the model computes what it did.
+
+    Returns:
+        The names of the layers that have an adapter now.
+
+    Raises:
+        ModelwrightError: a pattern matches nothing that can be adapted, a layer shares its weight
+            with another, or DoRA is wanted of an embedding.
+    """
+    chosen = _chosen(model, adapter)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for name, p in whole_parameters(model, adapter.trained):
+        if _owner(name) in chosen:
+            raise ModelwrightError(f"tune.adapter.trained: {name} has an adapter already; drop one")
+        p.requires_grad_(True)
+    for name, kind in chosen.items():
+        layer = model.get_submodule(name)
+        layer.__class__ = kind
+        cast(LoraLayer, layer).begin(adapter)
+    return list(chosen)
+
+
+def layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """The adapted layers with their names."""
+    return ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer))
+
+
+def merge(model: nn.Module) -> None:
+    """Let every adapted layer compute as a plain one; ``unmerge`` undoes it bit by bit."""
+    for _, layer in layers(model):
+        layer.merge()
+
+
+def unmerge(model: nn.Module) -> None:
+    """Undo ``merge``."""
+    for _, layer in layers(model):
+        layer.unmerge()
+
+
+def fold(model: nn.Module) -> None:
+    """Merge for good: plain layers with the weights W', and nothing else is left."""
+    for _, layer in list(layers(model)):
+        layer.merge()
+        _strip(layer)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """Take the adapters out: the same model with its base's layers and weights."""
+    for _, layer in list(layers(model)):
+        layer.unmerge()
+        _strip(layer)
+    return model
+
+
+def _strip(layer: LoraLayer) -> None:
+    for name in (*PARTS, "scaling", "dropped", "kept"):
+        delattr(layer, name)
+    layer.__class__ = layer.plain
+
+
+def adapter_names(model: nn.Module, trained: Sequence[str]) -> list[str]:
+    """The names in the state dict that belong to an adapter: its matrices, and what is whole."""
+    own = [n for n in model.state_dict() if n.rpartition(".")[2] in PARTS]
+    return own + [n for n, _ in whole_parameters(model, trained)]
+
+
+def load_adapter(
+    model: nn.Module, tensors: Mapping[str, Tensor], trained: Sequence[str], where: str
+) -> None:
+    """Give an adapted model the tensors of an adapter.
+
+    Raises:
+        CorruptError: they are those of another adapter.
+    """
+    state = model.state_dict()
+    names = adapter_names(model, trained)
+    same = set(names) == set(tensors)
+    if not same or any(state[n].shape != tensors[n].shape for n in names):
+        odd = sorted(set(names) ^ set(tensors)) or ["a tensor of another shape"]
+        raise CorruptError(f"{where}: does not fit its adapter.json ({odd[0]})")
+    with torch.no_grad():
+        for name in names:
+            state[name].copy_(tensors[name])
+
+
+def base_fingerprint(model: nn.Module, trained: Sequence[str]) -> str:
+    """SHA-256 over the parameters and buffers that adapters leave as they are.
+
+    Equal for the plain and the adapted model. An adapter is of use on this base alone.
+    """
+    beside = {n for n, _ in whole_parameters(model, trained)}
+    whole = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name in beside or name.rpartition(".")[2] in PARTS:
+            continue
+        whole.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        whole.update(flat.view(torch.uint8).numpy().data)
+    return whole.hexdigest()
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern (``fnmatch``) means this name, or one that it ends with: PEFT's rule."""
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+
+
+def whole_parameters(
+    model: nn.Module, patterns: Sequence[str], field: str = "tune.adapter.trained"
+) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that patterns mean, by their own names or by those of what they lie in.
+
+    Raises:
+        ModelwrightError: a pattern means none.
+    """
+    named = [(n, p) for n, p in model.named_parameters() if n.rpartition(".")[2] not in PARTS]
+    found: dict[str, nn.Parameter] = {}
+    for pattern in patterns:
+        inside = {n: p for n, p in named if matches(n, pattern) or matches(n, f"{pattern}.*")}
+        if not inside:
+            raise ModelwrightError(_nothing(field, pattern, [n for n, _ in named]))
+        found |= inside
+    return list(found.items())
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _kind_of(module: nn.Module) -> type[LoraLayer] | None:
+    """How a layer is adapted; None: it cannot be. A class of its own may compute otherwise."""
+    if type(module) is nn.Conv2d and module.groups > 1:
+        return None
+    return next((kind for kind in _KINDS if type(module) is kind.plain), None)
+
+
+def _chosen(model: nn.Module, adapter: Adapter) -> dict[str, type[LoraLayer]]:
+    """The layers that get an adapter, and of which kind."""
+    kinds = {n: kind for n, m in model.named_modules() if (kind := _kind_of(m)) is not None}
+    chosen: dict[str, type[LoraLayer]] = {}
+    for pattern in adapter.targets or ():
+        found = {n: kind for n, kind in kinds.items() if matches(n, pattern)}
+        if not found:
+            raise ModelwrightError(_nothing("tune.adapter.targets", pattern, list(kinds)))
+        chosen |= found
+    if adapter.targets is None:
+        chosen = _usual(kinds)
+        beside = {_owner(n) for n, _ in whole_parameters(model, adapter.trained)}
+        chosen = {n: kind for n, kind in chosen.items() if n not in beside}
+    if not chosen:
+        raise ModelwrightError(
+            "tune.adapter: this model has no linear layer, embedding or convolution to adapt; "
+            "tune it whole"
+        )
+    _refuse_shared(model, chosen)
+    if adapter.dora and LoraEmbedding in chosen.values():
+        name = next(n for n, kind in chosen.items() if kind is LoraEmbedding)
+        raise ModelwrightError(
+            f"tune.adapter.dora: not for the embedding {name}; leave it out of the targets"
+        )
+    return chosen
+
+
+def _usual(kinds: Mapping[str, type[LoraLayer]]) -> dict[str, type[LoraLayer]]:
+    """The linear layers and convolutions of the blocks: what repeats has a number in its name."""
+    able = {
+        n: kind
+        for n, kind in kinds.items()
+        if kind is not LoraEmbedding and n.rpartition(".")[2] not in HEADS
+    }
+    blocks = {n: k for n, k in able.items() if any(part.isdigit() for part in n.split("."))}
+    return blocks or able or {n: k for n, k in kinds.items() if k is not LoraEmbedding}
+
+
+def _refuse_shared(model: nn.Module, chosen: Mapping[str, type[LoraLayer]]) -> None:
+    """An adapter on one name of a tied weight would part what belongs together."""
+    users: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        weight: Any = module._parameters.get("weight")
+        if weight is not None:
+            users.setdefault(id(weight), []).append(name)
+    for name in chosen:
+        same = users[id(model.get_submodule(name)._parameters["weight"])]
+        if len(same) > 1:
+            other = next(n for n in same if n != name)
+            raise ModelwrightError(
+                f"tune.adapter.targets: {name} shares its weight with {other}; leave it out"
+            )
+
+
+def _nothing(field: str, pattern: str, known: Sequence[str]) -> str:
+    ends = sorted({n.rpartition(".")[2] for n in known} | set(known))
+    hint = did_you_mean(pattern, ends)
+    return (
+        f"{field}: {pattern!r} means nothing here{hint}; there are such as {', '.join(known[:4])}"
+    )
