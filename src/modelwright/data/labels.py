@@ -70,23 +70,27 @@ def turns(part: Part, number: int, labels: list[str]) -> Example:
     return Example((given, Turn("assistant", (Label(labels[number]),), learn=True)))
 
 
-def probabilities(logits: Tensor, labels: list[str]) -> Tensor:
-    """Probabilities (B, labels) of logits (B, labels), or of (B, 1) where there are two labels.
+class Labelled:
+    """Of a codec with labels: how a model's logits are read."""
 
-    softmax(z), or (1 - σ(z), σ(z)) of the single logit z of the second label.
-    """
-    logits = logits.detach().float()
-    if logits.shape[1] == 1:
-        return torch.cat((torch.sigmoid(-logits), torch.sigmoid(logits)), dim=1)
-    if logits.shape[1] != len(labels):
-        raise ModelwrightError(
-            f"the model gives {logits.shape[1]} outputs for {len(labels)} labels;"
-            " it was not built for this codec"
-        )
-    return logits.softmax(dim=1)
+    labels: list[str]
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, labels) of logits (B, labels), or of (B, 1) where there are two labels.
 
-def answers(logits: Tensor, labels: list[str]) -> list[Turn]:
-    """The most probable label of every row, as the assistant's turn."""
-    best = probabilities(logits, labels).argmax(dim=1).tolist()
-    return [Turn("assistant", (Label(labels[i]),)) for i in best]
+        softmax(z), or (1 - σ(z), σ(z)) of the single logit z of the second label.
+        """
+        logits = logits.detach().float()
+        if logits.shape[1] == 1:
+            return torch.cat((torch.sigmoid(-logits), torch.sigmoid(logits)), dim=1)
+        if logits.shape[1] != len(self.labels):
+            raise ModelwrightError(
+                f"the model gives {logits.shape[1]} outputs for {len(self.labels)} labels;"
+                " it was not built for this codec"
+            )
+        return logits.softmax(dim=1)
+
+    def decode(self, logits: Tensor) -> list[Turn]:
+        """The most probable label of every row of logits (B, outputs), as the assistant's turn."""
+        best = self.probabilities(logits).argmax(dim=1).tolist()
+        return [Turn("assistant", (Label(self.labels[i]),)) for i in best]

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from modelwright.data import labels as label_sets
 from modelwright.data.moments import Moments
 from modelwright.errors import ModelwrightError
-from modelwright.types import Array, Columns, Encoded, Example, Frames, Ragged, RawInput, Turn
+from modelwright.types import Array, Columns, Encoded, Example, Frames, Ragged, RawInput
 
 
-class Codec:
+class Codec(label_sets.Labelled):
     """The width of a frame, the label set and the scale of the train split.
 
     ``mean`` and ``deviation`` are float32 (features,); ``mean_length`` is in frames.
@@ -89,14 +89,6 @@ class Codec:
     def front(self) -> Front:
         """What ``tensors`` does, for exported graphs."""
         return Front(self)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities (B, labels) of a model's logits."""
-        return label_sets.probabilities(logits, self.labels)
-
-    def decode(self, logits: Tensor) -> list[Turn]:
-        """The most probable label of every row of logits (B, outputs)."""
-        return label_sets.answers(logits, self.labels)
 
     def save(self) -> dict[str, bytes]:
         """``frames.json`` and ``scale.safetensors``."""

@@ -22,13 +22,13 @@ from modelwright.data.moments import Moments
 from modelwright.data.picture_settings import ImageSettings, prepared
 from modelwright.data.pictures import Undecodable, decode, measured
 from modelwright.errors import ModelwrightError
-from modelwright.types import Array, Columns, Encoded, Example, Image, ImageFile, RawInput, Turn
+from modelwright.types import Array, Columns, Encoded, Example, Image, ImageFile, RawInput
 
 SAMPLED = 1024  # pictures of the train split, evenly chosen, whose mean and deviation are taken
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 
 
-class Codec:
+class Codec(label_sets.Labelled):
     """The label set, and how pictures are brought to what the model sees.
 
     ``shape`` is (height, width) of grey pictures, (height, width, 3) of coloured ones; ``scale``
@@ -162,14 +162,6 @@ class Codec:
     def front(self) -> Front:
         """What ``tensors`` does, for exported graphs."""
         return Front(self)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities (B, labels) of a model's logits."""
-        return label_sets.probabilities(logits, self.labels)
-
-    def decode(self, logits: Tensor) -> list[Turn]:
-        """The most probable label of every row of logits (B, outputs)."""
-        return label_sets.answers(logits, self.labels)
 
     def save(self) -> dict[str, bytes]:
         """``images.json``."""

@@ -16,10 +16,10 @@ from torch import Tensor
 from modelwright.data import labels as label_sets
 from modelwright.data.codecs import published_text, text
 from modelwright.errors import ModelwrightError
-from modelwright.types import Columns, Encoded, Example, Text, Turn, ragged_column
+from modelwright.types import Columns, Encoded, Example, Text, ragged_column
 
 
-class Codec:
+class Codec(label_sets.Labelled):
     """A trained tokenizer, the label set, and how much of a text is read.
 
     ``truncated`` counts the texts of which ``encode`` has left out the end.
@@ -97,14 +97,6 @@ class Codec:
             "starts": torch.from_numpy(np.array(tokens.offsets, dtype=np.int64)),
             "label": torch.from_numpy(np.array(columns["label"], dtype=np.int64)),
         }
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities (B, labels) of a model's logits."""
-        return label_sets.probabilities(logits, self.labels)
-
-    def decode(self, logits: Tensor) -> list[Turn]:
-        """The most probable label of every row of logits (B, outputs)."""
-        return label_sets.answers(logits, self.labels)
 
     def save(self) -> dict[str, bytes]:
         """``tokenizer.json`` and ``labelled_text.json``."""

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from modelwright.data import labels as label_sets
 from modelwright.data.moments import Moments
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.types import Array, Columns, Encoded, Example, Frames, Image, RawInput, Turn
+from modelwright.types import Array, Columns, Encoded, Example, Frames, Image, RawInput
 
 SCALES = ("auto", "feature", "global", "none")
 _BLOCK = 1024  # examples whose moments are taken together
 
 
-class Codec:
+class Codec(label_sets.Labelled):
     """The shape, the label set and the scale of the train split.
 
     ``mean`` and ``deviation`` are float32, of the shape of an example or () where one pair is
@@ -127,14 +127,6 @@ class Codec:
     def front(self) -> Front:
         """What ``tensors`` does, for exported graphs."""
         return Front(self)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities (B, labels) of a model's logits."""
-        return label_sets.probabilities(logits, self.labels)
-
-    def decode(self, logits: Tensor) -> list[Turn]:
-        """The most probable label of every row of logits (B, outputs)."""
-        return label_sets.answers(logits, self.labels)
 
     def save(self) -> dict[str, bytes]:
         """``vectors.json`` and ``scale.safetensors``."""
