@@ -26,7 +26,7 @@ from pydantic.fields import FieldInfo
 
 from modelwright import objectives, recipe, runtime
 from modelwright.data import augment, codecs
-from modelwright.data.augment.batches import COLUMNS
+from modelwright.data.augment.batches import views
 from modelwright.data.augment.rows import MODALITIES
 from modelwright.data.sources import DATA_SETS
 from modelwright.models.model import config_class, families
@@ -214,7 +214,7 @@ def reference() -> str:
 
 
 def _in_training(kind: str) -> bool:
-    return any(kind in kinds for _, kinds in COLUMNS.values())
+    return any(kind in views(codec)[1] for codec in codecs.kinds())
 
 
 def _listed(names: typing.Iterable[str]) -> str:

@@ -28,16 +28,19 @@ def make_objective(name: str, codec: Codec, options: Mapping[str, Any]) -> Objec
             f"objective {extensions.short(name)}: cannot learn what the {kind} codec of this task "
             "makes; leave the objective out to take the task's own"
         )
-    made: Objective = _class(name)(codec, **values)
+    made: Objective = objective_class(name)(codec, **values)
     return made
 
 
 def objective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the objective ``name``, checked; a mistyped one is refused."""
-    return checked(f"objective {extensions.short(name)}", _class(name), options, apart=("codec",))
+    return checked(
+        f"objective {extensions.short(name)}", objective_class(name), options, apart=("codec",)
+    )
 
 
-def _class(name: str) -> Any:
+def objective_class(name: str) -> Any:
+    """The ``Objective`` class of a module of this room, or of a file of the user's own."""
     if extensions.is_reference(name):
         return extensions.member(name, "Objective", "an objective")
     return _module(name).Objective

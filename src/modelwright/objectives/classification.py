@@ -33,6 +33,8 @@ class Objective:
     logit is constant; ``sigmoid`` asks for it with more outputs as well.
     """
 
+    mixes = True  # a row may have two labels
+
     def __init__(
         self, codec: Codec, *, label_smoothing: float = 0.0, sigmoid: bool = False
     ) -> None:

@@ -126,7 +126,7 @@ class Parts:
             numbers=self.numbers,
         )
         lines = self.stage.augment
-        augment = Augment(lines, self.task.codec, seed) if lines else None
+        augment = Augment(lines, self.run.recipe.codec_kind, seed) if lines else None
         return Augmented(shuffled, augment) if augment else shuffled
 
     def optimizers(self) -> Optimizers:

@@ -28,7 +28,8 @@ def predicted(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: 
     say(f"evaluate: {name}: {len(examples):,} answers of test, by {', '.join(said)}")
     result["measures"] += together(task, examples, said)
     result["examples"] += _shown(examples, said)
-    if run.recipe.codec_kind == "boxes" and (run.path / "data" / name / "validation").exists():
+    boxed = "boxes" in fitted.codec.ragged
+    if boxed and (run.path / "data" / name / "validation").exists():
         _hardest(run, name, fitted, said["ours"], say)
 
 

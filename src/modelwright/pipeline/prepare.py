@@ -240,13 +240,13 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
         say(f"prepare: {name}: encoding {len(examples):,} examples of {part}")
         tokens, before = [0], getattr(codec, "truncated", 0)
         count = write_shard(folder, _encoded(codec, examples, tokens), codec.ragged)
-        if run.recipe.codec_kind == "images":
+        if hasattr(codec, "seen"):  # what the model reads of a picture's file
             raw_samples.keep(run, name, part, examples)
         facts["splits"][part] = {"examples": count}
         if cut := getattr(codec, "truncated", 0) - before:
             facts["splits"][part]["truncated"] = cut
             say(f"prepare: {name}: {cut:,} of them are longer than the codec reads, and were cut")
-        if run.recipe.codec_kind == "boxes" and part == "train":
+        if "boxes" in codec.ragged and part == "train":
             draw_labels(run, name, codec, say)
         if tokens[0]:
             facts["splits"][part]["tokens"] = tokens[0]

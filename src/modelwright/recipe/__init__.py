@@ -17,10 +17,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from modelwright import extensions
+from modelwright.data.augment.batches import check as check_augment
 from modelwright.data.codecs import codec_options
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.hub.files import is_keras, is_published
 from modelwright.models.model import checked_fields, config_class, families, of_named_size
+from modelwright.objectives import objective_class
 from modelwright.options import amount, count
 from modelwright.places import recipe_text
 from modelwright.recipe.sections import (
@@ -34,7 +36,7 @@ from modelwright.recipe.sections import (
     Stage,
     Watch,
 )
-from modelwright.tasks.task import task_class
+from modelwright.tasks.task import make_task, task_class
 
 __all__ = [
     "AdapterSection",
@@ -113,6 +115,8 @@ class Recipe(Section):
         if "parameters" in self.model and "size" in self.model:
             raise ModelwrightError("model: size and parameters both say how large; give one")
         self._tuned_in_parts()
+        for stage in self.stages.values():
+            self._views(stage)
         kinds = [task_class(stage.task).codec for stage in self.stages.values()]
         if self.published is None:
             codec_options(self.codec_kind, self.codec_options)
@@ -150,6 +154,16 @@ class Recipe(Section):
         # YAML reads 1e3 as text; a list stays one, so that the recipe can be written as YAML.
         given.pop("size", None)
         self.model.update({k: fields[k] for k, v in given.items() if isinstance(v, str)})
+
+    def _views(self, stage: Stage) -> None:
+        """Refuse transforms that the codec has nothing for, or the objective."""
+        mixes = any(t.kind == "mix" for t in check_augment(stage.augment or (), self.codec_kind))
+        learned = stage.objective or make_task(stage.task, stage.options).objective
+        if mixes and not getattr(objective_class(learned), "mixes", False):
+            raise ModelwrightError(
+                f"augment: mixup and cutmix give a row two labels, and the objective "
+                f"{extensions.short(learned)!r} takes none of them; leave them out"
+            )
 
     def _of_checkpoint(self) -> None:
         """Refuse what a published checkpoint decides itself."""

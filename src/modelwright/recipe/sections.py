@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from modelwright import extensions
-from modelwright.data.augment.batches import check as check_augment
 from modelwright.errors import did_you_mean
 from modelwright.objectives import names as objective_names
 from modelwright.objectives import objective_options
@@ -220,12 +219,6 @@ class Stage(Section):
     def _sound(self) -> Stage:
         task = make_task(self.task, self.options)
         objective_options(self.objective or task.objective, self.objective_options)
-        mixes = any(t.kind == "mix" for t in check_augment(self.augment or (), task.codec))
-        if mixes and (learned := self.objective or task.objective) != "classification":
-            raise ValueError(
-                f"augment: mixup and cutmix give a row two labels, and the objective {learned!r} "
-                "takes none of them; leave them out"
-            )
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
         if self.batch is not None and self.batch % self.accumulate:

@@ -15,17 +15,19 @@ import numpy as np
 
 from modelwright.data.augment import Line, chain, generator
 from modelwright.data.augment.boxes import boxed
+from modelwright.data.codecs import codec_class
 from modelwright.errors import ModelwrightError
+from modelwright.extensions import short
 from modelwright.types import Array, Columns, Ragged, ragged_column
 
-# Codec -> its column, and the kinds of transforms that can change it.
-COLUMNS = {
-    "vectors": ("features", ("image", "mix")),
-    "images": ("features", ("image", "mix")),
-    "generated_images": ("features", ("image",)),  # a mixture of two is no picture
-    "frames": ("frames", ("frames",)),
-    "boxes": ("features", ("boxes", "image")),
-}
+
+def views(codec: str) -> tuple[str, tuple[str, ...]]:
+    """The column of a codec that can be changed, and the kinds of transforms that can change it.
+
+    As the attribute ``views`` of its class says; without one there are none.
+    """
+    found: tuple[str, tuple[str, ...]] = getattr(codec_class(codec), "views", ("", ()))
+    return found
 
 
 def check(lines: Sequence[Line], codec: str) -> tuple[Any, ...]:
@@ -35,17 +37,19 @@ def check(lines: Sequence[Line], codec: str) -> tuple[Any, ...]:
         ModelwrightError: a line is wrong, or is for another kind of data.
     """
     transforms = chain(lines)
-    able: tuple[str, ...] = COLUMNS.get(codec, ("", ()))[1]
+    able = views(codec)[1]
     for transform in transforms:
         if transform.kind not in able:
             raise ModelwrightError(
                 f"augment: {type(transform).__name__} is for {transform.kind}, and the codec "
-                f"{codec!r} of this task has none in training; use it under `augment` of a corpus"
+                f"{short(codec)!r} of this task has none in training; use it under `augment` of a"
+                " corpus"
                 if transform.kind in ("text", "sound", "game")
                 else f"augment: {type(transform).__name__} is for {transform.kind}, which the "
-                f"codec {codec!r} of this task does not make; leave it out"
+                f"codec {short(codec)!r} of this task does not make; leave it out"
             )
-        if codec == "boxes" and transform.kind == "image" and not hasattr(transform, "in_place"):
+        moves = transform.kind == "image" and not hasattr(transform, "in_place")
+        if "boxes" in able and moves:
             raise ModelwrightError(
                 f"augment: {type(transform).__name__} moves pixels and not their boxes; take"
                 " box_flip, box_scale or mosaic"
@@ -64,7 +68,7 @@ class Augment:
 
     def __init__(self, lines: Sequence[Line], codec: str, seed: int) -> None:
         self.transforms = check(lines, codec)
-        self.column, self.seed = COLUMNS[codec][0], seed
+        self.column, self.seed = views(codec)[0], seed
 
     def __call__(self, columns: Columns, step: int) -> Columns:
         """The columns of all rows of a step, changed.

@@ -13,7 +13,7 @@ from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
 from modelwright.options import checked
 from modelwright.types import Codec, Example
 
-__all__ = ["codec_options", "fit_codec", "kinds", "load_codec", "save_codec"]
+__all__ = ["codec_class", "codec_options", "fit_codec", "kinds", "load_codec", "save_codec"]
 
 _PREFIX = "codec/"
 _COMES_ALONG = {"published_text"}  # with a published checkpoint; no task names it
@@ -24,7 +24,8 @@ def kinds() -> list[str]:
     return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _COMES_ALONG)
 
 
-def _class(kind: str) -> Any:
+def codec_class(kind: str) -> Any:
+    """The ``Codec`` class of a kind: a module of this room, or a file of the user's own."""
     if extensions.is_reference(kind):
         return extensions.member(kind, "Codec", "a codec")
     if kind not in kinds() and kind not in _COMES_ALONG:
@@ -35,13 +36,13 @@ def _class(kind: str) -> Any:
 
 def fit_codec(kind: str, examples: Iterable[Example], options: Mapping[str, Any]) -> Codec:
     """A codec fitted on ``examples``, which must be those of the train split (law 11)."""
-    codec: Codec = _class(kind).fit(examples, **codec_options(kind, options))
+    codec: Codec = codec_class(kind).fit(examples, **codec_options(kind, options))
     return codec
 
 
 def codec_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the codec's fit, checked; a mistyped one is refused."""
-    fit = _class(kind).fit
+    fit = codec_class(kind).fit
     return checked(f"codec {extensions.short(kind)}", fit, options, apart=("examples",))
 
 
@@ -61,5 +62,5 @@ def load_codec(documents: Mapping[str, bytes]) -> Codec:
             f"checkpoint: codec/kind.json is missing or broken ({error}); take another checkpoint"
         ) from error
     files = {k.removeprefix(_PREFIX): v for k, v in documents.items() if k.startswith(_PREFIX)}
-    codec: Codec = _class(kind).load(files)
+    codec: Codec = codec_class(kind).load(files)
     return codec

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class Codec:
     """
 
     ragged: tuple[str, ...] = ("boxes", "classes")
+    views: ClassVar[tuple[str, tuple[str, ...]]] = ("features", ("boxes", "image"))
 
     def __init__(self, labels: list[str], settings: ImageSettings) -> None:
         self.labels, self.settings = labels, settings

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ class Codec(label_sets.Labelled):
     """
 
     ragged = ("frames",)
+    views: ClassVar[tuple[str, tuple[str, ...]]] = ("frames", ("frames",))
 
     def __init__(
         self, labels: list[str], mean: Array, deviation: Array, *, mean_length: float

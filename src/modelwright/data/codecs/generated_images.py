@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,10 @@ class Codec:
     """
 
     ragged: tuple[str, ...] = ()
+    views: ClassVar[tuple[str, tuple[str, ...]]] = (
+        "features",
+        ("image",),
+    )  # a mixture of two is no picture
 
     def __init__(self, labels: list[str], settings: ImageSettings) -> None:
         self.labels, self.settings = labels, settings

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class Codec(label_sets.Labelled):
     """
 
     ragged: tuple[str, ...] = ()
+    views: ClassVar[tuple[str, tuple[str, ...]]] = ("features", ("image", "mix"))
 
     def __init__(self, labels: list[str], settings: ImageSettings) -> None:
         self.labels, self.settings = labels, settings

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Codec(label_sets.Labelled):
     """
 
     ragged: tuple[str, ...] = ()
+    views: ClassVar[tuple[str, tuple[str, ...]]] = ("features", ("image", "mix"))
 
     def __init__(
         self,
