@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
+import pytest
 import torch
 
 from modelwright import runtime
 from modelwright.data.codecs import fit_codec
+from modelwright.errors import ModelwrightError
 from modelwright.models.model import config_class, fields_for
 from modelwright.objectives import make_objective
 from modelwright.recipe import Recipe, Stage
@@ -162,11 +164,22 @@ def setting_of(recipe: Recipe, name: str) -> Setting:
     )
 
 
+def skip_without_matrices(setting: Setting) -> None:
+    """Muon is for matrices: a model of convolutions alone is refused, and not trained."""
+    try:
+        setting.trainer()
+    except ModelwrightError as error:
+        if "needs a model with matrices" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
 def large_enough(example: Example) -> Example:
     """The example with its picture repeated to 8 x 8: convolutions halve it a few times."""
 
     def larger(part: Part) -> Part:
-        return Image(np.resize(part.pixels, (8, 8))) if isinstance(part, Image) else part
+        small = isinstance(part, Image) and max(part.pixels.shape[:2]) < 8
+        return Image(np.resize(part.pixels, (8, 8))) if small else part
 
     turns = (replace(turn, parts=tuple(map(larger, turn.parts))) for turn in example.turns)
     return replace(example, turns=tuple(turns))

@@ -49,6 +49,14 @@ class _Parser(argparse.ArgumentParser):
         raise ModelwrightError(f"{message}{hint}; see `{self.prog} --help`")
 
 
+def _stop_behind(error: BaseException) -> BaseException | None:
+    """The stop while whose handling an error arose: a library that closed what was half open."""
+    behind = error.__context__
+    while behind is not None and not isinstance(behind, KeyboardInterrupt):
+        behind = behind.__context__
+    return behind
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A user's mistake is one line, no traceback."""
     try:
@@ -65,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as error:
+        if (asked := _stop_behind(error)) is not None:
+            return _say("stopped; give the same command again to go on", signals.exit_code(asked))
         place = f"{error.filename}: " if error.filename else ""
         return _say(f"{place}{error.strerror or error}; mend that and try again", EXIT_MACHINE)
     except (MemoryError, RuntimeError) as error:

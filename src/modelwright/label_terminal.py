@@ -83,6 +83,7 @@ class _Screen:
         self.session, self.column = session, column
         self.keys = keys_of(session.labels)
         self.scrolled, self.said = 0, ""
+        self.drawn_for = (0, 0)
         self.since = time.monotonic()
 
     def run(self) -> None:
@@ -99,11 +100,9 @@ class _Screen:
             self._press(key)
 
     def _key(self) -> str:
-        """The next key; the screen is drawn again when its size has changed meanwhile."""
-        size = _size()
+        """The next key; the screen is drawn again when its size is not the one it was drawn for."""
         while not select.select([sys.stdin], [], [], 0.5)[0]:
-            if _size() != size:
-                size = _size()
+            if _size() != self.drawn_for:
                 self._draw()
         # One key is one read: an arrow comes as several bytes at once, and so may pasted keys.
         raw = os.read(sys.stdin.fileno(), 1)
@@ -145,7 +144,7 @@ class _Screen:
         self.scrolled = max(0, self.scrolled + step)
 
     def _draw(self) -> None:
-        columns, lines = _size()
+        self.drawn_for = columns, lines = _size()
         room = max(1, lines - _ROWS_OF_FRAME)
         body = self._body(columns)
         self.scrolled = min(self.scrolled, max(0, len(body) - room))

@@ -73,7 +73,7 @@ def work(orders: list[dict[str, Any]]) -> None:
         world = World.join()
         assert world.store is not None
         world.store = PrefixStore(f"order-{number}", world.store)  # a name is said once in each
-        world.connect(shard=order.get("shard", "none"), tensor=order.get("tensor", 1), timeout=60)
+        world.connect(shard=order.get("shard", "none"), tensor=order.get("tensor", 1), timeout=180)
         found.append(trained(world, order))
         world.close()
     if os.environ["RANK"] == "0":
