@@ -20,7 +20,7 @@ import pkgutil
 from pathlib import Path
 from typing import Protocol, cast
 
-from modelwright.errors import ModelwrightError
+from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.exporting.subject import Options, Subject
 from modelwright.hub.replay import Replayed
 
@@ -52,6 +52,9 @@ def format_named(name: str) -> Format:
         ModelwrightError: there is none of this name.
     """
     if name not in formats():
-        raise ModelwrightError(f"--to: {name!r} is no format; there are {', '.join(formats())}")
+        hint = did_you_mean(name, formats())
+        raise ModelwrightError(
+            f"--to: {name!r} is no format{hint}; there are {', '.join(formats())}"
+        )
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     return cast(Format, module)

@@ -157,6 +157,12 @@ class Classifier(Adapted):
 class Causal(Adapted, LanguageModel):
     """A language model, with the methods that objectives and the engine call."""
 
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (vocabulary, width) of the library's head."""
+        weight: Tensor = self.inner.get_output_embeddings().weight
+        return weight
+
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """What has been read: the tokens themselves stand where others keep keys."""
         at = next(self.parameters()).device

@@ -182,7 +182,7 @@ class CausalAttention(nn.Module, ABC):
         return mapped
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(nn.Module, ABC):
     """What all models that predict the next token share: cache, head, likelihood, ``forward``.
 
     A family sets ``config``, ``blocks`` and ``head_weight``, and says how tokens become the stream
@@ -194,10 +194,11 @@ class LanguageModel(nn.Module):
     recompute: bool  # activations of the blocks in the backward pass, to save memory
 
     @property
+    @abstractmethod
     def head_weight(self) -> Tensor:
         """The matrix (vocabulary, width) that makes logits of the stream."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hidden(
         self,
         tokens: Tensor,
@@ -206,7 +207,6 @@ class LanguageModel(nn.Module):
         starts: Tensor | None = None,
     ) -> Tensor:
         """The stream after the last norm, (B, T, width); see ``forward``."""
-        raise NotImplementedError
 
     def run(self, block: nn.Module, *given: Any) -> Tensor:
         """The stream behind a block."""

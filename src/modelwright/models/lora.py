@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -60,7 +61,7 @@ class Adapter:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
-class LoraLayer(nn.Module):
+class LoraLayer(nn.Module, ABC):
     """What adapted layers have in common; ``adapt`` makes them of plain ones."""
 
     plain: type[Any]
@@ -83,9 +84,9 @@ class LoraLayer(nn.Module):
         if adapter.dora:
             self.magnitude = nn.Parameter(self.norms())
 
+    @abstractmethod
     def shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shapes of A and B."""
-        raise NotImplementedError
 
     @property
     def base(self) -> Tensor:
