@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.types import Example, Label, Part, Turn
+from modelwright.types import Columns, Example, Label, Part, Turn
 
 UNKNOWN = -1  # the number of a label that was not given, as in a question
 _SHOWN = 20
@@ -89,6 +90,16 @@ class Labelled:
                 " it was not built for this codec"
             )
         return logits.softmax(dim=1)
+
+    @staticmethod
+    def scaled(columns: Columns, mean: Tensor, deviation: Tensor) -> dict[str, Tensor]:
+        """``features`` float32, (x - mean) / deviation, and ``label`` (B,) int64."""
+        stored = torch.from_numpy(np.require(columns["features"], requirements="W"))
+        return {
+            # By torch: small batches in half the time that numpy takes, the same bits.
+            "features": stored.to(torch.float32, copy=True).sub_(mean).div_(deviation),
+            "label": torch.from_numpy(np.array(columns["label"], dtype=np.int64)),
+        }
 
     def decode(self, logits: Tensor) -> list[Turn]:
         """The most probable label of every row of logits (B, outputs), as the assistant's turn."""

@@ -117,13 +117,7 @@ class Codec(label_sets.Labelled):
 
     def tensors(self, columns: Columns) -> dict[str, Tensor]:
         """``features`` (B, *shape) float32, scaled, and ``label`` (B,) int64."""
-        stored = torch.from_numpy(np.require(columns["features"], requirements="W"))
-        mean, deviation = self._scale
-        return {
-            # By torch: small batches in half the time that numpy takes, the same bits.
-            "features": stored.to(torch.float32, copy=True).sub_(mean).div_(deviation),
-            "label": torch.from_numpy(np.array(columns["label"], dtype=np.int64)),
-        }
+        return self.scaled(columns, *self._scale)
 
     def front(self) -> Front:
         """What ``tensors`` does, for exported graphs."""
