@@ -33,7 +33,7 @@ def test_the_table_of_every_family_adds_up_and_fits_80_columns(family: str) -> N
     text = list(lines(made))
     assert max(map(len, text)) <= 80
     assert any(f"{made.parameters:,}" in line for line in text)
-    assert made.inputs is not None, f"what a {family} reads is not known to pipeline/trace.py"
+    assert made.inputs is not None, f"a {family} does not say what it reads: `Config.inputs`"
     assert set(made.memory) == {(o, p) for o in OPTIMIZERS for p in PRECISIONS}
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from modelwright import api, checkpoint, places, recipe
 from modelwright.cli import main
+from modelwright.data.spoken import FOLDERS
 from modelwright.models.model import checked_fields, config_class
 from modelwright.pipeline import stages_of
 from modelwright.runs import Run
@@ -25,9 +26,19 @@ LIMITS = {
     "mnist": 300,
     "cifar10": 300,
     "fsdd": 700,
+    "fsdd-strings": 300,
     "imdb": 300,
     "multi30k": 300,
+    "snips_nlu": 280,
+    "chnsenticorp": 200,
+    "xquad": 60,
+    "cmrc2018": 30,
+    "scitldr": 60,
     "bccd": 24,
+    "chess_pgn": 60,
+    "othello_wthor": 60,
+    "connect4-played": 12,
+    "kathleen": 60,
 }
 SMALL = {
     "detector": {"widths": "[4, 4, 6, 8]", "stem_width": 4, "width": 8, "layers": 1},
@@ -39,10 +50,30 @@ SMALL = {
     "encoder": {"depth": 1, "width": 16, "heads": 2},
     "unet": {"width": 4, "multipliers": "[1, 2]", "blocks": 1, "attention": "[]", "heads": 1},
     "bart": {"depth": 1, "width": 16, "heads": 2, "hidden": 16},
+    "board": {"width": 8, "depth": 1},
+    "conformer": {"width": 8, "heads": 2, "depth": 1},
+    "vocos": {"width": 8, "depth": 1},
+    "speech_flow": {"width": 8, "text_depth": 1, "depth": 1},
 }
 
 
-DOWNLOADED = ("mnist", "cifar10", "fsdd", "imdb", "multi30k", "bccd")
+DOWNLOADED = (
+    "mnist",
+    "cifar10",
+    "fsdd",
+    "fsdd-strings",
+    "imdb",
+    "multi30k",
+    "bccd",
+    "kathleen",
+    "chess_pgn",
+    "othello_wthor",
+    "snips_nlu",
+    "chnsenticorp",
+    "xquad",
+    "cmrc2018",
+    "scitldr",
+)
 # The others' data come with Python and with scikit-learn.
 FETCHED = [n for n in places.shipped() if recipe.read(n).data.source in DOWNLOADED]
 
@@ -57,7 +88,7 @@ def little(name: str, data: Callable[[str], Path]) -> list[str]:
     source = made.data.source
     overrides = [f"data.limit={LIMITS[source]}"]
     if name in FETCHED:
-        overrides.append(f"data.path={data(source)}")
+        overrides.append(f"data.path={data(FOLDERS.get(source, source))}")
     overrides += [f"model.{key}={value}" for key, value in SMALL[made.family].items()]
     for stage in made.stages:
         overrides += [f"{stage}.steps=2", f"{stage}.epochs=null", f"{stage}.batch=4"]

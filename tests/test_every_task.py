@@ -14,7 +14,7 @@ from modelwright.extensions import short
 from modelwright.models.model import config_class
 from modelwright.objectives import make_objective
 from modelwright.tasks.task import Task, make_task, names, task_class
-from modelwright.types import Example, Frames, Image, Part, stack
+from modelwright.types import Example, Frames, Image, Part, Sound, stack
 from tests.own_code import TASKS
 from tests.variations import examples_of
 
@@ -25,13 +25,14 @@ def plain(part: Part) -> object:
     match part:
         case Image(array) | Frames(array):
             return (array.dtype.str, array.shape, array.tobytes())
+        case Sound(samples, rate):
+            return (samples.dtype.str, samples.shape, samples.tobytes(), rate)
         case other:
             return other
 
 
 def content(example: Example) -> object:
-    turns = [(t.role, t.learn, [plain(p) for p in t.parts]) for t in example.turns]
-    return (example.score, turns)
+    return [(t.role, t.learn, [plain(p) for p in t.parts]) for t in example.turns]
 
 
 @every_task

@@ -223,7 +223,7 @@ def test_a_recipe_written_as_yaml_is_the_same_recipe(stage: dict[str, Any], seed
         ({"train": {"task": "documents", "batch": 5, "accumulate": 2}}, "no multiple of"),
         ({"train": {"task": "documnts"}}, "(did you mean 'documents'?)"),
         ({"train": {"task": "documents", "options": {"kindz": []}}}, "(did you mean 'kinds'?)"),
-        ({"train": {"task": "documents", "objective": "ctc"}}, "no objective 'ctc'"),
+        ({"train": {"task": "documents", "objective": "best"}}, "no objective 'best'"),
         ({"model": {"family": "decodr"}}, "(did you mean 'decoder'?)"),
         ({"model": {"dept": 3}}, "model.dept: not a field of decoder (did you mean 'depth'?)"),
         ({"model": {"depth": "three"}}, "model.depth: Input should be a valid integer"),

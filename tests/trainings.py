@@ -63,7 +63,10 @@ class Setting:
     def data(self) -> tuple[Codec, Columns]:
         """The codec and the encoded examples."""
         kind = task_class(self.task)
-        found = make_task(self.task, self.options).examples(kind.specimen)
+        try:
+            found = make_task(self.task, self.options).examples(kind.specimen)
+        except ModelwrightError as error:  # a column that the specimen has by another name
+            found = str(error)
         if isinstance(found, str):  # the options leave the specimen out: then as it is
             found = make_task(self.task, {}).examples(kind.specimen)
         first = next(iter(found))
@@ -87,7 +90,7 @@ class Setting:
         codec, columns = self.data()
         cls = config_class(self.family or task_class(self.task).model)
         torch.manual_seed(11)
-        model = cls(**fields_for(cls, codec, self.shape(cls))).build()
+        model = cls(**fields_for(cls, codec, self.shape(cls, codec))).build()
         precision = runtime.PRECISIONS[self.precision]
         objective = self.objective(codec)
         placed = place(model, objective, world, shard=shard, precision=precision)
@@ -117,10 +120,10 @@ class Setting:
             placed=placed,
         )
 
-    def shape(self, cls: Any) -> dict[str, Any]:
+    def shape(self, cls: Any, codec: Any) -> dict[str, Any]:
         """A tiny member of the family; its sizes of data are left to the data."""
-        sizes = ("vocabulary", "features", "classes", "outputs", "image", "channels")
-        tiny = {k: v for k, v in cls.specimen.items() if k not in sizes}
+        decided = cls.data_fields(codec)
+        tiny = {k: v for k, v in cls.specimen.items() if k not in decided}
         return {**tiny, **self.model_fields}
 
     def go(self, trainer: Trainer, first: int, last: int) -> States:

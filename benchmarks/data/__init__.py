@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.run import Row
 
-PARTS = ("dedup", "tokenization", "extraction", "labels", "pii")
+PARTS = ("dedup", "filtered", "tokenization", "extraction", "labels", "pii")
 
 
 def questions(quick: bool) -> list[Row]:

@@ -17,13 +17,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.planted_copies import NEAR, RATES, Planted, similarity, write
+from benchmarks.data.planted_copies import NEAR, RATES, Planted, grams, similarity, write
 from benchmarks.run import Row, left_out
 from benchmarks.training.measure import at_least, in_turns, parsed
 from modelwright.errors import MachineError
@@ -40,38 +41,53 @@ Result = dict[str, Any]
 
 
 def rows(quick: bool) -> list[Row]:
-    """Speed of deduplication alone and of filters, deduplication and tokens; what was found."""
-    python = os.environ.get(PEER, sys.executable)
-    _check(python)
+    """Speed of deduplication alone, and what was found of what was planted."""
+    with corpus(quick) as (folder, written, truth):
+        row, removed = compared("dedup", "MinHash", folder, written, repeats(quick))
+        texts = _planted_texts(folder / "texts", truth)
+        return [row, *_quality(texts, truth, removed, _alike(folder / "texts", truth, removed))]
+
+
+def repeats(quick: bool) -> int:
+    """How often each is measured."""
+    return 1 if quick else int(os.environ.get(REPEATS, "5"))
+
+
+@contextmanager
+def corpus(quick: bool) -> Iterator[tuple[Path, int, list[Planted]]]:
+    """A folder with ``texts`` and a tokenizer, its bytes, and what was planted in it."""
+    _check(os.environ.get(PEER, sys.executable))
     size = int(float(os.environ.get(SIZE, QUICK if quick else FULL)) * 1e6)
-    repeats = 1 if quick else int(os.environ.get(REPEATS, "5"))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         written, truth = write(folder / "texts", size)
-        tokenizer = folder / "tokenizer.json"
-        _train(folder / "texts", tokenizer)
-        found: list[Row] = []
-        for mode, what in (("dedup", "MinHash"), ("full", "filters + MinHash + tokens")):
-            results = in_turns(
-                {
-                    "ours": partial(_ours, mode, folder, tokenizer),
-                    "datatrove": partial(_datatrove, python, mode, folder, tokenizer),
-                },
-                repeats,
-            )
-            speed = {
-                name: statistics.median(written / 1e6 / r["cpu"] for r in of)
-                for name, of in results.items()
-            }
-            question = (
-                f"{what}, {written / 1e6:.0f} MB, MB a core second against datatrove"
-                f", {'one run' if repeats == 1 else f'median of {repeats}'}"
-            )
-            found.append(at_least(question, speed["ours"], speed["datatrove"], 3))
-            if mode == "dedup":
-                texts = _planted_texts(folder / "texts", truth)
-                found += _quality(texts, truth, {n: r[0]["ids"] for n, r in results.items()})
-    return found
+        _train(folder / "texts", folder / "tokenizer.json")
+        yield folder, written, truth
+
+
+def compared(
+    mode: str, what: str, folder: Path, written: int, times: int
+) -> tuple[Row, dict[str, set[str]]]:
+    """The row of throughput of a mode, and the ids that left, by contender."""
+    tokenizer = folder / "tokenizer.json"
+    python = os.environ.get(PEER, sys.executable)
+    results = in_turns(
+        {
+            "ours": partial(_ours, mode, folder, tokenizer),
+            "datatrove": partial(_datatrove, python, mode, folder, tokenizer),
+        },
+        times,
+    )
+    speed = {
+        name: statistics.median(written / 1e6 / r["cpu"] for r in of)
+        for name, of in results.items()
+    }
+    question = (
+        f"{what}, {written / 1e6:.0f} MB, MB a core second against datatrove"
+        f", {'one run' if times == 1 else f'median of {times}'}"
+    )
+    row = at_least(question, speed["ours"], speed["datatrove"], 3)
+    return row, {name: of[0]["ids"] for name, of in results.items()}
 
 
 def _check(python: str) -> None:
@@ -142,25 +158,53 @@ def _train(texts: Path, path: Path) -> None:
 def _planted_texts(texts: Path, truth: Sequence[Planted]) -> dict[str, str]:
     """The texts of planted copies and their originals."""
     wanted = {name for p in truth for name in (p.original, p.copy)}
-    found = {}
-    for path in texts.iterdir():
+    return {name: text for name, text in _texts(texts) if name in wanted}
+
+
+def _texts(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.iterdir()):
         with path.open(encoding="utf-8") as file:
             for line in file:
                 row = json.loads(line)
-                if row["id"] in wanted:
-                    found[row["id"]] = row["text"]
+                yield row["id"], row["text"]
+
+
+def _alike(
+    folder: Path, truth: Sequence[Planted], removed: Mapping[str, set[str]]
+) -> dict[str, set[str]]:
+    """For texts that left without a planted reason: all texts that are as similar to them.
+
+    Real texts have copies that nobody planted, poems above all.
+    """
+    near = {name for p in truth if p.jaccard >= NEAR for name in (p.original, p.copy)}
+    doubted = {name for ids in removed.values() for name in ids} - near
+    pieces = {name: grams(text) for name, text in _texts(folder) if name in doubted}
+    holders: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name, held in pieces.items():
+        for gram in held:
+            holders[gram].append(name)
+    found: dict[str, set[str]] = defaultdict(set)
+    for other, text in _texts(folder):
+        theirs = grams(text)
+        shared = Counter(name for gram in theirs for name in holders.get(gram, ()))
+        for name, count in shared.items():
+            if name != other and count >= NEAR * (len(theirs) + len(pieces[name]) - count):
+                found[name].add(other)
     return found
 
 
 def _quality(
-    texts: Mapping[str, str], truth: Sequence[Planted], removed: Mapping[str, set[str]]
+    texts: Mapping[str, str],
+    truth: Sequence[Planted],
+    removed: Mapping[str, set[str]],
+    alike: Mapping[str, set[str]],
 ) -> list[Row]:
     found = []
     for language, chinese in (("English", False), ("Chinese", True)):
         mine = [p for p in truth if p.chinese == chinese]
         if not mine:
             continue
-        found.append(_compared(f"{language}: precision", partial(_precision, mine), removed))
+        found.append(_compared(f"{language}: precision", partial(_precision, mine, alike), removed))
         true = [p for p in mine if p.jaccard >= NEAR]
         question = f"{language}: recall, {len(true)} copies at similarity {NEAR} and more"
         found.append(_compared(question, partial(_recall, true), removed))
@@ -195,10 +239,12 @@ def _recall(planted: Sequence[Planted], removed: set[str]) -> float:
     return sum(p.copy in removed or p.original in removed for p in planted) / len(planted)
 
 
-def _precision(planted: Sequence[Planted], removed: set[str]) -> float:
+def _precision(
+    planted: Sequence[Planted], alike: Mapping[str, set[str]], removed: set[str]
+) -> float:
     """Of the texts of these languages that left: copies of a text that stays.
 
-    A text has one copy at most, so a removed pair is one loss.
+    A text has one planted copy at most, so a removed pair is one loss.
     """
     partner = {p.original: p for p in planted} | {p.copy: p for p in planted}
     poems = bool(planted) and planted[0].chinese
@@ -209,4 +255,6 @@ def _precision(planted: Sequence[Planted], removed: set[str]) -> float:
         if pair is not None and pair.jaccard >= NEAR:
             other = pair.copy if name == pair.original else pair.original
             right += other not in removed
+        else:
+            right += not alike.get(name, set()) <= removed
     return right / len(left) if left else float("nan")

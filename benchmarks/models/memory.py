@@ -106,12 +106,12 @@ def main() -> None:
     config = cls(**of_named_size(cls, fields))
     torch.manual_seed(0)
     model = config.build().train()
-    inputs = inputs_for(config, model, count)
+    inputs = inputs_for(config, count)
     if inputs is None:
         raise MachineError(f"bench: nobody knows what a {family} reads")
     given = {
-        k: torch.randn(shape) if kind.is_floating_point else torch.randint(100, shape)
-        for k, (shape, kind) in inputs.tensors.items()
+        k: torch.randn(t.shape) if t.is_floating_point() else torch.randint(100, t.shape)
+        for k, t in inputs.tensors.items()
     }
     precision = runtime.PRECISIONS[name]
     optimizers = build_optimizers(

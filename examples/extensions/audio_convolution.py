@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from modelwright.models import reading
 from modelwright.models.model import ModelConfig, outputs_of
 
 
@@ -22,6 +23,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = __name__
+    inputs = reading.frames
     specimen: ClassVar[dict[str, Any]] = {"features": 4, "outputs": 3, "width": 6}
     features: PositiveInt
     outputs: PositiveInt

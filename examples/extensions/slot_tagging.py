@@ -20,6 +20,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.models import reading
 from modelwright.models.model import ModelConfig
 from modelwright.tasks.task import Constant, Measured, Task
 from modelwright.tasks.vector_classification import missing_column
@@ -264,6 +265,7 @@ class Config(ModelConfig):
     """Shape of a tagger: an embedding, ``layers`` that read ``span`` words, a tag for each word."""
 
     family: ClassVar[str] = __name__
+    inputs = reading.texts
     specimen: ClassVar[dict[str, Any]] = {"vocabulary": 11, "outputs": 3, "width": 8}
     vocabulary: PositiveInt
     outputs: PositiveInt

@@ -14,6 +14,7 @@ from modelwright.version import __version__
 
 __all__ = [
     "__version__",
+    "answers",
     "crossval",
     "evaluate",
     "load",
@@ -39,6 +40,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from modelwright.api import (
+        answers,
         crossval,
         evaluate,
         load,

@@ -16,18 +16,17 @@ from typing import Any
 
 from modelwright import pipeline, recipe
 from modelwright.errors import ModelwrightError
+from modelwright.files import make_folder, replace_file
 from modelwright.pipeline import launch
-from modelwright.pipeline.drawn import asked
+from modelwright.pipeline.answering import Answerer, answerer_of
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
+from modelwright.pipeline.named_adapters import NamedAdapters
+from modelwright.pipeline.one_line import as_overrides, is_data, recipe_of
 from modelwright.pipeline.rates import find_rates
 from modelwright.places import is_run
 from modelwright.runs import Run
-from modelwright.serving.engine import Engine
-from modelwright.serving.flow import draws
-from modelwright.serving.predictor import Predictor, PredictorEngine, predicts
-from modelwright.serving.sampling import SamplingParams
 from modelwright.training.range_test import RangeTest
-from modelwright.types import Turn, text_turn
+from modelwright.types import Turn
 
 ROOT = Path("runs")
 Source = str | Path | Mapping[str, Any] | recipe.Recipe | Run
@@ -40,94 +39,119 @@ class Model:
         self.fitted = fitted
 
     @functools.cached_property
-    def engine(self) -> Engine:
-        """The engine that generates; a model that cannot is refused with the reason."""
-        return Engine(self.fitted.model, self.fitted.codec)
-
-    @functools.cached_property
-    def predictor(self) -> Predictor:
-        """The policy that answers in one pass, of models that do."""
-        return Predictor(self.fitted.model, self.fitted.codec, self.fitted.objective)
-
-    @property
-    def served(self) -> Engine | PredictorEngine:
-        """What answers the requests of a server."""
-        if self.draws:
-            raise ModelwrightError(
-                f"{self.fitted.path}: this model draws pictures, and the server answers in text; "
-                "use `modelwright ask RUN CLASS --out FILE`"
-            )
-        if self.predicts:
-            return PredictorEngine(self.predictor, self.fitted.task.request)
-        return self.engine
+    def answerer(self) -> Answerer:
+        """What answers: a policy that writes, predicts in one pass, or draws."""
+        return answerer_of(self.fitted)
 
     def __call__(self, question: str | list[Turn], **params: Any) -> str:
-        """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label."""
-        if self.draws:
-            if not isinstance(question, str):
-                raise ModelwrightError("this model draws pictures: ask with the name of a class")
-            return str(self.draw(question, seed=params.get("seed", 0)))
-        turns = self._turns(question)
-        if not self.predicts:
-            return self.engine.answer([turns], SamplingParams(**params))[0].text
-        return self.predictor.answer([turns])[0].said
+        """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label.
+
+        Where answers are files (``suffix``), one is written, and its path is the answer.
+        """
+        if self.suffix:
+            return str(self.make(question, seed=params.get("seed", 0)))
+        return self.answerer.answer([self._turns(question)], **params)[0].said
+
+    @functools.cached_property
+    def _named(self) -> NamedAdapters:
+        return NamedAdapters(self.fitted)
 
     @property
-    def predicts(self) -> bool:
-        """Whether one pass is an answer: labels or numbers, not text."""
-        return predicts(self.fitted.codec)
+    def adapters(self) -> list[str]:
+        """The names of the adapters that the model knows; the one it was loaded with is its stage.
 
-    @property
-    def draws(self) -> bool:
-        """Whether answers are pictures."""
-        return draws(self.fitted.objective)
+        See ``add_adapter`` and ``adapter``.
+        """
+        return self._named.names
 
-    def draw(self, question: str, *, seed: int = 0, out: str | Path | None = None) -> Path:
-        """Write a picture of the class that ``question`` names, an empty one: of any.
+    def add_adapter(self, name: str, source: str | Path) -> Model:
+        """Make an adapter known under a name; no answer changes yet.
 
         Args:
-            question: the name of a class.
-            seed: of the noise that it is made of; the same gives the same picture.
-            out: a PNG file; left out: ``samples/`` of the run, named by class and seed.
+            name: any that is free.
+            source: a run that was tuned with an adapter on this base, or a folder of PEFT's.
+
+        Raises:
+            ModelwrightError: the name is taken, or the adapter is for another base.
+        """
+        self._named.add(name, Path(source))
+        return self
+
+    def adapter(self, chosen: str | Mapping[str, float] | None) -> Model:
+        """Answer with this adapter from now on, with several by their shares, or with the base.
+
+        The weights become W + sum of share * (W' - W), and the base's own come back to the bit.
+        An engine that was at work keeps nothing of the weights before.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ModelwrightError: a name is unknown.
+        """
+        self._named.use({chosen: 1.0} if isinstance(chosen, str) else chosen or {})
+        self.__dict__.pop("answerer", None)  # what it has read ahead is of the weights before
+        return self
+
+    @property
+    def suffix(self) -> str:
+        """Of the file that an answer is, such as ".png"; empty where it is text or a label."""
+        return self.answerer.suffix
+
+    def make(
+        self, question: str | Sequence[Turn], *, seed: int = 0, out: str | Path | None = None
+    ) -> Path:
+        """Write the answer as a file, of models that make some: a picture of the class asked for.
+
+        Args:
+            question: as a person types it, such as the name of a class; an empty one: of any.
+            seed: of the noise that it is made of; the same gives the same file.
+            out: the file; left out: ``samples/`` of the run, named by question and seed.
 
         Returns:
             The file.
 
         Raises:
-            ModelwrightError: the model makes no pictures, or does not know the class.
+            ModelwrightError: the model's answers are no files, or it cannot answer this.
         """
-        if not self.draws:
-            raise ModelwrightError(f"{self.fitted.path}: this model makes no pictures; just ask it")
-        if out is not None and Path(out).suffix.lower() != ".png":
-            raise ModelwrightError(f"{out}: pictures are written as PNG; name a file that ends so")
+        if out is not None and self.suffix and Path(out).suffix.lower() != self.suffix:
+            kind = self.suffix[1:].upper()
+            raise ModelwrightError(
+                f"{out}: answers are written as {kind}; name a file that ends so"
+            )
+        turns = self._turns(question)
         if out is None:
-            named = "".join(c if c.isalnum() else "-" for c in question.strip()[:40]) or "any"
-            out = self.fitted.path.parents[2] / "samples" / f"ask-{named}-{seed}.png"
-        return asked(self.fitted, question, seed, Path(out))
+            asked = " ".join(turn.said for turn in turns).strip()[:40]
+            named = "".join(c if c.isalnum() else "-" for c in asked) or "any"
+            out = self.fitted.path.parents[2] / "samples" / f"ask-{named}-{seed}{self.suffix}"
+        (answer,) = self.answerer.answer([turns], seed=seed)
+        content = self.answerer.content(answer)
+        make_folder(Path(out).parent)
+        replace_file(Path(out), content)
+        return Path(out)
 
     def probabilities(self, question: str | Sequence[Turn]) -> dict[str, float]:
         """The probability of every label, the likeliest first."""
-        if not hasattr(self.fitted.codec, "probabilities"):
+        (details,) = self.answerer.details([self._turns(question)])
+        if "probabilities" not in details:
             raise ModelwrightError(
                 f"{self.fitted.path}: this model does not choose among labels, it has no"
                 " probabilities; call it with the question"
             )
-        return self.predictor.probabilities([self._turns(question)])[0]
+        return dict(details["probabilities"])
 
     def _turns(self, question: str | Sequence[Turn]) -> Sequence[Turn]:
         return self.fitted.task.question(question) if isinstance(question, str) else question
 
     def said(self, question: str, **params: Any) -> str:
         """The answer as it is shown to a person: a label with its probability."""
-        if not hasattr(self.fitted.codec, "probabilities"):
+        if self.suffix:
             return self(question, **params)
-        label, probability = next(iter(self.probabilities(question).items()))
-        return f"{label} ({probability:.1%})"
+        return self.answerer.said(self._turns(question), **params)
 
     def complete(self, text: str, **params: Any) -> str:
         """The continuation of a document that begins with ``text``."""
-        turns = [text_turn("document", text)]
-        return self.engine.answer([turns], SamplingParams(**params))[0].text
+        return self.answerer.complete(text, **params)
 
 
 def open_run(
@@ -164,7 +188,7 @@ def _opened(
     elif isinstance(source, Mapping):
         made = recipe.own(source)
     else:
-        made = recipe.read(str(source), overrides)
+        made = _read(source, overrides)
     run = Run.create(made, ROOT, Path(out) if out else None, allowed)
     run.accepted = allowed
     return run
@@ -186,24 +210,28 @@ def _stages(last: str, source: Source, overrides: tuple[str, ...], out: str | Pa
     return run
 
 
-def prepare(source: Source, *overrides: str, out: str | Path | None = None) -> Run:
+def prepare(source: Source, *overrides: str, out: str | Path | None = None, **settings: Any) -> Run:
     """Prepare the data of a recipe."""
-    return _stages("prepare", source, overrides, out)
+    return _stages("prepare", source, (*overrides, *as_overrides(settings)), out)
 
 
-def train(source: Source, *overrides: str, out: str | Path | None = None) -> Run:
-    """Prepare and train."""
-    return _stages("train", source, overrides, out)
+def train(source: Source, *overrides: str, out: str | Path | None = None, **settings: Any) -> Run:
+    """Prepare and train: a recipe, or a file of data with ``task="sentiment", budget="5m"``.
+
+    ``settings`` are keys without a dot: those of a recipe and, of a file of data, ``task`` and its
+    options.
+    """
+    return _stages("train", source, (*overrides, *as_overrides(settings)), out)
 
 
-def tune(source: Source, *overrides: str, out: str | Path | None = None) -> Run:
+def tune(source: Source, *overrides: str, out: str | Path | None = None, **settings: Any) -> Run:
     """Prepare, train and fine-tune."""
-    return _stages("tune", source, overrides, out)
+    return _stages("tune", source, (*overrides, *as_overrides(settings)), out)
 
 
-def run(source: Source, *overrides: str, out: str | Path | None = None) -> Run:
-    """All stages, the report included."""
-    return _stages("report", source, overrides, out)
+def run(source: Source, *overrides: str, out: str | Path | None = None, **settings: Any) -> Run:
+    """All stages, the report included; ``settings`` as of ``train``."""
+    return _stages("report", source, (*overrides, *as_overrides(settings)), out)
 
 
 def rates(
@@ -299,19 +327,62 @@ def _recipe(source: Source, overrides: tuple[str, ...]) -> recipe.Recipe:
         return source.recipe
     if is_run(source):
         return recipe.read(str(Path(source) / "recipe.yaml"), overrides, mine=False)
+    return _read(source, overrides)
+
+
+def _read(source: str | Path, overrides: tuple[str, ...]) -> recipe.Recipe:
+    """The recipe of a name or a file, or the one that is made for a file of data."""
+    if is_data(source):
+        return recipe_of(source, overrides, say)
     return recipe.read(str(source), overrides)
 
 
-def evaluate(source: Source) -> dict[str, Any]:
-    """Measure a trained run on its test split; the content of evaluation.json."""
+def evaluate(source: Source, on: str | Path | None = None) -> dict[str, Any]:
+    """Measure a trained run on its test split; the content of evaluation.json.
+
+    ``on``: a file to measure it on instead, see ``pipeline.on_file``.
+    """
     found = existing(source)
+    if on is not None:
+        from modelwright.pipeline.on_file import evaluate_on  # noqa: PLC0415
+
+        return evaluate_on(found, str(on), say)
     with found.locked():
         return pipeline.evaluate(found, say)
 
 
-def load(source: Source, stage: str | None = None) -> Model:
-    """The newest model of a run (of ``stage`` "train" or "tune" when given), verified."""
-    return Model(load_fitted(newest_checkpoint(existing(source), stage)))
+def answers(
+    teacher: Source, source: str, out: str | Path, *, rows: int | None = None, **params: Any
+) -> int:
+    """Write the rows of ``source`` with a trained model's answers as targets, to be learned from.
+
+    The file, of JSON lines, is a ``data.source`` like any other: sequence distillation. ``params``
+    are those of the answers, such as ``max_tokens``.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        ModelwrightError: ``out`` is there, or rows of the teacher's task have no target.
+    """
+    from modelwright.pipeline.teacher_answers import write_answers  # noqa: PLC0415
+
+    fitted = load_fitted(newest_checkpoint(existing(teacher)))
+    return write_answers(fitted, source, Path(out), say, rows=rows, **params)
+
+
+def load(source: Source, stage: str | None = None, *, weights: str | None = None) -> Model:
+    """The newest model of a run (of ``stage`` "train" or "tune" when given), verified.
+
+    ``weights``: "int4", "int8" or "bfloat16" to answer with fewer bits a weight; what
+    ``modelwright quantize`` has written is taken, else it is made first.
+    """
+    run = existing(source)
+    if weights is None:
+        return Model(load_fitted(newest_checkpoint(run, stage)))
+    from modelwright.pipeline.quantized import quantized  # noqa: PLC0415
+
+    return Model(load_fitted(quantized(run, weights, say, stage)))
 
 
 def say(line: str) -> None:

@@ -12,7 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from modelwright import data_commands, design_commands, export_commands, label_commands
+from modelwright import (
+    data_commands,
+    design_commands,
+    export_commands,
+    label_commands,
+    play_commands,
+    serve_commands,
+)
 from modelwright.errors import (
     EXIT_MACHINE,
     EXIT_OK,
@@ -132,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     data_commands.add_data(commands)
     label_commands.add_command(commands)
     export_commands.add_command(commands)
+    play_commands.add_command(commands)
     return parser
 
 
@@ -210,6 +218,7 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     """The commands for what has been trained."""
     evaluate = commands.add_parser("evaluate", help="measure a run beside trivial baselines")
     evaluate.add_argument("run", type=existing_run)
+    evaluate.add_argument("--on", metavar="FILE", help="rows of your own, not its test part")
     evaluate.set_defaults(work=_evaluate)
 
     ask = commands.add_parser("ask", help="one answer, or a conversation when no question is given")
@@ -221,17 +230,12 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--beams", type=int, default=1, help="search for likelier answers, such as 4")
     ask.add_argument("--out", type=Path, help="where to write a picture, of models that make some")
+    export_commands.add_weights(ask)
     ask.set_defaults(work=_ask)
 
-    serve = commands.add_parser("serve", help="an OpenAI-compatible server and a chat page")
-    serve.add_argument("run", type=existing_run)
-    serve.add_argument("--host", default="127.0.0.1", help="another address needs a key")
-    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
-    serve.add_argument("--stage", choices=("train", "tune"))
-    serve.add_argument(
-        "--api-key", help="required of clients (or MODELWRIGHT_API_KEY, which `ps` does not show)"
-    )
-    serve.set_defaults(work=_serve, terminable=True)
+    serve_commands.add_serve(commands)
+    serve_commands.add_bench_serve(commands)
+    serve_commands.add_new_key(commands)
 
     runs = commands.add_parser("runs", help="list runs, or compare some")
     runs.add_argument("runs", nargs="*", type=Path, help="two or more to compare")
@@ -338,8 +342,10 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from modelwright import api, pipeline  # noqa: PLC0415
+    from modelwright.pipeline.graded import lines  # noqa: PLC0415
 
-    for line in pipeline.summary_lines(api.evaluate(options.run)):
+    result = api.evaluate(options.run, options.on)
+    for line in (*pipeline.summary_lines(result), *(lines(result) if options.on else ())):
         print(line)
     return EXIT_OK
 
@@ -347,31 +353,23 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _ask(options: argparse.Namespace) -> int:
     from modelwright import api, terminal  # noqa: PLC0415
 
-    model = api.load(options.run, options.stage)
+    model = api.load(options.run, options.stage, weights=options.weights)
     params = {
         "max_tokens": options.max_tokens,
         "temperature": options.temperature,
         "seed": options.seed,
         "beams": options.beams,
     }
-    if options.out is not None and (options.question is None or not model.draws):
-        raise ModelwrightError("--out: is for one question to a model that draws; leave it out")
-    if options.question is not None and model.draws:
-        print(model.draw(options.question, seed=options.seed, out=options.out))
+    if options.out is not None and (options.question is None or not model.suffix):
+        raise ModelwrightError(
+            "--out: is for one question to a model whose answers are files; leave it out"
+        )
+    if options.question is not None and model.suffix:
+        print(model.make(options.question, seed=options.seed, out=options.out))
     elif options.question is not None:
         print(model.said(options.question, **params))
     else:
         terminal.converse(model, params)
-    return EXIT_OK
-
-
-def _serve(options: argparse.Namespace) -> int:
-    from modelwright import api  # noqa: PLC0415
-    from modelwright.serving.server import serve  # noqa: PLC0415
-
-    key = options.api_key or os.environ.get("MODELWRIGHT_API_KEY") or None
-    model = api.load(options.run, options.stage)
-    serve(model.served, options.run.resolve().name, options.host, options.port, key)
     return EXIT_OK
 
 
@@ -388,11 +386,23 @@ def _version(options: argparse.Namespace) -> int:  # noqa: ARG001 - it has none
     return EXIT_OK
 
 
+def _in_pairs(paths: Sequence[Path]) -> None:
+    """Of two runs that were asked the same, whether one is better than chance would have it."""
+    if len(paths) != 2 or not all((path / "graded").is_dir() for path in paths):
+        return
+    from modelwright.pipeline import paired  # noqa: PLC0415
+    from modelwright.runs import Run  # noqa: PLC0415
+
+    one, other = (Run.open(path) for path in paths)
+    print("\n".join(paired.lines(paired.compare(one, other), one, other)))
+
+
 def _runs(options: argparse.Namespace) -> int:
     from modelwright import runs_terminal  # noqa: PLC0415
 
     if options.runs:
         runs_terminal.compare(options.runs)
+        _in_pairs(options.runs)
     else:
         runs_terminal.list_runs(options.root)
     return EXIT_OK

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH = 80  # columns, where the terminal is not narrower
 NARROWEST = 60
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 INDENT = 11  # of what follows a word at the margin
 
 
@@ -90,8 +90,8 @@ def lines(made: Design, columns: int = WIDTH) -> Iterator[str]:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return "x".join(map(str, value)) if value else "none"
+    if isinstance(value, tuple | list):  # as it is given: depths=[3,4,6,3]
+        return f"[{','.join(map(_value, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -111,7 +111,7 @@ def _layers(made: Design, columns: int) -> Iterator[str]:
     counts = max(len(f"{made.parameters:,}"), len("parameters"))
     shapes = max([len(_shape(line)) for line in made.lines] + [len("output")])
     shapes = min(shapes, 17)
-    left = columns - counts - shapes - 6 - 6
+    left = columns - counts - shapes - 6 - 7
     kinds = min(max([len(_kind(line)) for line in made.lines] + [4]), left // 2 + 4)
     names = left - kinds
     heads = ("layer", "module", "output", "parameters", "share")
@@ -127,7 +127,7 @@ def _row(cells: tuple[str, str, str, str, str], widths: tuple[int, int, int, int
     names, kinds, shapes, counts = widths
     name, kind, shape, count, share = cells
     left = f"{_cut(name, names)}  {_cut(kind, kinds)}  {_cut(shape, shapes)}"
-    return f"{left} {count:>{counts}} {share:>6}".rstrip()
+    return f"{left}  {count:>{counts}} {share:>6}".rstrip()
 
 
 def _cut(text: str, width: int) -> str:
@@ -156,25 +156,31 @@ def _costs(made: Design, columns: int) -> Iterator[str]:
 def _memory(made: Design, columns: int) -> Iterator[str]:
     """What a step holds at its peak, by optimiser and precision of the products."""
     found = [m for m in made.memory.values() if m]
-    weights = found[0].parameters
+    small = max(m.total for m in found) < GIB
+    size, unit, digits = (MIB, "MiB", 1) if small else (GIB, "GiB", 2)
+
+    def shown(count: float) -> str:
+        return f"{count / size:.{digits}f}"
+
     yield from _paragraph(
         "memory",
-        f"peak of a training step in GiB; of it weights {weights / GIB:.2f}, gradients as much, "
-        f"program {found[0].program / GIB:.2f}",
+        f"peak of a training step in {unit}; of it weights {shown(found[0].parameters)}, gradients"
+        f" as much, program {shown(found[0].program)}",
         columns,
     )
     if not made.counted:
         yield from _paragraph("", "activations are not counted: they depend on the data", columns)
     precisions = sorted({precision for _, precision in made.memory}, reverse=True)
-    heads = "".join(f"{p:>22}" for p in precisions)
+    wide = min(22, (columns - INDENT - 8) // len(precisions))
+    heads = "".join(f"{p:>{wide}}" for p in precisions)
     yield f"{'optimiser':<{INDENT}}{'state':>8}{heads}"
     for name in dict.fromkeys(optimizer for optimizer, _ in made.memory):
         row = [made.memory[name, p] for p in precisions]
         if row[0] is None:
             yield f"{name:<{INDENT}}{'no matrix for it':>18}"
             continue
-        cells = "".join(f"{m.total / GIB:>22.2f}" for m in row if m)
-        yield f"{name:<{INDENT}}{row[0].optimizer / GIB:>8.2f}{cells}"
+        cells = "".join(f"{shown(m.total):>{wide}}" for m in row if m)
+        yield f"{name:<{INDENT}}{shown(row[0].optimizer):>8}{cells}"
 
 
 def _data(made: Design) -> str:

@@ -1,4 +1,4 @@
-"""``modelwright export``: a trained model for other programs, proved equal before it is named."""
+"""``modelwright export`` and ``quantize``: a trained model elsewhere, or in fewer bits."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import EXIT_OK, ModelwrightError
+from modelwright.exporting import formats
 from modelwright.places import existing_run
 
+KINDS = ("int4", "int8", "bfloat16")  # of models.quantized, which imports torch
 DTYPES = ("float32", "bfloat16", "float16")
 
 # Imports are inside the command: `modelwright --help` must not wait for torch.
 
 
 def add_command(commands: Any) -> None:
-    """Add ``export`` to the commands of the command line."""
+    """Add ``export`` and ``quantize`` to the commands of the command line."""
     text = "write a trained model for other programs, and prove it equal"
     export = commands.add_parser("export", help=text, description=text)
     export.add_argument("run", type=existing_run)
     export.add_argument("out", type=Path, help="a folder that does not exist yet")
-    export.add_argument("--to", required=True, metavar="FORMAT", help=" | ".join(_formats()))
+    export.add_argument("--to", required=True, metavar="FORMAT", help=" | ".join(formats()))
     export.add_argument("--stage", choices=("train", "tune"), help="which (default: the last)")
     export.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as trained)")
     export.add_argument(
@@ -30,13 +32,44 @@ def add_command(commands: Any) -> None:
     export.add_argument("--quantize", metavar="TYPE", help="of the weights, by the format's name")
     export.add_argument("--license", default="", help="of the weights, for the card: apache-2.0")
     export.set_defaults(work=_export)
+    _add_quantize(commands)
+
+
+def add_weights(command: argparse.ArgumentParser) -> None:
+    """Add the option that answers with fewer bits a weight."""
+    help_ = "answer with fewer bits a weight; see `quantize` (default: as trained)"
+    command.add_argument("--weights", choices=KINDS, help=help_)
+
+
+def _add_quantize(commands: Any) -> None:
+    text = "keep a trained model in fewer bits a weight, and say what that costs"
+    command = commands.add_parser("quantize", help=text, description=text)
+    command.add_argument("run", type=existing_run)
+    command.add_argument("--to", default="int4", metavar="KIND", help=" | ".join(KINDS))
+    command.add_argument("--stage", choices=("train", "tune"), help="which (default: the last)")
+    command.set_defaults(work=_quantize)
+
+
+def _quantize(options: argparse.Namespace) -> int:
+    from modelwright import api  # noqa: PLC0415
+    from modelwright.pipeline.quantized import quantize  # noqa: PLC0415
+
+    made = quantize(api.existing(options.run), options.to, api.say, options.stage)
+    print(f"weights  {made.bytes_before / 1e6:,.1f} MB -> {made.bytes_after / 1e6:,.1f} MB")
+    if made.loss_before is None or made.loss_after is None:
+        print("loss     not compared: the run holds nothing out as validation")
+    else:
+        more = made.loss_after / made.loss_before - 1
+        print(f"loss     {made.loss_before:.4f} -> {made.loss_after:.4f} ({more:+.2%}, validation)")
+    print(f"written  {made.path}; answer with it: modelwright serve RUN --weights {made.kind}")
+    return EXIT_OK
 
 
 def _export(options: argparse.Namespace) -> int:
     import torch  # noqa: PLC0415
 
     from modelwright import api  # noqa: PLC0415
-    from modelwright.exporting import Options  # noqa: PLC0415
+    from modelwright.exporting.subject import Options  # noqa: PLC0415
     from modelwright.pipeline.export import export  # noqa: PLC0415
 
     run = api.existing(options.run)
@@ -60,15 +93,6 @@ def _export(options: argparse.Namespace) -> int:
     if proof.remark:
         print(proof.remark)
     return EXIT_OK
-
-
-def _formats() -> list[str]:
-    """The modules of the room, by their files: the room itself imports torch."""
-    folder = Path(__file__).parent / "exporting"
-    names = {p.stem for p in folder.glob("*.py")}
-    names |= {p.parent.name for p in folder.glob("*/__init__.py")}
-    names -= {"__init__", "subject", "front", "samples", "scanned", "usage", "keras_layers"}
-    return sorted(n.replace("_", "-") for n in names)
 
 
 def size(text: str) -> int:

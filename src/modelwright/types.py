@@ -8,7 +8,7 @@ arrays (a codec says how), many encoded examples are ``Columns`` on disk, some c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,6 +55,19 @@ class Frames:
     frames: Array
 
 
+@dataclass(frozen=True, eq=False)
+class Sound:
+    """A recording of one channel: ``samples`` (time,) float32 in -1..1, ``rate`` a second."""
+
+    samples: Array
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.samples) / self.rate
+
+
 @dataclass(frozen=True)
 class Label:
     """One of a closed set of names."""
@@ -90,9 +103,44 @@ class Box:
         return f"{self.label} {self.score:.2f} at {sides}"
 
 
+@dataclass(frozen=True)
+class Span:
+    """A stretch of the text that is given: its characters ``begin`` to ``end`` - 1.
+
+    ``label`` is what it is, where that is asked; ``score`` how sure an answer is of it, 0 to 1;
+    ``text`` its words, empty while they are not looked up.
+    """
+
+    begin: int
+    end: int
+    label: str = ""
+    score: float = 1.0
+    text: str = ""
+
+    @property
+    def said(self) -> str:
+        """Its words, what they are and, of an answer, how sure that is, as a line for people."""
+        words = self.text.strip() or f"characters {self.begin} to {self.end}"
+        sure = "" if self.score == 1 else f" ({self.score:.2f})"
+        return f"{self.label}: {words}{sure}".removeprefix(": ")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a board game stands: its name, a state of its rules, and what was moved last.
+
+    ``state`` is one of ``data.games``, and reads as the notation of its game. ``touched`` are the
+    squares of the last move as bits, numbered as the game does; 0 where it is not known.
+    """
+
+    game: str
+    state: Any
+    touched: int = 0
+
+
 SAID_SCORE = 0.5  # boxes that are less sure are not shown to people
 
-Part = Text | Image | ImageFile | Frames | Label | Number | Box
+Part = Text | Image | ImageFile | Frames | Sound | Label | Number | Box | Span | Position
 
 
 @dataclass(frozen=True)
@@ -128,16 +176,36 @@ class Turn:
         return tuple(p.value for p in self.parts if isinstance(p, Number))
 
     @property
+    def sound(self) -> Sound:
+        """The only recording."""
+        (found,) = (p for p in self.parts if isinstance(p, Sound))
+        return found
+
+    @property
     def boxes(self) -> tuple[Box, ...]:
         """All boxes."""
         return tuple(p for p in self.parts if isinstance(p, Box))
 
     @property
+    def spans(self) -> tuple[Span, ...]:
+        """All stretches of the given text."""
+        return tuple(p for p in self.parts if isinstance(p, Span))
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        """All positions of games."""
+        return tuple(p for p in self.parts if isinstance(p, Position))
+
+    @property
     def said(self) -> str:
-        """The content for people: its text, its labels and numbers, or a line a box."""
+        """The content for people: its text, its labels and numbers, or a line a box or a span."""
         if boxes := self.boxes:
             sure = [box.said for box in boxes if box.score >= SAID_SCORE]
             return "\n".join(sure) or f"nothing surer than {SAID_SCORE}"
+        if spans := self.spans:
+            return "\n".join((*self.labels, *(span.said for span in spans)))
+        if positions := self.positions:
+            return "\n".join(str(position.state) for position in positions)
         named = [*self.labels, *(f"{value:g}" for value in self.numbers)]
         return ", ".join(named) if named else self.text
 
@@ -148,11 +216,18 @@ def text_turn(role: str, text: str, *, learn: bool = False) -> Turn:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A turn that answers, and what else is known of it by name, such as ``probabilities``."""
+
+    turn: Turn
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Example:
-    """Turns, some given and some to be learned, with a weight ``score`` (1 = ordinary)."""
+    """Turns, some given and some to be learned."""
 
     turns: tuple[Turn, ...]
-    score: float = 1.0
 
     @property
     def given(self) -> tuple[Turn, ...]:
@@ -281,7 +356,13 @@ class Codec(Protocol):
 
     The same object prepares training data, exports and serves, so these cannot differ. Where one
     pass of the model is an answer, it also has ``decode(outputs)``, which gives a turn for each
-    row; and ``labels``, or ``outputs``: how many numbers the model's head is to give.
+    row; and ``labels``, or ``outputs``: how many numbers the model's head is to give. It may have
+    ``details(outputs)``: for each row what else is known of the answer, plain values by name; and
+    ``spelled(turns, columns)``, which adds to the turns what stands in the stored rows alone.
+    ``head`` names what the model's head is for, where that is not one label of the whole, and
+    ``any_length`` says that rows longer than a model reads at once are no trouble.
+    ``problem(example)`` says why an example cannot be learned from, such as a character that
+    train has not, or is empty.
     """
 
     ragged: tuple[str, ...]  # fields of ``encode`` that vary in length

@@ -71,7 +71,7 @@ def test_ten_times_the_amplitude_adds_log_100() -> None:
 
 @pytest.mark.parametrize(("rate", "bands"), [(8000, 128), (16000, 128), (44100, 40), (8000, 200)])
 def test_every_filter_has_a_bin(rate: int, bands: int) -> None:
-    size = melscale._transform_size(rate, bands, 4000.0)
+    size = melscale.transform_size(rate, bands, 4000.0)
     filters = melscale.mel_filters(rate, size, bands, 4000.0)
     assert filters.shape == (bands, size // 2 + 1)
     assert (filters.max(axis=1) > 0).all()

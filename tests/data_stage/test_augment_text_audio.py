@@ -209,7 +209,7 @@ def test_every_transform_is_found_by_its_name() -> None:
     assert set(names()) >= {
         "flip", "crop", "colour_jitter", "rand_augment", "mixup", "cutmix", "erase", "speed",
         "noise", "gain", "shift", "spec_augment", "typos", "misread", "casing", "delete_words",
-        "swap_words", "synonyms", "symmetry", "game_symmetry",
+        "swap_words", "synonyms", "symmetry", "game_symmetry", "board_symmetry",
     }  # fmt: skip
     made = chain([{"crop": {"padding": 2}}, "flip", {"flip": None}])
     assert [type(t).__name__ for t in made] == ["Crop", "Flip", "Flip"]

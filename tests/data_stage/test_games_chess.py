@@ -149,6 +149,6 @@ def test_every_legal_move_can_be_written_and_read(random: object, position: str)
 
 
 def test_games_are_found_by_name() -> None:
-    assert games.names() == ["checkers", "chess", "othello"]
+    assert games.names() == ["checkers", "chess", "connect4", "othello"]
     with pytest.raises(ModelwrightError, match="did you mean 'chess'"):
         begin("ches")

@@ -124,7 +124,8 @@ def test_it_answers_at_the_terminal_and_to_the_server(name: str, run: Run) -> No
     answer = model(case.question)
     assert answer
     assert model.said(case.question).startswith(answer)
-    with running(model.served) as served, httpx.Client(base_url=served.url, timeout=60) as http:
+    served_by = running(model.answerer.server())
+    with served_by as served, httpx.Client(base_url=served.url, timeout=60) as http:
         for stream in (False, True):
             body = {"model": "tiny", "messages": [{"role": "user", "content": case.question}]}
             response = http.post("/v1/chat/completions", json={**body, "stream": stream})

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modelwright.exporting import Replayed, Subject
+from modelwright.exporting.subject import Subject
+from modelwright.hub.replay import Replayed
 from modelwright.pipeline.export import export, subject_of
 from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from modelwright.runs import Run

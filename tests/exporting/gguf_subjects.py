@@ -8,7 +8,7 @@ import json
 import torch
 
 from modelwright.data.codecs import published_text, text
-from modelwright.exporting import Subject
+from modelwright.exporting.subject import Subject
 from modelwright.models import decoder, gpt2, llama, mixture
 from modelwright.objectives import next_token
 from modelwright.types import Columns, Example, Ragged, text_turn

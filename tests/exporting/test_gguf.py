@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from modelwright import api, export_commands
+from modelwright import api
 from modelwright.data.codecs import text
 from modelwright.data.corpus.build import build
 from modelwright.data.corpus.spec import read
@@ -22,8 +22,9 @@ from modelwright.data.corpus.tokens import corpus_tokenizer
 from modelwright.data.tokenizing.fast import pattern_of
 from modelwright.data.tokenizing.train import SPLITS
 from modelwright.errors import MachineError, ModelwrightError
-from modelwright.exporting import Options, format_named, formats
+from modelwright.exporting import format_named, formats
 from modelwright.exporting.gguf import files, graphs, tools, vocabulary
+from modelwright.exporting.subject import Options
 from modelwright.hub.files import find
 from modelwright.hub.loading import load
 from modelwright.hub.tokenizer import read_codec
@@ -105,7 +106,6 @@ def rewritten(path, change):
 
 def test_the_command_line_offers_what_there_is():
     assert "gguf" in formats()
-    assert export_commands._formats() == formats()
 
 
 @pytest.mark.usefixtures("alone")

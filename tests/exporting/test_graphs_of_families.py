@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from modelwright.errors import ModelwrightError
-from modelwright.exporting import Options
 from modelwright.exporting.front import graph_of, traced, write_beside
 from modelwright.exporting.samples import prove
+from modelwright.exporting.subject import Options
 from tests.exporting.untrained import subject
 
 TEXT, FRAMES, IMAGE = "text_classification", "sequence_classification", "vector_classification"

@@ -15,8 +15,9 @@ import torch
 
 from modelwright.data.codecs import vectors
 from modelwright.errors import MachineError, ModelwrightError
-from modelwright.exporting import Options, keras
+from modelwright.exporting import keras
 from modelwright.exporting.keras_layers.families import encoder
+from modelwright.exporting.subject import Options
 from modelwright.pipeline.export import export, subject_of
 from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from tests.exporting import tiny_runs

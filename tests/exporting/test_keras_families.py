@@ -8,8 +8,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from modelwright.data.codecs import fit_codec
-from modelwright.exporting import Options, Subject, keras
+from modelwright.exporting import keras
 from modelwright.exporting.keras_layers import families
+from modelwright.exporting.subject import Options, Subject
 from modelwright.models import inception
 from modelwright.models.model import config_class
 from modelwright.objectives import make_objective

@@ -10,10 +10,11 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from modelwright import cli, export_commands
+from modelwright import cli
 from modelwright.errors import MachineError, ModelwrightError
-from modelwright.exporting import Options, format_named, formats
+from modelwright.exporting import format_named, formats
 from modelwright.exporting import onnx as form
+from modelwright.exporting.subject import Options
 from tests.exporting import tiny_runs
 from tests.exporting.exported import Artefacts, assert_same, raw_rows, run_as_the_card_says
 
@@ -195,7 +196,6 @@ def test_options_of_other_formats(exports, tmp_path, options):
 
 def test_the_formats():
     assert {"hub", "onnx", "torch-export"} <= set(formats())
-    assert export_commands._formats() == formats()
     for name in formats():  # no shared part of the room is offered as one
         form = format_named(name)
         assert callable(form.write) and callable(form.check)

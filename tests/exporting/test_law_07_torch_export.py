@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from modelwright.errors import ModelwrightError
-from modelwright.exporting import Options
 from modelwright.exporting import torch_export as form
+from modelwright.exporting.subject import Options
 from modelwright.kernels.attention import Grid
 from modelwright.pipeline.export import export
 from tests.exporting import tiny_runs

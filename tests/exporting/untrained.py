@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from modelwright.data.codecs import fit_codec
-from modelwright.exporting import Subject
+from modelwright.exporting.subject import Subject
 from modelwright.models.model import config_class, fields_for
 from modelwright.objectives import make_objective
 from modelwright.tasks.task import make_task, task_class

@@ -11,7 +11,7 @@ import torch
 
 from modelwright import api, cli
 from modelwright.errors import ModelwrightError
-from modelwright.exporting import Options
+from modelwright.exporting.subject import Options
 from modelwright.models.adapted import Config, config_for
 from modelwright.pipeline.export import export
 from tests.hub import small

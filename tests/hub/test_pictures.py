@@ -21,7 +21,8 @@ from modelwright import api
 from modelwright.data.archive import tar_members
 from modelwright.data.codecs.images import Codec
 from modelwright.errors import CorruptError, ModelwrightError
-from modelwright.exporting import Options, format_named
+from modelwright.exporting import format_named
+from modelwright.exporting.subject import Options
 from modelwright.hub import timm, torchvision
 from modelwright.hub.files import find
 from modelwright.hub.loading import config_of
@@ -190,7 +191,7 @@ def test_sounds_are_written_as_transformers_reads_them(
         transformers.WhisperFeatureExtractor(feature_size=80, chunk_length=2),
         transformers.Wav2Vec2FeatureExtractor(do_normalize=True),
     )
-    from modelwright.data.sources import read_wave
+    from modelwright.data.spoken import read_wave
 
     (content,) = [
         c

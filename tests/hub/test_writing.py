@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from modelwright import api, cli
 from modelwright.errors import ModelwrightError
 from modelwright.export_commands import size
-from modelwright.exporting import Options, hub
+from modelwright.exporting import hub
+from modelwright.exporting.subject import Options
 from modelwright.hub import writing
 from modelwright.hub.card import Card, Source, render
 from modelwright.hub.families import families, writer_of
@@ -61,7 +62,7 @@ def test_transformers_answers_the_same(run, exported):
     tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
     ours = api.load(run)
     question = "What does `m.f3` do?"
-    tokens = ours.engine.prompt(ours.fitted.task.question(question))
+    tokens = ours.answerer.engine.prompt(ours.fitted.task.question(question))
     assert tokenizer.encode(f"User: {question}\nAssistant:") == tokens
     ids = torch.tensor([tokens])
     with torch.no_grad():

@@ -94,7 +94,7 @@ def observed(setting: Setting, folder: Path) -> States:
             batch = trainer.objective.collate(columns, torch.Generator().manual_seed(step))
             assert trainer.objective.loss(trainer.model, batch).isfinite()
         trainer.model.train()
-        if hasattr(trainer.model, "new_cache"):
+        if hasattr(trainer.model, "new_cache") and hasattr(codec, "prompt"):
             encoded = {name: column[0] for name, column in columns.items()}
             params = SamplingParams(max_tokens=3, temperature=1.0, seed=step)
             with away(), compute(trainer.precision, trainer.device):

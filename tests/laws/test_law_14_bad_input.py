@@ -165,12 +165,16 @@ def test_a_recipe_file_that_is_none(refused: Refuse, tmp_path: Path, name: str) 
         ("", "is a directory"),
         ("/dev/null", "a recipe is a mapping"),
         ("a" * 5000, "cannot be read (File name too long)"),
-        ("corpus.jsonl", "line 2"),
     ],
 )
 def test_a_recipe_that_is_not_there(refused: Refuse, name: str, words: str) -> None:
     refused("run", name, words=words)
     refused("show", name, words=words)
+
+
+def test_data_where_a_recipe_is_wanted(refused: Refuse) -> None:
+    refused("run", "corpus.jsonl", words="is data, not a recipe; say what is to be learned")
+    refused("show", "corpus.jsonl", words="line 2")
 
 
 # -- commands and runs --------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,15 @@ from torch import nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.models import convnext, fast_cnn, resnet, vit
-from modelwright.models.images import BatchNorm, DropPath, counted_flops, image_fields, planes
+from modelwright.models.images import (
+    BatchNorm,
+    ConvNorm,
+    DropPath,
+    counted_flops,
+    image_fields,
+    plane_means,
+    planes,
+)
 from modelwright.models.model import ModelConfig
 
 
@@ -198,3 +207,28 @@ def test_a_vit_reads_its_patches_row_by_row_and_refuses_other_sizes() -> None:
 def test_shapes_that_cannot_be_are_refused(family: Any, fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ModelwrightError, match=said):
         family.Config(classes=3, **fields)
+
+
+@pytest.mark.parametrize("name", ["resnet", "convnext", "fast_cnn"])
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_gradients_of_planes_lie_channels_last(name: str, norm: str) -> None:
+    config: Any = SHAPES[name]
+    config = config if name == "convnext" else replace(config, norm=norm)
+    found: list[torch.Tensor] = []
+
+    def listen(_module: nn.Module, _given: object, made: torch.Tensor) -> None:
+        made.register_hook(found.append)  # type: ignore[no-untyped-call]
+
+    model = config.build().train()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | ConvNorm | resnet.Residual | convnext.Block):
+            module.register_forward_hook(listen)
+    model(features=torch.randn(3, *config.image, 3)).sum().backward()
+    assert len(found) > 4
+    assert all(g.is_contiguous(memory_format=torch.channels_last) for g in found)
+
+
+def test_the_means_of_planes_are_those() -> None:
+    for memory in (torch.channels_last, torch.contiguous_format):
+        x = torch.randn(3, 5, 4, 7).to(memory_format=memory)
+        assert torch.allclose(plane_means(x), x.mean((2, 3)), atol=1e-6)

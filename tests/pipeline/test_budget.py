@@ -206,3 +206,23 @@ def test_a_step_is_measured_by_its_usual_time() -> None:
 
     assert 0 < budget.measured_step(step, least=0.01) < 0.01
     assert len(calls) > 4
+
+
+@pytest.mark.parametrize(
+    ("fused", "precision", "compiled"),
+    [
+        (0.0, "bfloat16", True),
+        (1.05, "bfloat16", True),
+        (1.0, "bfloat16", False),
+        (1.0, "float32", True),
+    ],
+)
+def test_what_kernels_have_joined_is_not_compiled_again(
+    fused: float, precision: str, compiled: bool
+) -> None:
+    found = Derived({"train.precision": precision})
+    stage = text_recipe().stages["train"]
+    budget.derive_compile(
+        stage, "train", able=True, seconds_left=3600.0, derived=found, fused=fused
+    )
+    assert found.values["train.compile"] is compiled

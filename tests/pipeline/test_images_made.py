@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from modelwright import api
 from modelwright.cli import main
 from modelwright.data.pictures import decode
-from modelwright.errors import ModelwrightError
 from modelwright.runs import Run
+from tests.serving.parts import running
 
 STAGE = {"steps": 6, "batch": 8, "threads": 1, "compile": False, "precision": "float32"}
 CLASSES = "a row each of " + ", ".join(map(str, range(10)))
@@ -109,19 +111,32 @@ def test_asking_writes_a_picture_and_says_where(
     assert capsys.readouterr().out.strip() == str(out)
     assert out.read_bytes() != said.read_bytes()
     assert main(["ask", str(run.path), "7", "--out", str(tmp_path / "seven.jpg")]) == 2
-    assert "seven.jpg: pictures are written as PNG" in capsys.readouterr().err
+    assert "seven.jpg: answers are written as PNG" in capsys.readouterr().err
     assert main(["ask", str(run.path), "--out", str(out)]) == 2
     assert "--out: is for one question" in capsys.readouterr().err
     assert main(["ask", str(run.path), "eleven"]) == 2
     assert "label 'eleven' is not in the train split" in capsys.readouterr().err
 
 
-def test_python_asks_too_and_the_server_says_that_it_answers_in_text(run: Run) -> None:
+def test_python_and_the_server_draw_the_same_picture(run: Run) -> None:
     model = api.load(run)
-    assert model.draws
-    assert Path(model("3")).name == "ask-3-0.png"
-    with pytest.raises(ModelwrightError, match="draws pictures, and the server answers in text"):
-        _ = model.served
+    assert model.suffix == ".png"
+    drawn = Path(model("3"))
+    assert drawn.name == "ask-3-0.png"
+    with running(model.answerer.server()) as served, httpx.Client(base_url=served.url) as http:
+        body = {"prompt": "3", "n": 2, "seed": 0, "response_format": "b64_json"}
+        made = http.post("/v1/images/generations", json=body, timeout=60).json()["data"]
+        assert base64.b64decode(made[0]["b64_json"]) == drawn.read_bytes()
+        assert made[1] != made[0]
+        found = http.post("/predict", json={"inputs": ["3"], "seed": 0}, timeout=60).json()
+        assert found["data"][0]["file"] == {"type": "image/png", "b64": made[0]["b64_json"]}
+        card = http.get("/v1/models").json()["data"][0]["predicts"]
+        assert (card["makes"], "3" in card["labels"]) == ("image/png", True)
+        unknown = http.post("/v1/images/generations", json={"prompt": "eleven"}, timeout=60)
+        assert unknown.status_code == 400
+        assert unknown.json()["error"]["code"] == "invalid_question"
+        asked = {"model": "tiny", "messages": [{"role": "user", "content": "3"}]}
+        assert http.post("/v1/chat/completions", json=asked).status_code == 400
 
 
 def test_without_classes_it_is_measured_by_its_neighbours(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright import recipe
+from modelwright.models import lora
+from modelwright.models.lora import Adapter
 from modelwright.models.model import ModelConfig, config_class
+from modelwright.models.narrow import held_in
 from modelwright.pipeline import trace
-from modelwright.pipeline.memory import Forecast, Step, derive_memory, peak
+from modelwright.pipeline.memory import Forecast, Step, change_of, derive_memory, peak
 from modelwright.training.budget import Derived
 from modelwright.training.forecast import SAFE
 from modelwright.training.optimizers import NAMES, build_optimizers
@@ -31,7 +35,7 @@ def test_what_is_counted_without_numbers_is_what_real_tensors_take(
     family: str, precision: str
 ) -> None:
     config = specimen(family)
-    inputs = trace.inputs_for(config, trace.meta(config), 3)
+    inputs = trace.inputs_for(config, 3)
     assert inputs is not None
     found = trace.traced(config, inputs, precision)
     assert found is not None
@@ -45,7 +49,7 @@ def test_what_is_counted_without_numbers_is_what_real_tensors_take(
 
 def test_what_autograd_saves_is_in_it() -> None:
     config = config_class("mlp")(features=64, classes=8, hidden=(256, 256))
-    inputs = trace.inputs_for(config, trace.meta(config), 1000)
+    inputs = trace.inputs_for(config, 1000)
     assert inputs is not None
     found = trace.traced(config, inputs, "float32")
     assert found is not None
@@ -151,3 +155,65 @@ def test_memory_decides_micro_batches_and_recomputation(family: str) -> None:
     # Batch norm wants two rows at least.
     alone = family == "decoder"
     assert seen[-1] == {"accumulate": 16 if alone else 8, "recompute": alone}
+
+
+ADAPTED: dict[str, dict[str, Any]] = {
+    "lora": {"rank": 4},
+    "nf4": {"rank": 4, "quantize": "nf4"},
+    "int8": {"rank": 4, "quantize": "int8"},
+    "whole": {"rank": 4, "trained": ["norm"]},
+}
+
+
+@pytest.mark.parametrize("kind", ADAPTED)
+def test_what_is_frozen_has_no_gradient_and_no_state(kind: str) -> None:
+    """Weights, gradients and state are those of a real model after a real step."""
+    config = specimen("decoder")
+    change = functools.partial(lora.adapt, adapter=Adapter(**ADAPTED[kind]))
+    said = peak(trace.meta(config, change), Step(1, optimizer="adamw"), None)
+    assert said is not None
+    model: Any = config.build()
+    change(model)
+    optimizers = build_optimizers(
+        model,
+        "adamw",
+        learning_rate=1e-3,
+        matrix_learning_rate=0.02,
+        momentum=0.9,
+        weight_decay=0.0,
+        precision=torch.float32,
+    )
+    model(torch.zeros(1, 8, dtype=torch.long)).sum().backward()
+    learned = [p for p in model.parameters() if p.requires_grad]
+    assert said.gradients == sum(4 * p.numel() for p in learned)
+    optimizers.step()
+    states = [v for m in optimizers.members for s in m.state.values() for v in s.values()]
+    real = sum(v.numel() * v.element_size() for v in states if isinstance(v, torch.Tensor))
+    assert said.optimizer == pytest.approx(real, rel=0.02, abs=2000)
+    tensors = [*model.parameters(), *(b for m in held_in(model).values() for b in m.held[:3])]
+    assert said.parameters == sum(t.numel() * t.element_size() for t in tensors)
+
+
+def test_fewer_bits_and_fewer_gradients_take_less() -> None:
+    config = config_class("decoder")(vocabulary=97, depth=4, width=128, heads=4, kv_heads=4)
+    names: tuple[str | None, ...] = (None, "lora", "int8", "nf4")
+    found = []
+    for name in names:
+        adapter = Adapter(**ADAPTED[name]) if name else None
+        change = functools.partial(lora.adapt, adapter=adapter) if adapter else None
+        memory = Forecast(config, program=0.0, change=change).memory(Step(2, optimizer="adamw"))
+        assert memory is not None
+        found.append(memory.total)
+    assert found == sorted(found, reverse=True)
+
+
+def test_frozen_parameters_are_those_of_the_recipe() -> None:
+    stage = recipe.Stage(task="documents", freeze=["embedding", "blocks"])
+    config = specimen("decoder")
+    change = change_of(stage)
+    assert change is not None and change_of(recipe.Stage(task="documents")) is None
+    step = Step(1, optimizer="adamw")
+    whole, part = (peak(trace.meta(config, c), step, None) for c in (None, change))
+    assert whole is not None and part is not None
+    assert part.gradients < 0.5 * whole.gradients and part.parameters == whole.parameters
+    assert part.optimizer < 0.5 * whole.optimizer

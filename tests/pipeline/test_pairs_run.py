@@ -162,3 +162,19 @@ def test_a_published_decoder_is_refused_in_one_line(table: Path, tmp_path: Path)
     made = recipe(table, model=str(tmp_path / "gpt2"), codec={})
     with pytest.raises(ModelwrightError, match="is no encoder-decoder, which the task needs"):
         api.train({**made, "train": {"task": "translation", **STAGE}}, out=tmp_path / "run")
+
+
+def test_a_teachers_answers_are_rows_to_learn_from(run: Run, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    assert api.answers(run, str(table), out, rows=10, max_tokens=20) == 10
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    model = api.load(run)
+    for row in rows[:3]:
+        assert row["englisch"] == model(row["deutsch"], max_tokens=20)
+    note = json.loads((tmp_path / "answers.teacher.json").read_text())
+    assert len(note["sha256"]) == 64 and note["params"] == {"max_tokens": 20}
+    learned = recipe(table, data={"source": str(out), "split": {"by": "row"}})
+    learned["train"] = {**learned["train"], "steps": 2}
+    api.train(learned, out=tmp_path / "run")
+    with pytest.raises(ModelwrightError, match="exists"):
+        api.answers(run, str(table), out)

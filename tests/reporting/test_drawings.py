@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from modelwright.data.pictures import encode_png
+from modelwright.data.sounds import encode_wav
 from modelwright.reporting.drawings import LARGEST, drawings
 from modelwright.reporting.record import read_record
 from modelwright.reporting.report import render
@@ -54,6 +55,22 @@ def test_what_is_no_picture_of_the_run_is_left_out_and_said(
     page = render(read_record(run))
     assert "data:image/png" not in page
     assert said in page
+
+
+def test_the_last_recording_can_be_played(run: Path) -> None:
+    draw(run, 2)
+    sound = encode_wav(np.zeros(40), 8000)
+    path = run / "samples" / "train.jsonl"
+    lines = [json.loads(line) | {"sound": "train-1.wav"} for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (run / "samples" / "train-1.wav").write_bytes(sound)
+    page = render(read_record(run))
+    assert page.count(f"data:audio/wav;base64,{base64.b64encode(sound).decode()}") == 1
+    assert "media-src data:" in page
+    (run / "samples" / "train-1.wav").write_bytes(PICTURE)
+    page = render(read_record(run))
+    assert "data:audio" not in page
+    assert "is no WAV of at most 2 MiB" in page
 
 
 def test_a_picture_that_is_gone_is_said(run: Path) -> None:

@@ -11,9 +11,12 @@ import uvicorn
 
 from modelwright.data.codecs.text import Codec
 from modelwright.models.decoder import Config, Decoder
+from modelwright.serving.connection import protocol
 from modelwright.serving.engine import Engine
 from modelwright.serving.hosting import listen
+from modelwright.serving.limits import HEADER_BYTES
 from modelwright.serving.server import build_app
+from modelwright.serving.service import Service
 
 
 def random_decoder(codec: Codec, *, seed: int = 0, **fields) -> Decoder:
@@ -74,6 +77,8 @@ class Served:
 
     engine: Engine
     port: int
+    service: Service
+    server: uvicorn.Server
 
     @property
     def url(self) -> str:
@@ -83,13 +88,15 @@ class Served:
 class running:  # noqa: N801 - reads as a statement: with running(engine) as served
     """A uvicorn server in a thread, on a free port."""
 
-    def __init__(self, engine: Engine, api_key: str | None = None) -> None:
+    def __init__(self, engine: Engine, api_key: str | None = None, **given) -> None:
         self.engine = engine
-        app = build_app(engine, model_name="tiny", api_key=api_key)
+        self.app = build_app(engine, model_name="tiny", api_key=api_key, **given)
+        limits = self.app.state.service.limits
         self.socket = listen("127.0.0.1", 0)
         config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="on", log_level="error", access_log=False,
-            timeout_graceful_shutdown=5,
+            self.app, http=protocol(limits), ws="none", lifespan="on", log_level="error",
+            access_log=False, timeout_graceful_shutdown=5,
+            h11_max_incomplete_event_size=HEADER_BYTES,
         )  # fmt: skip
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(
@@ -99,7 +106,9 @@ class running:  # noqa: N801 - reads as a statement: with running(engine) as ser
     def __enter__(self) -> Served:
         self.thread.start()
         wait_for(lambda: self.server.started and self.engine.alive)
-        return Served(self.engine, self.socket.getsockname()[1])
+        return Served(
+            self.engine, self.socket.getsockname()[1], self.app.state.service, self.server
+        )
 
     def __exit__(self, *_) -> None:
         self.server.should_exit = True

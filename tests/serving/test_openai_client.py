@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import openai
+import pydantic
 import pytest
 
 from modelwright.serving.engine import Engine
@@ -119,8 +122,106 @@ def test_errors_are_those_the_client_knows(client, stream):
         client.chat.completions.create(**{**ask, "model": "gpt"})
     assert (error.value.code, error.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError) as error:
-        client.chat.completions.create(**ask, logprobs=True)
-    assert (error.value.code, error.value.param) == ("unsupported_parameter", "logprobs")
+        client.chat.completions.create(
+            **ask, tools=[{"type": "function", "function": {"name": "f"}}]
+        )
+    assert (error.value.code, error.value.param) == ("unsupported_parameter", "tools")
+
+
+def test_log_probabilities_have_the_shapes_the_client_knows(client, codec):
+    ask = {"model": "tiny", "messages": QUESTION, "max_tokens": 8, "temperature": 0}
+    (choice,) = client.chat.completions.create(**ask, logprobs=True, top_logprobs=3).choices
+    content = choice.logprobs.content
+    assert len(content) == 8
+    assert (
+        b"".join(bytes(c.bytes) for c in content)
+        .decode("utf-8", "replace")
+        .startswith(choice.message.content)
+    )
+    for token in content:
+        assert token.logprob <= 0 and len(token.top_logprobs) == 3
+        assert token.top_logprobs[0].logprob == token.logprob  # greedy: it was the likeliest
+        assert token.top_logprobs[0].bytes == token.bytes
+    streamed = client.chat.completions.create(**ask, logprobs=True, top_logprobs=3, stream=True)
+    told = [c.choices[0].logprobs for c in streamed]
+    assert [t for one in told if one for t in one.content] == content
+    (plain,) = client.chat.completions.create(**ask).choices
+    assert plain.logprobs is None and plain.message.content == choice.message.content
+
+
+def test_a_text_is_scored_by_echoing_it(client, codec):
+    text = "The quick brown fox"
+    ask = {"model": "tiny", "prompt": text, "echo": True, "logprobs": 2}
+    (scored,) = client.completions.create(**ask, max_tokens=0).choices
+    told = scored.logprobs
+    assert scored.text == text and "".join(told.tokens) == text
+    starts = zip(told.tokens, told.text_offset, strict=True)
+    assert told.text_offset == [text.index(token, at) for token, at in starts]
+    assert told.token_logprobs[0] is None and all(p <= 0 for p in told.token_logprobs[1:])
+    assert told.top_logprobs[0] is None and all(len(t) == 2 for t in told.top_logprobs[1:])
+    (longer,) = client.completions.create(**ask, max_tokens=3, temperature=0).choices
+    assert longer.text.startswith(text) and len(longer.logprobs.tokens) == len(told.tokens) + 3
+    pieces = client.completions.create(
+        model="tiny", prompt=text, echo=True, max_tokens=3, temperature=0, stream=True
+    )
+    assert "".join(c.choices[0].text for c in pieces) == longer.text
+
+
+def test_penalties_biases_and_min_p_are_taken(client, codec):
+    ask = {"model": "tiny", "messages": QUESTION, "max_tokens": 8, "temperature": 0}
+    (token,) = codec.tokens("z")[:1]
+    (biased,) = client.chat.completions.create(**ask, logit_bias={str(token): 100}).choices
+    assert biased.message.content == "z" * 8
+    varied = client.chat.completions.create(
+        **ask, logit_bias={str(token): 90}, frequency_penalty=2, presence_penalty=2,
+        extra_body={"min_p": 0.1, "top_k": 5, "repetition_penalty": 1.1},
+    )  # fmt: skip
+    assert varied.choices[0].message.content.startswith("z")
+
+
+def test_an_answer_satisfies_a_schema_that_the_client_makes(client):
+    class Animal(pydantic.BaseModel):
+        kind: Literal["fox", "dog"]
+        legs: Literal[2, 4]
+
+    ask = {"model": "tiny", "messages": [{"role": "user", "content": "?"}], "temperature": 1}
+    parsed = client.chat.completions.parse(**ask, response_format=Animal, seed=3)
+    assert isinstance(parsed.choices[0].message.parsed, Animal)
+    assert parsed.choices[0].finish_reason == "stop"
+    free = client.chat.completions.create(
+        **ask, response_format={"type": "json_object"}, max_tokens=20
+    )
+    assert free.choices[0].message.content.lstrip().startswith("{")
+    response = client.responses.parse(model="tiny", input="?", text_format=Animal)
+    assert isinstance(response.output_parsed, Animal)
+
+
+def test_responses_are_answered_whole_and_in_events(client):
+    ask = {"model": "tiny", "input": "Who jumps?", "temperature": 0, "instructions": "Be short."}
+    whole = client.responses.create(**ask, max_output_tokens=20)
+    (chat,) = client.chat.completions.create(
+        model="tiny", messages=QUESTION, max_tokens=20, temperature=0
+    ).choices
+    assert whole.output_text == chat.message.content
+    assert (whole.status, whole.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert whole.usage.output_tokens == 20
+    events = list(client.responses.create(**ask, max_output_tokens=20, stream=True))
+    assert [e.sequence_number for e in events] == list(range(len(events)))
+    assert events[0].type == "response.created" and events[-1].type == "response.incomplete"
+    said = "".join(e.delta for e in events if e.type == "response.output_text.delta")
+    assert said == whole.output_text == events[-1].response.output_text
+    parts = client.responses.create(
+        model="tiny", temperature=0, max_output_tokens=20,
+        input=[{"role": "system", "content": "Be short."},
+               {"role": "user", "content": [{"type": "input_text", "text": "Who jumps?"}]}],
+    )  # fmt: skip
+    assert parts.output_text == whole.output_text
+    with pytest.raises(openai.BadRequestError) as error:
+        client.responses.create(**ask, previous_response_id="resp_1")
+    assert (error.value.code, error.value.param) == (
+        "unsupported_parameter",
+        "previous_response_id",
+    )
 
 
 def test_a_key_opens_what_is_closed_without_it(model, codec):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright.errors import ModelwrightError
-from modelwright.serving.sampling import SamplingParams, sample
+from modelwright.serving.sampling import SamplingParams, check_finite, sample
 
 
 def draws(logits: list[float], params: SamplingParams, count: int) -> list[int]:
@@ -43,6 +43,18 @@ def test_top_k_and_top_p_keep_the_likeliest_only():
     assert kept(top_k=9) == {0, 1, 2, 3}
 
 
+def test_min_p_keeps_what_is_likely_enough_beside_the_likeliest():
+    logits = [math.log(p) for p in (0.1, 0.5, 0.15, 0.25)]
+
+    def kept(**cut):
+        return set(draws(logits, SamplingParams(temperature=1.0, seed=3, **cut), 400))
+
+    assert kept(min_p=0.49) == {1, 3}
+    assert kept(min_p=0.29) == {1, 2, 3}
+    assert kept(min_p=1.0) == {1}
+    assert kept(min_p=0.29, top_k=2) == {1, 3}
+
+
 def test_greedy_and_a_tiny_temperature_take_the_likeliest():
     logits = [0.0, 3.0, 2.9, -50.0]
     assert draws(logits, SamplingParams(), 3) == [1, 1, 1]
@@ -54,6 +66,7 @@ rows = st.builds(
     temperature=st.sampled_from([0.0, 0.3, 1.0, 5.0]),
     top_p=st.floats(0.01, 1.0),
     top_k=st.integers(0, 12),
+    min_p=st.floats(0.0, 1.0),
     seed=st.integers(-(2**63), 2**63 - 1),
 )
 
@@ -79,7 +92,8 @@ def test_without_a_seed_requests_differ():
 @pytest.mark.parametrize(
     ("field", "value"),
     [("max_tokens", 0), ("temperature", -0.1), ("temperature", math.nan), ("top_p", 0.0),
-     ("top_p", 1.1), ("top_k", -1), ("stop", ("a", ""))],
+     ("top_p", 1.1), ("top_k", -1), ("stop", ("a", "")), ("min_p", 1.5), ("logprobs", 21),
+     ("frequency_penalty", 2.1), ("presence_penalty", -3.0), ("repetition_penalty", 0.0)],
 )  # fmt: skip
 def test_a_parameter_out_of_range_is_named(field, value):
     with pytest.raises(ModelwrightError, match=f"^{field}: "):
@@ -89,4 +103,4 @@ def test_a_parameter_out_of_range_is_named(field, value):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_broken_weights_are_an_error_not_a_token(bad):
     with pytest.raises(ModelwrightError, match="not finite"):
-        sample(torch.tensor([[0.0, bad]]), [SamplingParams()], [SamplingParams().generator()])
+        check_finite(torch.tensor([[0.0, bad]]))

@@ -297,7 +297,7 @@ def test_a_picture_is_asked_and_boxes_are_in_its_own_pixels(
     model = api.load(run)
     model.fitted.objective.least = 0.0
     answers = [
-        model.predictor.answer([model.fitted.task.question(str(path))])[0].boxes
+        model.answerer.answer([model.fitted.task.question(str(path))])[0].boxes
         for path in (small, large)
     ]
     assert answers[0]

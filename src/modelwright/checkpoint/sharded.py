@@ -85,70 +85,89 @@ def save_sharded(
         raise ModelwrightError(
             f"cannot save step {step} with keep={keep}: use step >= 0, keep >= 2"
         )
-    path, main = folder / step_name(step), peers.rank == 0
-    parts = {group: part_name(group, peers.rank, peers.size) for group in pieces}
-    mine = {g: {n: p.data for n, p in named.items() if _stored(p)} for g, named in pieces.items()}
-    plans: dict[str, GroupRecord] = {}
-    needed = 0
+    save = _Save(folder, step, pieces, documents, peers)
+    save.total = sum(answer["bytes"] for answer in save.together(save.plan))
+    began = False
+    try:
+        save.together(save.begin)
+        began = True
+        said = save.together(save.write)
+        save.together(lambda: save.finish(said))
+    except BaseException:
+        if save.main and began:
+            with contextlib.suppress(OSError):
+                _remove(save.path)
+        raise
+    if save.main:
+        _prune(folder, step, keep)
+    return save.path
 
-    def plan() -> dict[str, int]:
-        for group, part in parts.items():
-            plans[part] = _plan_group(folder, part, mine[group])
-            if tied := plans[part].aliases:
+
+class _Save:
+    """The steps of one save, each taken by all processes before any takes the next."""
+
+    def __init__(
+        self, folder: Path, step: int, pieces: Pieces, documents: Documents, peers: Peers
+    ) -> None:
+        self.folder, self.step, self.pieces, self.documents = folder, step, pieces, documents
+        self.peers, self.main = peers, peers.rank == 0
+        self.path = folder / step_name(step)
+        self.parts = {group: part_name(group, peers.rank, peers.size) for group in pieces}
+        self.mine = {
+            g: {n: p.data for n, p in named.items() if _stored(p)} for g, named in pieces.items()
+        }
+        self.plans: dict[str, GroupRecord] = {}
+        self.total = self.needed = 0  # bytes of all processes' tensors, and of the whole checkpoint
+
+    def together(self, work: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+        """One step on every process; what each says of it, by rank."""
+        return _together(self.peers, work, lambda error: _refused(self.path, self.needed, error))
+
+    def plan(self) -> dict[str, int]:
+        """What this process will write, and how many bytes that is."""
+        for group, part in self.parts.items():
+            self.plans[part] = _plan_group(self.folder, part, self.mine[group])
+            if tied := self.plans[part].aliases:
                 raise ModelwrightError(
-                    f"{folder}: tensor {min(tied)!r} of {group!r} shares the memory of another "
-                    "one: give its piece same_as"
+                    f"{self.folder}: tensor {min(tied)!r} of {group!r} shares the memory of "
+                    "another one: give its piece same_as"
                 )
-        return {"bytes": sum(record.nbytes for record in plans.values())}
+        return {"bytes": sum(record.nbytes for record in self.plans.values())}
 
-    def begin() -> dict[str, Any]:
-        nonlocal needed
-        if not main:
+    def begin(self) -> dict[str, Any]:
+        """The first process makes the folder, once it has seen that there is room."""
+        if not self.main:
             return {}
-        if problem := name_problem([*parts.values()], documents):
-            raise ModelwrightError(f"{folder}: {problem}")
-        needed = total + sum(map(len, documents.values())) + (1 << 20)
-        files.make_folder(folder)
-        _clear(path)
-        if files.free_bytes(folder) < needed:
+        if problem := name_problem([*self.parts.values()], self.documents):
+            raise ModelwrightError(f"{self.folder}: {problem}")
+        self.needed = self.total + sum(map(len, self.documents.values())) + (1 << 20)
+        files.make_folder(self.folder)
+        _clear(self.path)
+        if files.free_bytes(self.folder) < self.needed:
             raise OSError(errno.ENOSPC, "No space left on device")
-        path.mkdir()
+        self.path.mkdir()
         return {}
 
-    def write() -> dict[str, Any]:
+    def write(self) -> dict[str, Any]:
+        """Every process writes its files; what the manifest is to say of them."""
         said: dict[str, Any] = {}
-        for group, part in parts.items():
-            file, record = _write_shard(path / shard_name(part), plans[part], mine[group])
+        for group, part in self.parts.items():
+            mine, pieces = self.mine[group], self.pieces[group]
+            file, record = _write_shard(self.path / shard_name(part), self.plans[part], mine)
             said[group] = {
                 "file": file.model_dump(),
                 "group": record.model_dump(),
-                "regions": {n: _place(pieces[group][n]) for n in mine[group]},
-                "aliases": {n: p.same_as for n, p in pieces[group].items() if p.same_as},
+                "regions": {n: _place(pieces[n]) for n in mine},
+                "aliases": {n: p.same_as for n, p in pieces.items() if p.same_as},
             }
-        files.sync_folder(path)
+        files.sync_folder(self.path)
         return said
 
-    def finish() -> dict[str, Any]:
-        if main:
-            _seal(path, step, _manifest(step, said), documents)
+    def finish(self, said: list[dict[str, Any]]) -> dict[str, Any]:
+        """The first process seals what all have written."""
+        if self.main:
+            _seal(self.path, self.step, _manifest(self.step, said), self.documents)
         return {}
-
-    refused = lambda error: _refused(path, needed, error)  # noqa: E731
-    total = sum(answer["bytes"] for answer in _together(peers, plan, refused))
-    began = False
-    try:
-        _together(peers, begin, refused)
-        began = True
-        said = _together(peers, write, refused)
-        _together(peers, finish, refused)
-    except BaseException:
-        if main and began:
-            with contextlib.suppress(OSError):
-                _remove(path)
-        raise
-    if main:
-        _prune(folder, step, keep)
-    return path
 
 
 def newest_sound_together(

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.data.archive import DAMAGED, PACKERS, TooLarge, gunzip, opened
+from modelwright.data.squad import is_squad, squad_rows
 from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
 from modelwright.types import Array, Row
 
@@ -119,12 +120,15 @@ def json_lines(path: Path, name: str) -> Iterator[Row]:
 
 
 def json_list(path: Path, name: str) -> Iterator[Row]:
-    """A JSON file holding a list of objects."""
+    """A JSON file holding a list of objects, or questions about passages as SQuAD has them."""
     try:
         values = json.loads(decode(gunzip(path), name))
     except (ValueError, RecursionError) as error:
         line = f": line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise _bad_json(error, name + line) from error
+    if is_squad(values):
+        yield from squad_rows(values, name)
+        return
     if not isinstance(values, list):
         raise ModelwrightError(
             f"{name}: holds a JSON {_kind(values)}, a list of objects is meant:"

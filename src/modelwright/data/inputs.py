@@ -11,7 +11,7 @@ from modelwright import extensions
 from modelwright.data import formats
 from modelwright.data.corpus.open import is_corpus, summary
 from modelwright.data.picture_rows import TABLES, named_files
-from modelwright.data.sources import DATA_SETS, data_set_folder, source_path
+from modelwright.data.sources import DATA_SETS, MADE, data_set_folder, source_path
 from modelwright.data.stdlib import module_files, stdlib_root
 from modelwright.errors import ModelwrightError
 
@@ -32,6 +32,8 @@ def input_hashes(source: str, path: str | None = None) -> dict[str, str]:
             return {"digits": f"scikit-learn {metadata.version('scikit-learn')}"}
         except metadata.PackageNotFoundError:
             return {"digits": "no scikit-learn"}  # reading them says how to get it
+    if source in MADE:
+        return {source: "made here"}
     folder = Path(path) if path else None
     root = data_set_folder(source, folder) if source in DATA_SETS else source_path(source)
     if root.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +91,14 @@ class Labelled:
                 " it was not built for this codec"
             )
         return logits.softmax(dim=1)
+
+    def details(self, logits: Tensor) -> list[dict[str, Any]]:
+        """For every row its ``probabilities``: of every label by name, the likeliest first."""
+        rows = self.probabilities(logits).tolist()
+        named = [zip(self.labels, row, strict=True) for row in rows]
+        return [
+            {"probabilities": dict(sorted(pairs, key=lambda pair: -pair[1]))} for pairs in named
+        ]
 
     @staticmethod
     def scaled(columns: Columns, mean: Tensor, deviation: Tensor) -> dict[str, Tensor]:

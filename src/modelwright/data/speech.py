@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from modelwright.data.melscale import product
 from modelwright.errors import ModelwrightError
 from modelwright.types import Array
 
@@ -49,7 +50,7 @@ def whisper_frames(
     sound = torch.nn.functional.pad(sound[:length], (0, max(0, length - len(sound))))
     spectrum = torch.stft(sound, WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True)
     power = spectrum[:, :-1].abs().square()
-    banded = torch.from_numpy(slaney_filters(bands).astype(np.float32)) @ power
+    banded = product(torch.from_numpy(slaney_filters(bands).astype(np.float32)), power)
     levels = banded.clamp(min=FLOOR).log10()
     levels = torch.maximum(levels, levels.max() - RANGE)
     frames: Array = ((levels + 4.0) / 4.0).numpy()

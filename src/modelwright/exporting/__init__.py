@@ -16,17 +16,17 @@ The name on the command line is the module's, with dashes.
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import re
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.exporting.subject import Options, Subject
-from modelwright.hub.replay import Replayed
 
-__all__ = ["Format", "Options", "Replayed", "Subject", "format_named", "formats"]
+if TYPE_CHECKING:  # whoever asks for the names need not wait for torch
+    from modelwright.exporting.subject import Options, Subject
+    from modelwright.hub.replay import Replayed
 
-_SHARED = {"subject", "front", "samples", "scanned", "usage", "keras_layers"}
+__all__ = ["Format", "format_named", "formats"]
 
 
 class Format(Protocol):
@@ -40,9 +40,13 @@ class Format(Protocol):
 
 
 def formats() -> list[str]:
-    """The names that ``--to`` takes; nothing is imported."""
-    found = (m.name for m in pkgutil.iter_modules(__path__))
-    return sorted(n.replace("_", "-") for n in found if n not in _SHARED)
+    """The names that ``--to`` takes, of the files here that have ``write``; none is imported."""
+    here = Path(__file__).parent
+    modules = [(path.stem, path) for path in here.glob("*.py")]
+    modules += [(path.parent.name, path) for path in here.glob("*/__init__.py")]
+    writes = re.compile(r"^def write\(", re.MULTILINE)
+    found = (name for name, path in modules if writes.search(path.read_text(encoding="utf-8")))
+    return sorted(name.replace("_", "-") for name in found)
 
 
 def format_named(name: str) -> Format:

@@ -17,8 +17,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
 
-from modelwright.data.codecs import labelled_text, published_text, text
+from modelwright.data.codecs import text_codec
 from modelwright.errors import ModelwrightError
 from modelwright.exporting.scanned import Scanned
 from modelwright.exporting.subject import Options, Subject
@@ -142,7 +143,8 @@ def graph_of(subject: Subject, options: Options, form: str) -> Graph:
         )
     if hasattr(codec, "front") and hasattr(codec, "probabilities"):
         return _of_numbers(subject, codec.front())
-    texts = isinstance(codec, labelled_text.Codec | text.Codec | published_text.Codec)
+    inner = text_codec(codec)
+    texts = inner is codec or (inner is not None and hasattr(codec, "probabilities"))
     if not texts or hasattr(subject.model, "encode"):  # of an encoder and a decoder
         raise ModelwrightError(
             f"--to {form}: a {family} that reads what the {kind} codec makes has no graph"
@@ -162,10 +164,10 @@ def _of_numbers(subject: Subject, front: Front) -> Graph:
 def _of_text(subject: Subject) -> Graph:
     codec = cast(Any, subject.codec)
     labels: list[str] | None = getattr(codec, "labels", None)
-    inner = codec.text if isinstance(codec, labelled_text.Codec) else codec
+    inner = text_codec(codec)
     longest = getattr(codec, "longest", None) or getattr(subject.config, "context", None)
     rule: dict[str, Any] = {"tokenizer": "tokenizer.json", "longest": longest, "pad": inner.end}
-    before, after = getattr(inner, "before", []), getattr(inner, "after", [])
+    before, after = list(inner.before), list(inner.after)
     framed = labels is not None and after  # elsewhere the end token alone, as in training
     rule |= {"before": before, "after": after if framed else [inner.end]}
     if hasattr(inner, "role"):
@@ -221,10 +223,17 @@ def traced(graph: Graph) -> torch.export.ExportedProgram:
     shapes = tuple(
         {at: axes[str(n)] for at, n in enumerate(i.shape) if n in axes} for i in graph.inputs
     )
-    with torch.no_grad(), exporter_noise():
-        program = torch.export.export(
-            graph.module, graph.example, dynamic_shapes=shapes, strict=False
-        )
+    try:
+        with torch.no_grad(), exporter_noise():
+            program = torch.export.export(
+                graph.module, graph.example, dynamic_shapes=shapes, strict=False
+            )
+    except UserError as error:
+        line = " ".join(str(error).split())[:120]
+        raise ModelwrightError(
+            f"export: PyTorch's exporter finds no graph for inputs of any length ({line}); such"
+            " models are served here, by `modelwright serve`"
+        ) from error
     for module in program.graph_module.modules():
         for node in getattr(getattr(module, "graph", None), "nodes", ()):
             node.meta.pop("stack_trace", None)  # paths of this machine are nobody's business

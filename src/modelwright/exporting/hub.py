@@ -10,21 +10,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from modelwright.data.codecs import images
+from modelwright.data.codecs import images, text_codec
 from modelwright.errors import ModelwrightError
-from modelwright.exporting.subject import Options, Subject
-from modelwright.hub import adapted
+from modelwright.exporting.subject import Options, Subject, same_tokens
+from modelwright.hub import adapted, sounds
 from modelwright.hub.families import writer_of
 from modelwright.hub.files import Published, find
 from modelwright.hub.loading import load
 from modelwright.hub.preprocessing import ImageSettings, preparation_of, read_settings
 from modelwright.hub.replay import TOLERANCES, Replayed, replay
-from modelwright.hub.tokenizer import AROUND, end_settings, files_of, read_codec
+from modelwright.hub.tokenizer import end_settings, files_of, read_codec
 from modelwright.hub.writing import write as write_checkpoint
 from modelwright.types import Batch, stack
 
@@ -50,6 +50,7 @@ def write(folder: Path, subject: Subject, options: Options) -> None:
         files={
             **files_of(subject.codec, getattr(subject.config, "context", None)),
             **preparation_of(subject.codec),
+            **sounds.files_of(subject.codec),
         },
     )
 
@@ -110,22 +111,15 @@ def _prepared(subject: Subject, written: Published) -> Sequence[Batch]:
 
 def _same_tokens(subject: Subject, written: Published) -> None:
     """The written tokenizer must give the stored tokens again."""
-    codec = cast(Any, subject.codec)
-    inner = codec.text if isinstance(codec, AROUND) else codec
-    if not hasattr(inner, "layout"):
-        return  # reads no text
+    codec: Any = subject.codec
+    inner = text_codec(codec)
+    if inner is None:
+        return
     again = read_codec(written, inner.vocabulary)
     for number, example in enumerate(subject.examples):
-        if isinstance(codec, AROUND):
+        if inner is codec:
+            one, other = inner.layout(example.turns)[0], again.layout(example.turns)[0]
+        else:
             text = example.given[-1].text
             one, other = inner.tokens(text), again.tokens(text)
-        else:
-            one, other = inner.layout(example.turns)[0], again.layout(example.turns)[0]
-        if list(one) != list(other):
-            pairs = zip([*one, None], [*other, None], strict=False)
-            at = next(i for i, (a, b) in enumerate(pairs) if a != b)
-            raise ModelwrightError(
-                f"export: the written tokenizer differs: example {number + 1} of {subject.part}: "
-                f"token {at + 1} is {other[at] if at < len(other) else 'missing'}, "
-                f"{one[at] if at < len(one) else 'nothing'} is meant; nothing was exported"
-            )
+        same_tokens(other, one, subject.example_name(number))

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from modelwright.data.codecs import frames, labelled_text
 from modelwright.errors import ModelwrightError
 from modelwright.exporting.keras_layers import tensorflow
 from modelwright.exporting.keras_layers.families import family
@@ -26,11 +25,11 @@ from modelwright.exporting.keras_layers.inputs import (
     SCALED,
     facts_json,
     inputs_of,
-    same_tokens,
+    reads_of,
     tokenizer_of,
 )
 from modelwright.exporting.keras_layers.net import Net, keras_name, transposed_planes
-from modelwright.exporting.subject import Options, Subject
+from modelwright.exporting.subject import Options, Subject, same_tokens
 from modelwright.files import write_file
 from modelwright.hub.replay import Replayed
 from modelwright.models import keras as room
@@ -160,8 +159,8 @@ def _raw(
         return {k: v.astype(np.int32) if k == "lengths" else v for k, v in raw.items()}
     read = Tokenizer.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
     text = subject.examples[number].given[-1].text
-    where = f"example {number + 1} of {subject.part}"
-    ids = same_tokens(read, text, np.asarray(encoded["tokens"]), where)
+    ids = np.array(read.encode(text).ids, dtype=np.int64)
+    same_tokens(ids.tolist(), encoded["tokens"].tolist(), subject.example_name(number))
     return {"tokens": ids[None].astype(np.int32), "lengths": np.array([len(ids)], np.int32)}
 
 
@@ -193,21 +192,22 @@ def _answered(subject: Subject, inputs: Mapping[str, Any]) -> Array:
 def _given(subject: Subject) -> dict[str, str]:
     """What the card says of the inputs."""
     codec: Any = subject.codec
-    if isinstance(codec, labelled_text.Codec):
+    reads = reads_of(codec)
+    if reads == ["tokens"]:
         return {
             "about": "Texts become ids by `tokenizer.json`, ended and cut; nothing else is added.",
             "imports": "from tokenizers import Tokenizer",
             "prepare": 'ids = Tokenizer.from_file("tokenizer.json").encode("some text").ids',
             "inputs": '{"tokens": np.array([ids]), "lengths": np.array([len(ids)])}',
         }
-    if isinstance(codec, frames.Codec):
+    if reads == ["frames", "lengths"]:
         return {
             "about": "Raw frames go in; the model scales them itself, and sees `lengths` of them.",
             "imports": "",
             "prepare": f"frames = np.zeros((1, 5, {codec.features}), np.float32)  # yours",
             "inputs": '{"frames": frames, "lengths": np.array([5])}',
         }
-    kind = "uint8" if getattr(codec, "bytes_only", True) else "float32"
+    kind = str(codec.front().reads[0].dtype).removeprefix("torch.")
     about = "Raw numbers go in, as in the data; the model scales them itself."
     if isinstance(subject.config, room.Config):
         about += f" `{OWN}` is the model inside, as its authors wrote it, for scaled numbers."

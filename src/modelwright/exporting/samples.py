@@ -18,10 +18,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from modelwright.data.codecs import labelled_text
+from modelwright.data.codecs import text_codec
 from modelwright.errors import ModelwrightError
 from modelwright.exporting.front import FIRST, PREPROCESSING, Graph
-from modelwright.exporting.subject import Subject
+from modelwright.exporting.subject import Subject, same_tokens
 from modelwright.hub.replay import Replayed, difference, recorded
 from modelwright.types import Array, Example, stack
 
@@ -147,7 +147,7 @@ def _batch(raws: Sequence[Raw], pad: int) -> Raw:
 
 def _sample(folder: Path, subject: Subject, graph: Graph, number: int) -> Sample:
     example = subject.examples[number]
-    name = f"example {number + 1} of {subject.part}"
+    name = subject.example_name(number)
     labels: list[str] | None = getattr(subject.codec, "labels", None)
     inputs = _inputs(subject, example, labels)
     made = graph.front.raw(example) if graph.front else _text(folder, subject, example, name)
@@ -191,17 +191,17 @@ def _text(folder: Path, subject: Subject, example: Example, name: str) -> Raw:
     rule = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))["text"]
     tokenizer = Tokenizer.from_file(str(folder / rule["tokenizer"]))
     codec = cast(Any, subject.codec)
-    if isinstance(codec, labelled_text.Codec):
+    if text_codec(codec) is not codec:
         ids = token_ids(rule, tokenizer, example.given[-1].text)
-        _same(ids, codec.encode(example)["tokens"].tolist(), name)
+        same_tokens(ids, codec.encode(example)["tokens"].tolist(), name)
     elif [turn.role for turn in example.turns] == ["document"]:
         ids = token_ids({**rule, "longest": None}, tokenizer, example.turns[0].text)
-        _same(ids, codec.layout(example.turns)[0], name)
+        same_tokens(ids, codec.layout(example.turns)[0], name)
         ids = ids[: _longest(subject)]
     else:  # a conversation: its texts, and then the layout of its turns
         bare: dict[str, Any] = {"before": [], "after": [], "longest": None}
         for turn in example.turns:
-            _same(token_ids(bare, tokenizer, turn.text), codec.tokens(turn.text), name)
+            same_tokens(token_ids(bare, tokenizer, turn.text), codec.tokens(turn.text), name)
         ids = codec.layout(example.turns)[0][: _longest(subject)]
     array = np.array([ids], dtype=np.int64)
     raw = {"input_ids": array}
@@ -219,17 +219,3 @@ def token_ids(rule: Mapping[str, Any], tokenizer: Tokenizer, text: str) -> list[
     if rule["longest"]:
         ids = ids[: max(0, rule["longest"] - len(rule["before"]) - len(rule["after"]))]
     return [*rule["before"], *ids, *rule["after"]]
-
-
-def _same(ids: Sequence[int], meant: Sequence[int], name: str) -> None:
-    if list(ids) == list(meant):
-        return
-    at = next(
-        (i for i, (a, b) in enumerate(zip(ids, meant, strict=False)) if a != b),
-        min(len(ids), len(meant)),
-    )
-    raise ModelwrightError(
-        f"export: the written tokenizer differs: {name}: token {at + 1} is "
-        f"{ids[at] if at < len(ids) else 'missing'}, "
-        f"{meant[at] if at < len(meant) else 'nothing'} is meant; nothing was exported"
-    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from modelwright.errors import ModelwrightError
 from modelwright.hub.peft_files import Tuned
 from modelwright.models.model import ModelConfig
 from modelwright.types import Batch, Codec, Example, Objective
@@ -44,6 +45,10 @@ class Subject:
         """Batch ``number`` as messages name it."""
         return f"sample {number + 1} of {self.part}"
 
+    def example_name(self, number: int) -> str:
+        """Example ``number`` as messages name it."""
+        return f"example {number + 1} of {self.part}"
+
     @property
     def settings(self) -> Mapping[str, Any]:
         """The names of the labels as published configs write them; empty without labels."""
@@ -69,3 +74,28 @@ class Options:
     dtype: torch.dtype | None = None
     shard_bytes: int = 5 * 10**9
     quantization: str | None = None
+
+
+def same_tokens(
+    ids: Sequence[int], meant: Sequence[int], where: str, who: str = "the written tokenizer"
+) -> None:
+    """Check the tokens that an artefact gives a text.
+
+    Args:
+        ids: what it gives.
+        meant: what the trained model reads.
+        where: the example in messages.
+        who: gives them.
+
+    Raises:
+        ModelwrightError: they differ; names the example and the token.
+    """
+    if list(ids) == list(meant):
+        return
+    least = min(len(ids), len(meant))
+    at = next((i for i in range(least) if ids[i] != meant[i]), least)
+    raise ModelwrightError(
+        f"export: {who} differs: {where}: token {at + 1} is "
+        f"{ids[at] if at < len(ids) else 'missing'}, "
+        f"{meant[at] if at < len(meant) else 'nothing'} is meant; nothing was exported"
+    )

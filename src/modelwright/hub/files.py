@@ -23,7 +23,15 @@ Say = Callable[[str], None]
 HUB = "hub:"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-FETCHED = ("*.json", "*.safetensors", "tokenizer.model", "spiece.model", "*.txt", "*.jinja")
+FETCHED = (
+    "*.json",
+    "*.safetensors",
+    "tokenizer.model",
+    "spiece.model",
+    "*.spm",
+    "*.txt",
+    "*.jinja",
+)
 BESIDE = ("config.json", "preprocessor_config.json")
 SETTINGS = 16 << 20  # bytes of a config or an index; tokenizers are read elsewhere
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

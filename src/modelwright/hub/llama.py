@@ -28,7 +28,8 @@ _CLASSES = {
     "gemma2": "Gemma2",
     "gemma3_text": "Gemma3",
 }
-architectures = tuple(f"{name}ForCausalLM" for name in _CLASSES.values())
+HEADS = {"causal": "ForCausalLM", "classification": "ForSequenceClassification"}
+architectures = tuple(f"{name}{task}" for task in HEADS.values() for name in _CLASSES.values())
 GEMMA = ("gemma", "gemma2", "gemma3_text")
 ACTIVATIONS = {
     "silu": "silu",
@@ -71,6 +72,10 @@ def config_from(stored: Mapping[str, Any]) -> Config:
         raise refused("model_type", kind, f"known: {', '.join(model_types)}")
     fields = common_from(stored, kind) | {"windows": _windows(stored, kind)}
     fields |= {"rope_base": 10_000.0, **_rope(stored, kind)}
+    named = [str(name) for name in stored.get("architectures") or ()]
+    if any(name.endswith(HEADS["classification"]) for name in named):
+        labels = stored.get("id2label") or range(2)  # as the library has it
+        fields |= {"head": "classification", "classes": len(labels)}
     if kind == "llama":
         fields["feed_bias"] = bool(stored.get("mlp_bias", False))
     if kind in GEMMA:
@@ -243,11 +248,14 @@ def config_to(config: ModelConfig) -> dict[str, Any]:
     kind = _kind(c)
     windows = [c.window(i) for i in range(c.depth)]
     stored = {
-        "architectures": [f"{_CLASSES[kind]}ForCausalLM"],
+        "architectures": [f"{_CLASSES[kind]}{HEADS[c.head]}"],
         "model_type": kind,
         **common_to(c),
         "attention_bias": c.out_bias,
     }
+    if c.head == "classification":
+        stored["id2label"] = {str(i): f"LABEL_{i}" for i in range(c.classes)}
+        stored["pad_token_id"] = 0  # their padding; ours has none
     if kind == "llama":
         stored["mlp_bias"] = c.feed_bias
     if kind == "mistral":
@@ -342,8 +350,9 @@ def layout(config: ModelConfig) -> Layout:
 
 
 def passed(c: Config) -> tuple[str, ...]:
-    """Tensors that are rightly not read: frequencies in old files, and a head that is tied."""
-    return ("*.rotary_emb.inv_freq", *(("lm_head.weight",) if c.tied else ()))
+    """Tensors that are rightly not read: frequencies in old files, a head that is not used."""
+    unused = c.tied or c.head == "classification"
+    return ("*.rotary_emb.inv_freq", *(("lm_head.weight",) if unused else ()))
 
 
 def linear(ours: str, theirs: str, *, bias: bool) -> list[Entry]:
@@ -358,6 +367,8 @@ def outer_entries(c: Config) -> list[Entry]:
         Entry("embedding.weight", "model.embed_tokens.weight"),
         Entry("norm.gain", "model.norm.weight"),
     ]
+    if c.head == "classification":
+        return [*entries, Entry("output.weight", "score.weight")]
     return entries if c.tied else [*entries, Entry("output.weight", "lm_head.weight")]
 
 

@@ -22,12 +22,15 @@ from torch import Tensor, nn
 from modelwright.data.fetching import file_sha256
 from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.files import sync_folder, write_file
+from modelwright.hub import peft_prompts
 from modelwright.hub.names import Entry, Layout
-from modelwright.models.lora import Adapter, base_fingerprint
+from modelwright.models.lora import HEADS, Adapter, base_fingerprint
+from modelwright.models.narrow import KINDS, hold, widen
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-FINGERPRINT = "base_fingerprint"  # in the metadata of the weights; PEFT passes over it
+# In the metadata of the weights, which PEFT passes over: the base, and how it was held.
+FINGERPRINT, QUANTIZED = "base_fingerprint", "base_quantized"
 _KEYS = ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector")
 _TABLE_KEYS = ("lora_embedding_A", "lora_embedding_B")
 
@@ -39,7 +42,7 @@ class Tuned:
     Attributes:
         adapter: with the names of the layers as ``targets``, of the parameters as ``trained``.
         tensors: of the adapter, by the names of the adapted model's state dict.
-        base: the plain model that it was trained on, on the CPU.
+        base: the plain model that it was trained on, on the CPU, its weights not rounded.
         source: how the base is called where others find it; None where it is nowhere.
         revision: of the source.
     """
@@ -61,6 +64,10 @@ def write_adapter(folder: Path, tuned: Tuned, layout: Layout, *, causal: bool) -
         ModelwrightError: the format cannot hold this adapter.
     """
     adapter, state = tuned.adapter, tuned.base.state_dict()
+    if adapter.prompt or adapter.prefix:
+        vectors, kind = peft_prompts.described(adapter, tuned.tensors, tuned.base)
+        _store(folder, tuned, vectors, kind, causal=causal, beside=())
+        return
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     grouped = _grouped(layout)
@@ -83,14 +90,30 @@ def write_adapter(folder: Path, tuned: Tuned, layout: Layout, *, causal: bool) -
     config = _config(
         adapter, ranks, whole, transposed=any(e[0].transposed for e in chosen.values())
     )
+    _store(folder, tuned, tensors, config, causal=causal, beside=[e.ours for e in kept])
+
+
+def _store(
+    folder: Path,
+    tuned: Tuned,
+    tensors: Mapping[str, Tensor],
+    config: dict[str, Any],
+    *,
+    causal: bool,
+    beside: Sequence[str],
+) -> None:
+    """Write the two files; ``beside`` are parameters of ours that were trained whole."""
     config |= {
         "base_model_name_or_path": tuned.source,
         "revision": tuned.revision,
         "task_type": "CAUSAL_LM" if causal else None,
     }
-    mark = base_fingerprint(tuned.base, [e.ours for e in kept])
+    mark = base_fingerprint(tuned.base, beside)
     ready = {n: t.detach().cpu().contiguous().clone() for n, t in tensors.items()}
-    save_file(ready, folder / WEIGHTS, metadata={"format": "pt", FINGERPRINT: mark})
+    said = {"format": "pt", FINGERPRINT: mark}
+    if tuned.adapter.quantize is not None:
+        said[QUANTIZED] = tuned.adapter.quantize
+    save_file(ready, folder / WEIGHTS, metadata=said)
     write_file(folder / CONFIG, [json.dumps(config, indent=2, sort_keys=True).encode() + b"\n"])
     sync_folder(folder)
 
@@ -220,19 +243,28 @@ def adapter_hashes(folder: Path) -> dict[str, str]:
 def merge_adapter(folder: Path, model: nn.Module, layout: Layout) -> None:
     """Put an adapter of PEFT's format into the weights of its base, which is a plain model.
 
+    Learned prompts go before its texts.
+
+    One that says that it was trained on a base held in fewer bits gets one that is rounded so.
+
     Raises:
         CorruptError: a file is damaged.
         ModelwrightError: the adapter is of another kind, or for another base.
     """
-    config, tensors, mark = _read(folder)
-    state = model.state_dict()
+    config, tensors, said = _read(folder)
+    state, mark = model.state_dict(), said.get(FINGERPRINT)
+    if config["peft_type"] != "LORA":
+        if mark and mark != base_fingerprint(model, ()):
+            raise _another_base(folder, config)
+        peft_prompts.put(folder, config, tensors, model)
+        return
     grouped, left = _grouped(layout), dict(tensors)
     saved = [e for e in layout.entries if PREFIX + e.theirs in left and e.ours in state]
     if mark and mark != base_fingerprint(model, [e.ours for e in saved]):
-        raise ModelwrightError(
-            f"{folder}: this adapter was trained on another base "
-            f"({config.get('base_model_name_or_path')}); load it on that one"
-        )
+        raise _another_base(folder, config)
+    if kind := said.get(QUANTIZED):
+        _round(folder, model, kind, [e.ours for e in saved])
+        state = model.state_dict()
     for entry in saved:
         value = left.pop(PREFIX + entry.theirs)
         if entry.part is not None:
@@ -250,6 +282,21 @@ def merge_adapter(folder: Path, model: nn.Module, layout: Layout) -> None:
             f"{folder}: {next(iter(left))} is for a layer that this base does not have; load the "
             f"adapter on its own base, {config.get('base_model_name_or_path')}"
         )
+
+
+def _another_base(folder: Path, config: Mapping[str, Any]) -> ModelwrightError:
+    return ModelwrightError(
+        f"{folder}: this adapter was trained on another base "
+        f"({config.get('base_model_name_or_path')}); load it on that one"
+    )
+
+
+def _round(folder: Path, model: nn.Module, kind: str, whole: Sequence[str]) -> None:
+    """Round the weights as training on a base in few bits has them."""
+    if kind not in KINDS:
+        raise CorruptError(f"{folder / WEIGHTS}: no base is held as {kind!r}; get the file again")
+    hold(model, kind, whole, HEADS)
+    widen(model)
 
 
 def _put(folder: Path, entry: Entry, target: Tensor, value: Tensor) -> None:
@@ -300,20 +347,23 @@ def _of_pattern(pattern: Any, module: str, usual: Any) -> Any:
     return usual
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], str]:
-    """The settings, the tensors, and the fingerprint of the base, empty where there is none."""
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
+    """The settings, the tensors, and what the file says beside them: of the base."""
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            mark = (file.metadata() or {}).get(FINGERPRINT, "")
+            said = dict(file.metadata() or {})
     except FileNotFoundError as error:
         raise ModelwrightError(f"{folder}: no adapter of PEFT: {CONFIG} and {WEIGHTS}") from error
     except (ValueError, SafetensorError) as error:
         raise CorruptError(f"{folder}: damaged ({error}); get the files again") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        kind = config.get("peft_type") if isinstance(config, dict) else None
-        raise ModelwrightError(f"{folder / CONFIG}: peft_type {kind!r} is not supported, LORA is")
+    known = ("LORA", *peft_prompts.TYPES)
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind not in known:
+        raise ModelwrightError(
+            f"{folder / CONFIG}: peft_type {kind!r} is not supported, {' and '.join(known)} are"
+        )
     if config.get("bias", "none") != "none":
         raise ModelwrightError(f"{folder / CONFIG}: bias {config['bias']!r} is not supported")
-    return config, tensors, mark
+    return config, tensors, said

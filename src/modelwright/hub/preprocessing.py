@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modelwright.data.picture_settings import RESAMPLING, ImageSettings
+from modelwright.data.sound_settings import AudioSettings
 from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.hub.files import Published, read_json
 
@@ -52,41 +52,6 @@ _NOT_TAKEN = {
     "do_rand_pad": False,
     "do_image_splitting": False,
 }
-
-
-@dataclass(frozen=True)
-class AudioSettings:
-    """Of sounds.
-
-    Attributes:
-        rate: samples a second.
-        normalise: whether every sound is brought to mean 0 and variance 1 (wav2vec2).
-        bins: mel bands; 0: the samples themselves are read.
-        window, hop: samples of a Fourier window, and between two.
-        seconds: to which every sound is padded or cut; None: as long as it is.
-        rest: all other fields of the file, as they were.
-    """
-
-    rate: int = 16_000
-    normalise: bool = False
-    bins: int = 0
-    window: int = 400
-    hop: int = 160
-    seconds: float | None = None
-    rest: Mapping[str, Any] = field(default_factory=dict)
-
-    def written(self) -> dict[str, Any]:
-        """The content of preprocessor_config.json."""
-        made: dict[str, Any] = {**self.rest, "sampling_rate": self.rate}
-        if not self.bins:
-            return {**made, "feature_size": 1, "do_normalize": self.normalise}
-        made |= {"feature_size": self.bins, "n_fft": self.window, "hop_length": self.hop}
-        if self.seconds is not None:
-            length = round(self.seconds * self.rate)
-            chunk = int(self.seconds) if self.seconds == int(self.seconds) else self.seconds
-            made |= {"chunk_length": chunk, "n_samples": length}
-            made["nb_max_frames"] = length // self.hop
-        return made
 
 
 def read_settings(folder: Path) -> ImageSettings | AudioSettings | None:

@@ -124,7 +124,7 @@ def converted(path: Path, config: Mapping[str, Any], model_type: str) -> Tokeniz
         known = {piece for piece, _, _ in model.pieces}
         extra = [f"<extra_id_{i}>" for i in reversed(range(count))]
         model.pieces += [(name, 0.0, CONTROL) for name in extra if name not in known]
-    made = _bare(model)
+    made = bare(model)
     special = [
         AddedToken(piece, special=True, normalized=False)
         for piece, _, kind_ in model.pieces
@@ -138,8 +138,8 @@ def converted(path: Path, config: Mapping[str, Any], model_type: str) -> Tokeniz
     return made
 
 
-def _bare(model: Model) -> Tokenizer:
-    """The pieces, and how a text is brought to them and back."""
+def bare(model: Model) -> Tokenizer:
+    """The pieces, and how a text is brought to them and back; no token is special."""
     unknown = model.unknown
     if model.algorithm == UNIGRAM:
         scored = [(piece, score) for piece, score, _ in model.pieces]

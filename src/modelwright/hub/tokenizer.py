@@ -2,11 +2,12 @@
 
 ``tokenizer.json`` is taken as it is. Where a checkpoint has only the older files, the same
 tokenizer is made of them: ``vocab.json`` and ``merges.txt`` (byte-level BPE, GPT-2), ``vocab.txt``
-(WordPiece, BERT), or a sentencepiece ``.model`` (Llama, Gemma, T5).
+(WordPiece, BERT), a sentencepiece ``.model`` (Llama, Gemma, T5), or two of them (Marian).
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,24 +17,24 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE, WordPiece
 
 from modelwright.data.chat_template import TOKENS
-from modelwright.data.codecs import labelled_text, published_text, text, text_pairs
+from modelwright.data.codecs import (
+    codec_class,
+    kinds,
+    marian_text,
+    published_text,
+    text_codec,
+    text_pairs,
+)
 from modelwright.data.tokenizing.alphabet import END
 from modelwright.data.tokenizing.encoder import LARGEST
 from modelwright.errors import CorruptError, ModelwrightError
-from modelwright.hub import sentencepieces
+from modelwright.hub import sentencepiece_pairs, sentencepieces
 from modelwright.hub.files import Published, read_json
 from modelwright.models.model import ModelConfig
 from modelwright.options import checked
 from modelwright.types import Codec, Example
 
-AROUND = (labelled_text.Codec, text_pairs.Codec)  # codecs around one of text
 KEPT = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
-# The chat layout of our own tokenizers (data/codecs/text.py) as a template.
-OUR_TEMPLATE = (
-    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
-    f"{{% if message.role == 'assistant' %}}{END}{{% endif %}}{{% endfor %}}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
 
 
 def read_codec(published: Published, vocabulary: int) -> published_text.Codec:
@@ -48,10 +49,16 @@ def read_codec(published: Published, vocabulary: int) -> published_text.Codec:
         CorruptError: a file of it is damaged.
     """
     folder = published.folder
-    content = _content(folder, str(published.config.get("model_type")))
+    pair: dict[str, bytes] | None = None
+    if sentencepiece_pairs.present(folder):
+        content, pair = sentencepiece_pairs.read(folder)
+    else:
+        content = _content(folder, str(published.config.get("model_type")))
     settings = {name: found for name in KEPT if (found := published.settings(name))}
     config = settings.get("tokenizer_config.json", {})
     tokens = _named(config) or _named(settings.get("special_tokens_map.json", {}))
+    if pair is not None:
+        tokens = {**sentencepiece_pairs.TOKENS, **tokens}
     ids = json.loads(Tokenizer.from_str(content.decode()).to_str())  # parsed once more: checked
     numbers = {t["content"]: int(t["id"]) for t in ids.get("added_tokens", ())}
     vocab = ids["model"].get("vocab", {})
@@ -66,6 +73,8 @@ def read_codec(published: Published, vocabulary: int) -> published_text.Codec:
         "settings": settings,
     }
     try:
+        if pair is not None:
+            return marian_text.Codec(content, facts, pair)
         return published_text.Codec(content, facts)
     except ModelwrightError as error:
         raise ModelwrightError(f"{published.source}: {error}") from error
@@ -85,7 +94,7 @@ def codec_for(
     Args:
         published: what ``find`` gave.
         vocabulary: rows of the model's embedding.
-        kind: of the task's codec: "text", "labelled_text" or "text_pairs".
+        kind: of the task's codec: "text", or one that has ``around``.
         train: examples of the train split, for the labels.
         options: the recipe's ``codec``, without what the tokenizer decides.
         config: of the model; that of an encoder-decoder says what a target begins with.
@@ -102,10 +111,6 @@ def codec_for(
         codec = read_codec(published, vocabulary)
         checked("codec text", read_codec, options, apart=("published", "vocabulary"))
         return cast(Codec, codec)
-    if kind == "labelled_text":
-        around = labelled_text.Codec.around
-        given = checked("codec labelled_text", around, options, apart=("text_codec", "examples"))
-        return cast(Codec, around(read_codec(published, vocabulary), train, **given))
     if kind == "text_pairs":
         start, padding = (getattr(config, field, None) for field in ("start", "padding"))
         if start is None or padding is None:
@@ -118,6 +123,12 @@ def codec_for(
         inner = read_codec(published, vocabulary)
         made = text_pairs.Codec.around(inner, start=start, padding=padding, **given)
         return cast(Codec, made)
+    around = getattr(codec_class(kind), "around", None) if kind in kinds() else None
+    if around is not None:
+        given = checked(f"codec {kind}", around, options, apart=("text_codec", "examples", "types"))
+        if "types" in inspect.signature(around).parameters:  # of tokens, as the model knows them
+            given["types"] = getattr(config, "types", 0)
+        return cast(Codec, around(read_codec(published, vocabulary), train, **given))
     raise ModelwrightError(
         f"model.from: {published.source} reads text, and the task's codec is {kind}; "
         "choose a task of text"
@@ -126,49 +137,33 @@ def codec_for(
 
 def files_of(codec: Any, context: int | None) -> dict[str, bytes]:
     """The tokenizer of a codec as files that ``transformers`` reads; none where it has none."""
-    inner = codec.text if isinstance(codec, AROUND) else codec
-    if isinstance(inner, published_text.Codec):
-        found = {"tokenizer.json": inner.content}
-        for name, values in inner.facts["settings"].items():
-            found[name] = _json(values)
-        config = dict(inner.facts["settings"].get("tokenizer_config.json", {}))
-        config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
-        config |= {k: v for k, v in inner.facts["tokens"].items() if k not in config}
-        if inner.facts["template"]:
-            config["chat_template"] = inner.facts["template"]
-        found.setdefault("generation_config.json", _json(end_settings(codec)))
-        return {**found, "tokenizer_config.json": _json(config)}
-    if isinstance(inner, text.Codec):
-        config = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": END,
-            "pad_token": END,
-            "clean_up_tokenization_spaces": False,
-            "chat_template": OUR_TEMPLATE,
-        }
-        if context:
-            config["model_max_length"] = context
-        found = {**inner.save(), "tokenizer_config.json": _json(config)}
-        return {**found, "generation_config.json": _json(end_settings(codec))}
-    return {}
+    if (inner := text_codec(codec)) is None:
+        return {}
+    settings = inner.settings(context)
+    found = dict(inner.originals)
+    found |= {name: _json(values) for name, values in settings.items()}
+    config = dict(settings.get("tokenizer_config.json", {}))
+    config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
+    config |= {k: v for k, v in inner.names.items() if k not in config}
+    if inner.template:
+        config["chat_template"] = inner.template
+    found.setdefault("generation_config.json", _json(end_settings(codec)))
+    return {**found, "tokenizer_config.json": _json(config)}
 
 
 def end_settings(codec: Any) -> dict[str, Any]:
     """What config.json and generation_config.json say of where texts begin and end."""
-    inner = codec.text if isinstance(codec, AROUND) else codec
     found: dict[str, Any] = {}
-    if isinstance(inner, published_text.Codec):
-        ends = list(inner.facts["ends"])
+    if (inner := text_codec(codec)) is not None:
+        ends = list(inner.ends)
         found["eos_token_id"] = ends[0] if len(ends) == 1 else ends
         for name in ("bos_token", "pad_token"):
-            if (token := inner.facts["tokens"].get(name)) is not None:
+            if (token := inner.names.get(name)) is not None:
                 found[f"{name}_id"] = inner.tokenizer.token_to_id(token)
-    elif isinstance(inner, text.Codec):
-        found |= {"eos_token_id": inner.end, "pad_token_id": inner.end}
-    if isinstance(codec, text_pairs.Codec):
+    if (opening := getattr(codec, "opening", None)) is not None:  # of pairs
         found |= {"decoder_start_token_id": codec.start, "pad_token_id": codec.padding}
-        if len(codec.opening) > 1:
-            found["forced_bos_token_id"] = codec.opening[1]
+        if len(opening) > 1:
+            found["forced_bos_token_id"] = opening[1]
     return found
 
 

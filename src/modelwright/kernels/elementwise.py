@@ -8,17 +8,17 @@ a compiler traces, which joins the passes by itself.
 
 from __future__ import annotations
 
-import ctypes
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modelwright.kernels.build import constant, hollow, library
+from modelwright.kernels.build import constant, library
+from modelwright.kernels.calls import DTYPES, applied, call, plain
 
 NEEDS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
-_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @constant
@@ -42,7 +42,7 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float, *, feeds_product: bool = False
     """
     narrow = feeds_product and _narrow()
     if (narrow or x.dtype == torch.bfloat16) and _fits(x, gain):
-        return _apply(_RMSNorm, x, gain, eps, torch.bfloat16 if narrow else x.dtype)
+        return applied(_RMSNorm, x, gain, eps, torch.bfloat16 if narrow else x.dtype)
     return F.rms_norm(x, gain.shape, gain.to(x.dtype), eps)
 
 
@@ -57,7 +57,7 @@ def norm_rotate(x: Tensor, gain: Tensor, eps: float, cos: Tensor, sin: Tensor) -
         sin: (..., 1, d/2).
     """
     if x.dtype == torch.bfloat16 and _fits(x, gain) and cos.dtype == torch.float32:
-        return _apply(_NormRotate, x, gain, eps, cos, sin)
+        return applied(_NormRotate, x, gain, eps, cos, sin)
     return rotate(F.rms_norm(x, gain.shape, gain.to(x.dtype), eps), cos, sin)
 
 
@@ -74,14 +74,14 @@ def relu_squared_(x: Tensor) -> Tensor:
     that of a linear map.
     """
     if x.dtype == torch.bfloat16 and x.is_contiguous() and _fits(x):
-        return _apply(_ReluSquared, x)
+        return applied(_ReluSquared, x)
     return F.relu(x).square()
 
 
 def mix(scales: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """scales[0] x + scales[1] y, of x's type; scales (2,), x and y of one shape."""
-    if (_narrow() or x.dtype == torch.bfloat16) and _fits(x, scales) and y.dtype in _DTYPES:
-        return _apply(_Mix, scales, x, y)
+    if (_narrow() or x.dtype == torch.bfloat16) and _fits(x, scales) and y.dtype in DTYPES:
+        return applied(_Mix, scales, x, y)
     return (scales[0] * x + scales[1] * y).to(x.dtype)
 
 
@@ -91,44 +91,11 @@ def _narrow() -> bool:
 
 
 def _fits(x: Tensor, *parameters: Tensor) -> bool:
-    """Whether the kernel can take it: plain tensors on a CPU, float32 parameters, no tracing."""
-    return (
-        not torch.compiler.is_compiling()
-        and (type(x) is Tensor or hollow(x))
-        and x.device.type == "cpu"
-        and x.dtype in _DTYPES
-        and all(_plain(p) for p in parameters)
-        and available()
-    )
+    """Whether the kernel can take it."""
+    return plain(x, *parameters) and available()
 
 
-def _plain(p: Tensor) -> bool:
-    plain = type(p) in (Tensor, torch.nn.Parameter) or hollow(p)
-    return plain and p.dtype == torch.float32
-
-
-def _apply(function: type[torch.autograd.Function], *given: object) -> Tensor:
-    made: Tensor = function.apply(*given)  # type: ignore[no-untyped-call]
-    return made
-
-
-def _call(name: str, *given: object) -> None:
-    """Call the kernel: tensors by their address, whole numbers as long, the threads at the end."""
-    if any(hollow(x) for x in given):
-        return
-    kernel = library("elementwise", NEEDS)
-    assert kernel is not None  # noqa: S101 - asked before by ``_fits``
-    arguments = [_argument(x) for x in given]
-    if getattr(kernel, name)(*arguments, ctypes.c_int(torch.get_num_threads())):
-        raise MemoryError(f"{name}: not enough memory for its scratch")
-
-
-def _argument(x: object) -> object:
-    if x is None or isinstance(x, Tensor):
-        return ctypes.c_void_p(None if x is None else x.data_ptr())
-    if isinstance(x, torch.dtype):
-        return ctypes.c_int(x == torch.bfloat16)
-    return ctypes.c_float(x) if isinstance(x, float) else ctypes.c_long(x)  # type: ignore[arg-type]
+_call = partial(call, "elementwise", NEEDS)
 
 
 class _RMSNorm(torch.autograd.Function):

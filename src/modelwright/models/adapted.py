@@ -20,6 +20,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import MachineError, ModelwrightError
+from modelwright.models import reading
 from modelwright.models.attention import Cache
 from modelwright.models.causal import LanguageModel, advance
 from modelwright.models.model import ModelConfig, outputs_of
@@ -46,6 +47,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "adapted"
+    inputs = reading.texts
     opaque: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {"architecture": json.dumps(_TINY), "vocabulary": 300}
     vocabulary: PositiveInt

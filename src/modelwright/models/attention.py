@@ -61,6 +61,14 @@ def first_rows(rows: Tensor, starts: Tensor | Grid) -> Tensor:
     return rows[starts[:-1]]
 
 
+def last_rows(rows: Tensor, starts: Tensor | Grid) -> Tensor:
+    """The last row (documents, width) of every document among rows (N, width)."""
+    if isinstance(starts, Grid):
+        ends = starts.kept.sum(1) - 1
+        return rows.view(*starts.kept.shape, -1)[torch.arange(len(ends)), ends]
+    return rows[starts[1:] - 1]
+
+
 def mean_rows(rows: Tensor, starts: Tensor | Grid) -> Tensor:
     """The mean row (documents, width) of every document among rows (N, width)."""
     if isinstance(starts, Grid):

@@ -12,6 +12,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from modelwright.models import reading
 from modelwright.models.model import ModelConfig, outputs_of
 
 
@@ -20,6 +21,7 @@ class Config(ModelConfig):
     """Shape of the baseline; ``outputs`` is 1 for two classes, else the number of classes."""
 
     family: ClassVar[str] = "bag_of_frames"
+    inputs = reading.frames
     specimen: ClassVar[dict[str, Any]] = {"features": 4, "outputs": 3}
     features: PositiveInt
     outputs: PositiveInt

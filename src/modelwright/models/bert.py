@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.attention import any_number
 from modelwright.kernels.dropout import Dropout
+from modelwright.models import reading
 from modelwright.models.activations import activation
 from modelwright.models.attention import first_rows, positions_in
 from modelwright.models.model import ModelConfig
@@ -54,6 +55,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "bert"
+    inputs = reading.texts
     compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,
@@ -124,8 +126,9 @@ class Config(ModelConfig):
 
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
-        """See ``encoder_fields``."""
-        return encoder_fields(codec)
+        """See ``encoder_fields``; and how many kinds of tokens the codec tells apart."""
+        types = getattr(codec, "types", None)
+        return encoder_fields(codec) | ({} if types is None else {"types": types})
 
     @classmethod
     def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:

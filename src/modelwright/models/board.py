@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from modelwright.models import reading
 from modelwright.models.images import (
     ConvNorm,
     Norm,
@@ -38,6 +39,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "board"
+    inputs = reading.images
     compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "channels": 5,
@@ -56,7 +58,7 @@ class Config(ModelConfig):
     image: tuple[PositiveInt, PositiveInt] = (8, 8)
     width: PositiveInt = 64
     depth: PositiveInt = 6
-    norm: Norm = "batch"
+    norm: Norm = "group"  # which keeps the rows of a batch apart: a step cut in parts is the same
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", tuple(self.image))

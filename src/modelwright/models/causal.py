@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from modelwright.kernels.attention import Grid, any_number, packed_attention
 from modelwright.models.attention import Cache, positions_in
 from modelwright.models.likelihood import linear_cross_entropy
+from modelwright.models.steps import Stepping
 
 Tables = tuple[Tensor, Tensor] | None  # cosine and sine of rotary positions
 Layer = tuple[Tensor, Tensor, Tensor]  # keys, values and the positions that are read now
@@ -192,6 +193,7 @@ class LanguageModel(nn.Module, ABC):
     blocks: nn.ModuleList
     config: Any
     recompute: bool  # activations of the blocks in the backward pass, to save memory
+    stepping: Stepping | None = None  # how packed blocks go on by a token, once it was asked
 
     @property
     @abstractmethod
@@ -216,11 +218,25 @@ class LanguageModel(nn.Module, ABC):
             mapped = block(*given)
         return mapped
 
+    def stepped(
+        self, x: Tensor, cache: Cache, tables: Sequence[Tables], extras: Sequence[Tensor | None]
+    ) -> Tensor | None:
+        """The stream (B, 1, width) behind the blocks in one call, or None where it is not offered.
+
+        ``x`` (B, T, width) is the stream before them, ``tables`` the rotations of every layer,
+        ``extras`` what else a layer reads.
+        """
+        if x.shape[1] != 1 or torch.is_grad_enabled():
+            return None
+        if self.stepping is None:
+            self.stepping = Stepping(self)
+        return self.stepping(x, cache, tables, extras)
+
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty cache for ``batch`` sequences of at most ``capacity`` <= context tokens."""
         attention = cast(Any, self.blocks[0]).attention
         shape = (batch, attention.kv_heads, capacity, attention.head_width)
-        weight = self.head_weight
+        weight = next(self.parameters())
         keys = [weight.new_zeros(shape) for _ in self.blocks]
         values = [weight.new_zeros(shape) for _ in self.blocks]
         return Cache(keys, values, torch.zeros(batch, dtype=torch.long, device=weight.device))
@@ -299,6 +315,13 @@ class CausalLM(LanguageModel):
         embedded: Tensor = self.embedding(tokens)
         return embedded
 
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Logits before the cap: by the module where the head is not the embedding."""
+        if self.output is None:
+            return super().scores(hidden)
+        logits: Tensor = self.output(hidden)
+        return logits
+
     def rotations(self, positions: Tensor) -> list[Tables]:
         """Rotary tables of every layer for positions (...)."""
         del positions
@@ -358,9 +381,12 @@ class CausalLM(LanguageModel):
     def _continued(self, tokens: Tensor, cache: Cache, counts: Tensor | None) -> Tensor:
         positions = cache.lengths[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         x = self.embedded(tokens, positions)
-        for i, rotary in enumerate(self.rotations(positions)):
+        tables = self.rotations(positions)
+        stepped = self.stepped(x, cache, tables, [None] * len(tables))
+        for i, rotary in enumerate(tables if stepped is None else ()):
             layer = (cache.keys[i], cache.values[i], positions)
             x = cast(Any, self.blocks[i]).cached(x, rotary, layer)
+        x = x if stepped is None else stepped
         advance(cache, tokens, counts)
         normed: Tensor = self.norm(x)
         return normed

@@ -17,12 +17,14 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.models import reading
 from modelwright.models.images import (
     SMALL_IMAGE,
     DropPath,
     check_image,
     counted_flops,
     image_fields,
+    plane_means,
     planes,
 )
 from modelwright.models.model import ModelConfig
@@ -41,6 +43,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "convnext"
+    inputs = reading.images
     compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "classes": 3,
@@ -174,8 +177,8 @@ class ConvNeXt(nn.Module):
             x = self.reductions[i - 1](x) if i else x
             for block in stage:  # type: ignore[attr-defined]
                 x = block(x)
-        pooled: Tensor = self.norm(x.mean((2, 3)))
-        return pooled
+        normed: Tensor = self.norm(plane_means(x))
+        return normed
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, classes) for images (B, height, width[, channels]) of scaled pixels."""

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.attention import any_number
 from modelwright.kernels.elementwise import mix
+from modelwright.models import reading
 from modelwright.models.attention import Attention, Cache, positions_in
 from modelwright.models.causal import LanguageModel, advance
 from modelwright.models.layers import FeedForward, RMSNorm, Rotary
 from modelwright.models.model import ModelConfig
+from modelwright.models.steps import Steps
 
 # Of a pair of tokens: two odd multipliers and a prime beyond them.
 _HASH = (1_000_003, 998_244_353, 2_147_483_647)
@@ -41,9 +43,10 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "decoder"
+    inputs = reading.texts
     optimizer: ClassVar[str] = "muon"
     compiles: ClassVar[bool] = True
-    fused: ClassVar[bool] = True
+    fused: ClassVar[float] = 1.05
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,
         "depth": 2,
@@ -187,6 +190,25 @@ class Block(nn.Module):
         mapped: Tensor = x + self.feed_forward(self.feed_norm(x))
         return mapped
 
+    def write(self, steps: Steps, extra: Tensor | None) -> None:
+        """``cached`` for one token a row; see ``models.steps``."""
+        a, f = self.attention, self.feed_forward
+        if self.scales is not None:
+            steps.mix(self.scales, steps.stream, steps.first, steps.stream)
+        steps.norm(self.attention_norm)
+        q, k, v = (steps.project(m) for m in (a.query, a.key, a.value))
+        if a.value_mix is not None and extra is not None:
+            steps.mix(a.value_mix, v, extra, v)
+        steps.attend(q, k, v, a, norms=(a.query_norm, a.key_norm))
+        steps.project(a.out, onto=steps.stream)
+        steps.norm(self.feed_norm)
+        if f.gate is None:
+            steps.gate("relu2", steps.project(f.up))
+        else:
+            gate, up = steps.project(f.gate), steps.project(f.up)
+            steps.gate("silu", gate, up)
+        steps.project(f.down, onto=steps.stream)
+
     def _joined(self, x: Tensor, first: Tensor) -> Tensor:
         return x if self.scales is None else mix(self.scales, x, first)
 
@@ -273,9 +295,12 @@ class Decoder(LanguageModel):
         rotary = self.rotary.tables(positions)
         before = torch.cat((cache.previous[:, None], tokens[:, :-1]), dim=1)
         first = x = self._embedded(tokens, before)
-        for i, block in enumerate(self.blocks):
+        extras = [self._extra(i, tokens) for i in range(len(self.blocks))]
+        stepped = self.stepped(x, cache, [rotary] * len(self.blocks), extras)
+        for i, block in enumerate(self.blocks if stepped is None else ()):
             layer = (cache.keys[i], cache.values[i], positions)
-            x = cast(Block, block).cached(x, first, rotary, self._extra(i, tokens), layer)
+            x = cast(Block, block).cached(x, first, rotary, extras[i], layer)
+        x = x if stepped is None else stepped
         advance(cache, tokens, counts)
         normed: Tensor = self.norm(x)
         return normed

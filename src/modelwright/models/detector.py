@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from modelwright.models import resnet
+from modelwright.models import reading, resnet
 from modelwright.models.images import (
     Norm,
     check_image,
@@ -42,6 +42,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "detector"
+    inputs = reading.images
     compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "classes": 3,

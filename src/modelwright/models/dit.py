@@ -16,6 +16,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.models import reading
 from modelwright.models.diffusion import Condition, waves
 from modelwright.models.images import check_image, counted_flops, image_fields, planes
 from modelwright.models.model import ModelConfig
@@ -37,6 +38,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "dit"
+    inputs = reading.noisy_images
     compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "image": (4, 8),

@@ -7,6 +7,9 @@ after another, so nothing is ever padded.
 The class is read from the mean of a document's stream, not from a first token of its own: blocks
 start as the identity, so the mean makes the model begin as a bag of words, which learns at once,
 while a first token would know nothing until attention has learned to fetch it.
+
+With another ``head`` it gives logits for every token (tags, spans, sentences), or the stream itself
+(embeddings).
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.dropout import Dropout
+from modelwright.models import reading
 from modelwright.models.attention import Attention, mean_rows, positions_in
 from modelwright.models.layers import FeedForward, RMSNorm, Rotary
 from modelwright.models.model import ModelConfig, outputs_of
 
+HEADS = ("classification", "tokens", "span", "none")
 EMBEDDING_DEVIATION = 0.02  # BERT's: small tables turn quickly under Adam's steps of fixed size
 
 
@@ -32,17 +37,21 @@ EMBEDDING_DEVIATION = 0.02  # BERT's: small tables turn quickly under Adam's ste
 class Config(ModelConfig):
     """Shape of an encoder.
 
-    ``hidden`` is the width of the feed-forward block (0: 4 x width), a squared ReLU;
-    ``context`` is the longest document; ``dropout`` is the share of numbers zeroed in training
-    after the embedding, the attention and the feed-forward.
+    ``head`` is what it gives: "classification" one row of logits for a document; "tokens" logits
+    of the classes for every token; "span" the same, of beginning and ending an answer; "none" the
+    stream itself. ``types`` is how many kinds of tokens the codec tells apart, each with a vector
+    of its own (0: none). ``hidden`` is the width of the feed-forward block (0: 4 x width), a
+    squared ReLU; ``context`` is the longest document; ``dropout`` is the share of numbers zeroed in
+    training after the embedding, the attention and the feed-forward.
     """
 
     family: ClassVar[str] = "encoder"
+    inputs = reading.texts
     # Most of a small encoder is embedding, which Muon leaves to AdamW anyway: in 120 steps on
     # reviews neither was ahead (loss 0.39 with AdamW, 0.41 with Muon).
     optimizer: ClassVar[str] = "adamw"
     compiles: ClassVar[bool] = True
-    fused: ClassVar[bool] = True
+    fused: ClassVar[float] = 1.05
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,
         "classes": 3,
@@ -60,8 +69,12 @@ class Config(ModelConfig):
     context: PositiveInt = 512
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     rope_base: PositiveFloat = 10_000.0
+    head: str = "classification"
+    types: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise ModelwrightError(f"model.head: {self.head!r} is not one of {', '.join(HEADS)}")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ModelwrightError(
                 f"model.width: {self.width} is not an even multiple of heads={self.heads}"
@@ -78,15 +91,17 @@ class Config(ModelConfig):
 
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
-        """The codec knows its tokens, its labels, and where it cuts a text."""
+        """The codec knows its tokens, what is to be said of them, and where it cuts a text."""
         return {
             "vocabulary": codec.vocabulary,
             "classes": outputs_of(codec),
             "context": codec.longest,
+            "head": getattr(codec, "head", "classification"),
+            "types": getattr(codec, "types", 0),
         }
 
     def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:
-        """FLOPs of forward and backward per token; ``learned`` is documents by tokens.
+        """FLOPs of forward and backward per token; ``learned`` is the share the head reads.
 
         6 for every parameter of the matrices, and 12 x width x length a layer for the two
         products of attention, which sees the whole document.
@@ -122,12 +137,14 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
+        self.type_embedding = nn.Embedding(config.types, config.width) if config.types else None
         self.embedding_norm = RMSNorm(config.width)
         self.dropout = Dropout(config.dropout)
         self.rotary = Rotary(config.width // config.heads, config.context, config.rope_base)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width)
-        self.output = nn.Linear(config.width, config.classes)
+        if config.head != "none":
+            self.output = nn.Linear(config.width, config.classes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -142,34 +159,52 @@ class Encoder(nn.Module):
             if isinstance(module, FeedForward):
                 nn.init.zeros_(module.down.weight)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
+        if self.type_embedding is not None:
+            nn.init.normal_(self.type_embedding.weight, std=EMBEDDING_DEVIATION)
+        if self.config.head != "none":
+            nn.init.zeros_(self.output.weight)
+            nn.init.zeros_(self.output.bias)
 
     def regions(self) -> list[nn.Module]:
         """The modules to compile, each by itself: the blocks are alike, so one is compiled."""
         return [self.embedding_norm, *self.blocks, self.norm]
 
-    def hidden(self, tokens: Tensor, starts: Tensor) -> Tensor:
+    def hidden(self, tokens: Tensor, starts: Tensor, types: Tensor | None = None) -> Tensor:
         """The stream after the last norm, (N, width), for tokens (N,)."""
         rotary = self.rotary.tables(positions_in(starts, tokens.shape[0]))
-        x = self.dropout(self.embedding_norm(self.embedding(tokens)))
+        x: Tensor = self.embedding(tokens)
+        if self.type_embedding is not None:
+            x = x + self.type_embedding(torch.zeros_like(tokens) if types is None else types)
+        x = self.dropout(self.embedding_norm(x))
         for block in self.blocks:
             x = block(x, rotary, starts)
         normed: Tensor = self.norm(x)
         return normed
 
-    def forward(self, tokens: Tensor, starts: Tensor | None = None) -> Tensor:
-        """Logits (documents, classes).
+    def forward(
+        self, tokens: Tensor, starts: Tensor | None = None, types: Tensor | None = None
+    ) -> Tensor:
+        """What the head gives.
 
         Args:
             tokens: int64 (N,), or (documents, T) where all documents have one length.
             starts: int64 (documents + 1,): document i is tokens starts[i] .. starts[i + 1] - 1
                 (read row by row), at least one and at most ``context`` of them. None sees
                 another. Left out, every row is a document.
+            types: kinds of tokens, of the shape of ``tokens``; left out: 0.
+
+        Returns:
+            (documents, classes) of a classification; else (..., classes) for every token, or
+            (..., width) of "none".
         """
         if starts is None:
             rows, length = tokens.shape
             starts = torch.arange(0, rows * length + 1, length, device=tokens.device)
-        hidden = self.hidden(tokens.flatten(), starts)
-        logits: Tensor = self.output(mean_rows(hidden.to(self.norm.gain.dtype), starts))
+        hidden = self.hidden(tokens.flatten(), starts, None if types is None else types.flatten())
+        hidden = hidden.to(self.norm.gain.dtype)
+        if self.config.head == "none":
+            return hidden.view(*tokens.shape, -1)
+        if self.config.head in ("tokens", "span"):
+            return self.output(hidden).view(*tokens.shape, -1)  # type: ignore[no-any-return]
+        logits: Tensor = self.output(mean_rows(hidden, starts))
         return logits

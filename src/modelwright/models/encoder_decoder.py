@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from modelwright.kernels.dropout import Dropout
+from modelwright.models import reading
 from modelwright.models.attention import Cache, positions_in
 from modelwright.models.model import ModelConfig
 from modelwright.models.packed import MultiHead, TwoLayers, equal_starts, near_size
@@ -25,6 +26,8 @@ from modelwright.models.packed import MultiHead, TwoLayers, equal_starts, near_s
 @dataclass(frozen=True)
 class PairConfig(ModelConfig):
     """What the configs of encoder-decoders share."""
+
+    inputs = reading.text_pairs
 
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:

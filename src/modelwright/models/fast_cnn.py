@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from modelwright.models import reading
 from modelwright.models.images import (
     ConvNorm,
     Norm,
@@ -22,6 +23,7 @@ from modelwright.models.images import (
     counted_flops,
     he_initialised,
     image_fields,
+    normed,
     planes,
 )
 from modelwright.models.model import ModelConfig
@@ -37,7 +39,9 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "fast_cnn"
+    inputs = reading.images
     compiles: ClassVar[bool] = True
+    fused: ClassVar[float] = 1.0
     specimen: ClassVar[dict[str, Any]] = {"classes": 3, "image": (8, 8), "widths": [4, 6, 8]}
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
         "fast-cnn-small": {"widths": (32, 64, 128), "stem_stride": 2},
@@ -80,8 +84,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map planes (B, read, H, W) to (B, made, H / 2, W / 2)."""
-        y = F.gelu(self.first.norm(F.max_pool2d(self.first.conv(x), 2)))
-        return y + F.gelu(self.second(y))
+        y = normed(self.first.norm, F.max_pool2d(self.first.conv(x), 2), "gelu")
+        mapped: Tensor = y + self.second(y, "gelu")
+        return mapped
 
 
 class FastCNN(nn.Module):
@@ -104,7 +109,7 @@ class FastCNN(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, classes) for images (B, height, width[, channels]) of scaled pixels."""
-        x = F.gelu(self.stem(planes(features, self.config.channels)))
+        x = self.stem(planes(features, self.config.channels), "gelu")
         for block in self.blocks:
             x = block(x)
         logits: Tensor = self.head(x.amax((2, 3))) * self.config.logit_scale

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.dropout import Dropout
+from modelwright.models import reading
 from modelwright.models.causal import (
     GATES,
     CausalAttention,
@@ -25,6 +26,7 @@ from modelwright.models.causal import (
     shape_of_size,
 )
 from modelwright.models.model import ModelConfig
+from modelwright.models.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "gpt2"
+    inputs = reading.texts
     compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,
@@ -132,7 +135,7 @@ class FeedForward(nn.Module):
         super().__init__()
         self.up = nn.Linear(config.width, config.hidden_width)
         self.down = nn.Linear(config.hidden_width, config.width)
-        self.activation = GATES[config.activation]
+        self.kind, self.activation = config.activation, GATES[config.activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., width) to the same shape."""
@@ -162,6 +165,18 @@ class Block(nn.Module):
         x = x + self.attention.cached(self.attention_norm(x), rotary, layer)
         mapped: Tensor = x + self.feed_forward(self.feed_norm(x))
         return mapped
+
+    def write(self, steps: Steps, extra: Tensor | None) -> None:
+        """``cached`` for one token a row; see ``models.steps``."""
+        del extra
+        a, f = self.attention, self.feed_forward
+        steps.norm(self.attention_norm)
+        joined = steps.project(a.joined)
+        steps.attend(joined, joined, joined, a, joined=True)
+        steps.project(a.out, onto=steps.stream)
+        steps.norm(self.feed_norm)
+        steps.gate(f.kind, steps.project(f.up))
+        steps.project(f.down, onto=steps.stream)
 
 
 class GPT2(CausalLM):

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modelwright.errors import ModelwrightError
+from modelwright.kernels import batch_norm
+from modelwright.kernels.batch_norm import Act
 from modelwright.models.model import ModelConfig, outputs_of
 
 Norm = Literal["batch", "group"]
@@ -56,6 +58,15 @@ def planes(features: Tensor, channels: int) -> Tensor:
     return pixels.permute(0, 3, 1, 2)
 
 
+def plane_means(x: Tensor) -> Tensor:
+    """The mean of every plane, (B, C) of (B, C, H, W).
+
+    Taken of rows of channels, so that its gradient lies channels last as x does: that of a mean
+    over the last two dimensions does not, and the sums of residual blocks would pass it on.
+    """
+    return x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
+
+
 def check_image(image: Sequence[int], least: int = 1, multiple: int = 1) -> tuple[int, int]:
     """Height and width, at least ``least`` and multiples of ``multiple``.
 
@@ -79,30 +90,55 @@ class BatchNorm(nn.BatchNorm2d):
     torch's own layer its statistics would stay NaN and every evaluation after it as well.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise x (B, C, H, W): by the batch in training, else by the running statistics.
+    def forward(self, x: Tensor, act: Act = "none", added: Tensor | None = None) -> Tensor:
+        """act(norm(x) + added): by the batch in training, else by the running statistics.
+
+        Args:
+            x: (B, C, H, W).
+            act: what is done to the sum; in one pass with the norm where a kernel can.
+            added: (B, C, H, W), or None.
 
         Raises:
             ModelwrightError: in training, a batch with one number for a channel.
         """
-        mean, variance = self.get_buffer("running_mean"), self.get_buffer("running_var")
+        statistics = self.get_buffer("running_mean"), self.get_buffer("running_var")
         if not self.training:
-            return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps)
+            y = F.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
+            return batch_norm.activated(y, act, added)
         if x.numel() == x.shape[1]:
             raise ModelwrightError(
                 "train.batch: batch norms need more than one number of every channel, and one row"
                 " of this size has one; raise train.batch, or set model.norm to group"
             )
-        new_mean, new_variance = mean.clone(), variance.clone()
         momentum = 0.1 if self.momentum is None else self.momentum
+        if batch_norm.fits(x, act, added, self.weight, self.bias, *statistics):
+            y = batch_norm.batch_norm(
+                x,
+                self.weight,
+                self.bias,
+                statistics,
+                eps=self.eps,
+                momentum=momentum,
+                act=act,
+                added=added,
+            )
+        else:
+            y = batch_norm.activated(self._by_operators(x, statistics, momentum), act, added)
+        with torch.no_grad():
+            self.get_buffer("num_batches_tracked").add_(1)
+        return y
+
+    def _by_operators(
+        self, x: Tensor, statistics: tuple[Tensor, Tensor], momentum: float
+    ) -> Tensor:
+        new_mean, new_variance = (kept.clone() for kept in statistics)
         y = F.batch_norm(
             x, new_mean, new_variance, self.weight, self.bias, True, momentum, self.eps
         )
         with torch.no_grad():
             sound = new_mean.isfinite() & new_variance.isfinite()
-            mean.copy_(torch.where(sound, new_mean, mean))
-            variance.copy_(torch.where(sound, new_variance, variance))
-            self.get_buffer("num_batches_tracked").add_(1)
+            for kept, new in zip(statistics, (new_mean, new_variance), strict=True):
+                kept.copy_(torch.where(sound, new, kept))
         return y
 
 
@@ -113,6 +149,14 @@ def norm_layer(kind: Norm, channels: int, eps: float = 1e-5) -> nn.Module:
     most = max(1, min(GROUPS, channels // 4))  # groups of a channel or two have too few numbers
     groups = next(n for n in range(most, 0, -1) if channels % n == 0)
     return nn.GroupNorm(groups, channels, eps=eps)
+
+
+def normed(norm: nn.Module, x: Tensor, act: Act, added: Tensor | None = None) -> Tensor:
+    """act(norm(x) + added) for planes x and added (B, C, H, W)."""
+    if norm.training and isinstance(norm, BatchNorm):
+        made: Tensor = norm(x, act, added)
+        return made
+    return batch_norm.activated(norm(x), act, added)
 
 
 class ConvNorm(nn.Module):
@@ -135,18 +179,17 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(read, made, sides, stride, around, bias=False)
         self.norm = norm_layer(norm, made, eps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map planes (B, read, H, W) to (B, made, H', W'); no nonlinearity."""
-        y: Tensor = self.norm(self._convolved(x))
-        return y
+    def forward(self, x: Tensor, act: Act = "none", added: Tensor | None = None) -> Tensor:
+        """act(norm(conv(x)) + added), planes (B, read, H, W) to (B, made, H', W')."""
+        return normed(self.norm, self._convolved(x), act, added)
 
     def _convolved(self, x: Tensor) -> Tensor:
         conv = self.conv
         if conv.kernel_size == (1, 1) and conv.stride != (1, 1):
             # The same pixels, taken first: oneDNN's own way back through such a convolution over
             # channels-last planes writes beside its memory on several threads (torch 2.13).
-            x = x[:, :, :: conv.stride[0], :: conv.stride[1]]
-            return F.conv2d(x, conv.weight)
+            # Taken by a pooling of one pixel: the gradient of a slice would not be channels-last.
+            return F.conv2d(F.avg_pool2d(x, 1, conv.stride), conv.weight)
         found: Tensor = conv(x)
         return found
 

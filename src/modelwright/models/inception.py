@@ -15,6 +15,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from modelwright.kernels.dropout import Dropout
+from modelwright.models import reading
 from modelwright.models.images import (
     ConvNorm,
     Norm,
@@ -22,6 +23,7 @@ from modelwright.models.images import (
     counted_flops,
     he_initialised,
     image_fields,
+    plane_means,
     planes,
 )
 from modelwright.models.model import ModelConfig
@@ -39,7 +41,9 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "inception"
+    inputs = reading.images
     compiles: ClassVar[bool] = True
+    fused: ClassVar[float] = 1.0
     specimen: ClassVar[dict[str, Any]] = {
         "classes": 3,
         "image": (75, 79),
@@ -179,7 +183,8 @@ AUXILIARY_AFTER = "6e"
 
 
 def _activated(layer: nn.Module, x: Tensor) -> Tensor:
-    return F.relu(layer(x))
+    made: Tensor = layer(x, "relu")
+    return made
 
 
 class Mixed(nn.Module):
@@ -241,7 +246,7 @@ class Auxiliary(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map planes to logits."""
         x = _activated(self.conv1, _activated(self.conv0, F.avg_pool2d(x, 5, 3)))
-        logits: Tensor = self.head(x.mean((2, 3)))
+        logits: Tensor = self.head(plane_means(x))
         return logits
 
 
@@ -289,5 +294,5 @@ class Inception(nn.Module):
             x = block(x)
             if name == AUXILIARY_AFTER and self.training and self.auxiliary is not None:
                 second = self.auxiliary(x)
-        logits: Tensor = self.head(self.dropout(x.mean((2, 3))))
+        logits: Tensor = self.head(self.dropout(plane_means(x)))
         return logits if second is None else (logits, second)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modelwright.errors import MachineError, ModelwrightError
+from modelwright.models import reading
 from modelwright.models.keras_json import safe_architecture
 from modelwright.models.model import ModelConfig
 
@@ -135,6 +136,11 @@ class Config(ModelConfig):
     def features(self) -> int:
         """How many numbers a row (or a frame) has."""
         return math.prod(self.shape)
+
+    def inputs(self, rows: int, *, short: bool = False) -> reading.Inputs:
+        """Features or frames, as the model was made for."""
+        kind = reading.vectors if self.reads == "features" else reading.frames
+        return kind(self, rows, short=short)
 
     def build(self) -> Vectors | Sequences:
         """The module with fresh parameters."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,10 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.kernels.attention import Grid
 from modelwright.kernels.elementwise import rotate
+from modelwright.models import reading
+from modelwright.models.attention import last_rows
 from modelwright.models.causal import (
     GATES,
     CausalAttention,
@@ -34,8 +37,9 @@ from modelwright.models.causal import (
     Tables,
     shape_of_size,
 )
-from modelwright.models.model import ModelConfig
+from modelwright.models.model import ModelConfig, outputs_of
 from modelwright.models.rope import SCALINGS, Rope
+from modelwright.models.steps import Steps, UnsteppableError
 
 GEMMA3 = (512, 512, 512, 512, 512, 0)
 
@@ -70,9 +74,12 @@ class Config(ModelConfig):
         scaled_embedding: the embedding times sqrt(width), rounded to the embedding's dtype.
         query_width: products of attention are divided by its root; 0: head_width.
         softcap: of the logits, ``attention_softcap`` of attention's products; 0: none.
+        head: "causal" for the next token; "classification" for one of ``classes`` labels, of what
+            stands at a text's last token.
     """
 
     family: ClassVar[str] = "llama"
+    inputs = reading.texts
     compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,
@@ -211,6 +218,8 @@ class Config(ModelConfig):
     query_width: NonNegativeInt = 0
     softcap: NonNegativeFloat = 0.0
     attention_softcap: NonNegativeFloat = 0.0
+    head: Literal["causal", "classification"] = "causal"
+    classes: PositiveInt = 2
 
     def __post_init__(self) -> None:
         if not self.head_width and self.width % self.heads:
@@ -269,12 +278,15 @@ class Config(ModelConfig):
 
     def build(self) -> CausalLM:
         """The module with fresh parameters."""
-        return Llama(self)
+        return Classifier(self) if self.head == "classification" else Llama(self)
 
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
-        """A text codec decides the vocabulary."""
-        return {"vocabulary": codec.vocabulary}
+        """A text codec decides the vocabulary, one with labels also the head."""
+        fields: dict[str, Any] = {"vocabulary": codec.vocabulary}
+        if hasattr(codec, "labels"):
+            fields |= {"head": "classification", "classes": outputs_of(codec)}
+        return fields
 
     @classmethod
     def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,7 +365,7 @@ class FeedForward(nn.Module):
         self.gate = nn.Linear(width, hidden, bias=bias)
         self.up = nn.Linear(width, hidden, bias=bias)
         self.down = nn.Linear(hidden, width, bias=bias)
-        self.activation = GATES[activation]
+        self.kind, self.activation = activation, GATES[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., width) to the same shape."""
@@ -393,6 +405,22 @@ class Block(nn.Module):
         mapped: Tensor = x + self.feed_after(self.feed_forward(self.feed_norm(x)))
         return mapped
 
+    def write(self, steps: Steps, extra: Tensor | None) -> None:
+        """``cached`` for one token a row; see ``models.steps``."""
+        del extra
+        a, f = self.attention, self.feed_forward
+        if a.cap or not isinstance(self.attention_after, nn.Identity) or type(f) is not FeedForward:
+            raise UnsteppableError
+        norms = None if isinstance(a.query_norm, nn.Identity) else (a.query_norm, a.key_norm)
+        steps.norm(self.attention_norm)
+        q, k, v = (steps.project(m) for m in (a.query, a.key, a.value))
+        steps.attend(q, k, v, a, norms=norms)
+        steps.project(a.out, onto=steps.stream)
+        steps.norm(self.feed_norm)
+        gate, up = steps.project(f.gate), steps.project(f.up)
+        steps.gate(f.kind, gate, up)
+        steps.project(f.down, onto=steps.stream)
+
 
 class Llama(CausalLM):
     """Tokens (B, T) to logits (B, T, vocabulary)."""
@@ -417,3 +445,22 @@ class Llama(CausalLM):
         local = [bool(c.rope_local and c.window(i)) for i in range(c.depth)]
         tables = {kind: c.rope(local=kind).tables(positions) for kind in set(local)}
         return [tables[kind] for kind in local]
+
+
+class Classifier(Llama):
+    """Packed texts to logits (documents, classes), by the stream at the last token of each."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.output = nn.Linear(config.width, config.classes, bias=False)
+        nn.init.normal_(self.output.weight, std=0.02)
+
+    def forward(  # type: ignore[override]  # texts are read whole, once
+        self, tokens: Tensor, starts: Tensor | Grid | None = None
+    ) -> Tensor:
+        """Logits for tokens (N,) with the documents' ``starts``, or for rows (documents, T)."""
+        if starts is None:
+            starts = torch.arange(0, tokens.numel() + 1, tokens.shape[-1], device=tokens.device)
+        rows = self.hidden(tokens.view(1, -1), starts=starts)[0]  # type: ignore[arg-type]
+        logits: Tensor = cast(nn.Linear, self.output)(last_rows(rows, starts)).float()
+        return logits

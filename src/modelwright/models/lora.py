@@ -26,8 +26,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
+from modelwright.models import prompts
+from modelwright.models.narrow import Narrow, hold, release, widen
 
-PARTS = ("lora_a", "lora_b", "magnitude")  # names of the new parameters, in their layer
+# Names of the new parameters, in their layer.
+PARTS = ("lora_a", "lora_b", "magnitude", *prompts.PARTS)
+_OWN = PARTS[:3]
 HEADS = ("output", "head", "policy", "value", "router", "shared_gate")
 
 
@@ -44,6 +48,9 @@ class Adapter:
         dora: learn the norm of every output's weights apart from their direction.
         lora_plus: the rate of B as a multiple of the others' (LoRA+, arXiv:2402.12354).
         trained: patterns of parameters that are trained whole beside the adapters.
+        quantize: hold the base in fewer bits, a kind of ``models.narrow`` (QLoRA); None: as it is.
+        prompt: learned rows before every text in place of low-rank matrices; 0: none.
+        prefix: learned keys and values before every text in their place; see ``models.prompts``.
     """
 
     rank: int = 16
@@ -54,6 +61,9 @@ class Adapter:
     dora: bool = False
     lora_plus: float = 1.0
     trained: Sequence[str] = ()
+    quantize: str | None = None
+    prompt: int = 0
+    prefix: int = 0
 
     @property
     def scaling(self) -> float:
@@ -70,10 +80,15 @@ class LoraLayer(nn.Module, ABC):
     magnitude: nn.Parameter | None
     scaling: float
     dropped: float
+    narrow: Narrow | None  # holds W, where it is in few bits
+    merged: bool
     kept: Tensor | None  # W while W' stands in its place
 
     def begin(self, adapter: Adapter) -> None:
         """Draw A, set B to zero and m to the norms: W' = W."""
+        if "narrow" not in self._modules:
+            self.register_module("narrow", None)
+        self.merged = False
         weight = self.base
         down, up = self.shapes(adapter.rank)
         bound = 1 / math.sqrt(math.prod(down[1:]))
@@ -91,12 +106,14 @@ class LoraLayer(nn.Module, ABC):
     @property
     def base(self) -> Tensor:
         """W, or W' after ``merge``."""
+        if self.narrow is not None and not self.merged:
+            return self.narrow.unpacked()
         return cast(Tensor, self._parameters["weight"])
 
     @property
     def weight(self) -> Tensor:
         """W'."""
-        if self.kept is not None:
+        if self.merged:
             return self.base
         summed = self.base + self.scaling * self.product()
         if self.magnitude is None:
@@ -105,7 +122,8 @@ class LoraLayer(nn.Module, ABC):
 
     def product(self) -> Tensor:
         """B A in the shape of W."""
-        return (self.lora_b.flatten(1) @ self.lora_a.flatten(1)).view_as(self.base)
+        flat = self.lora_b.flatten(1) @ self.lora_a.flatten(1)
+        return flat.view(len(flat), *self.lora_a.shape[1:])
 
     @torch.no_grad()
     def norms(self) -> Tensor:
@@ -116,7 +134,7 @@ class LoraLayer(nn.Module, ABC):
 
     def _column(self, values: Tensor) -> Tensor:
         """Values (outputs,) to multiply W by."""
-        return values.view(-1, *[1] * (self.base.ndim - 1))
+        return values.view(-1, *[1] * (self.lora_a.ndim - 1))
 
     def thinned(self, x: Tensor) -> Tensor:
         """Inputs of the adapter, after its dropout."""
@@ -125,17 +143,26 @@ class LoraLayer(nn.Module, ABC):
     @torch.no_grad()
     def merge(self) -> None:
         """Put W' in the place of W, and keep W beside it."""
-        if self.kept is None:
-            merged = self.weight
+        if self.merged:
+            return
+        whole = self.weight
+        if self.narrow is None:
             self.kept = self.base.clone()
-            self.base.copy_(merged)
+            self.base.copy_(whole)
+        else:
+            self._parameters["weight"] = nn.Parameter(whole, requires_grad=False)
+        self.merged = True
 
     @torch.no_grad()
     def unmerge(self) -> None:
         """Put W back, bit by bit."""
-        if self.kept is not None:
+        if not self.merged:
+            return
+        if self.kept is None:
+            self._parameters["weight"] = None
+        else:
             self.base.copy_(self.kept)
-            self.kept = None
+        self.merged, self.kept = False, None
 
 
 class LoraLinear(LoraLayer, nn.Linear):  # type: ignore[override]  # weight reads as W'
@@ -149,14 +176,20 @@ class LoraLinear(LoraLayer, nn.Linear):  # type: ignore[override]  # weight read
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., inputs) to (..., outputs)."""
-        if self.kept is not None:
+        if self.merged:
             return F.linear(x, self.base, self.bias)
-        narrow = F.linear(self.thinned(x), self.lora_a) * self.scaling
+        low = F.linear(self.thinned(x), self.lora_a) * self.scaling
         if self.magnitude is None:
-            return F.linear(x, self.base, self.bias) + F.linear(narrow, self.lora_b)
-        both = F.linear(x, self.base) + F.linear(narrow, self.lora_b)
+            return self._through(x, self.bias) + F.linear(low, self.lora_b)
+        both = self._through(x) + F.linear(low, self.lora_b)
         y = both * (self.magnitude / self.norms()).to(both.dtype)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def _through(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The base's part of the product."""
+        if self.narrow is not None:
+            return self.narrow.product(x, bias)
+        return F.linear(x, self.base, bias)
 
 
 class LoraEmbedding(LoraLayer, nn.Embedding):  # type: ignore[override]
@@ -174,11 +207,14 @@ class LoraEmbedding(LoraLayer, nn.Embedding):  # type: ignore[override]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Rows (..., width) of the numbers (...)."""
-        rows = F.embedding(tokens, self.base, self.padding_idx)
-        if self.kept is not None:
+        if self.narrow is not None and not self.merged:
+            rows = self.narrow.rows(tokens)
+        else:
+            rows = F.embedding(tokens, self.base, self.padding_idx)
+        if self.merged:
             return rows
-        narrow = F.embedding(tokens, self.lora_a.t()) * self.scaling
-        return rows + F.linear(self.thinned(narrow), self.lora_b)
+        low = F.embedding(tokens, self.lora_a.t()) * self.scaling
+        return rows + F.linear(self.thinned(low), self.lora_b)
 
 
 class LoraConv2d(LoraLayer, nn.Conv2d):  # type: ignore[override]
@@ -192,10 +228,10 @@ class LoraConv2d(LoraLayer, nn.Conv2d):  # type: ignore[override]
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x (n, inputs, height, width)."""
-        if self.kept is not None:
+        if self.merged:
             return cast(Tensor, self._conv_forward(x, self.base, self.bias))
-        narrow = self._conv_forward(self.thinned(x), self.lora_a, None) * self.scaling
-        up = F.conv2d(narrow, self.lora_b)
+        low = self._conv_forward(self.thinned(x), self.lora_a, None) * self.scaling
+        up = F.conv2d(low, self.lora_b)
         if self.magnitude is None:
             return cast(Tensor, self._conv_forward(x, self.base, self.bias) + up)
         both: Tensor = self._conv_forward(x, self.base, None) + up
@@ -212,7 +248,8 @@ _KINDS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraEmbedding, LoraConv2d)
 def adapt(model: nn.Module, adapter: Adapter) -> list[str]:
     """Put adapters into a model in place; all other parameters are frozen.
 
-    A is drawn from torch's global generator, B is zero: the model computes what it did.
+    A is drawn from torch's global generator, B is zero: the model computes what it did, or with
+    ``quantize`` what it does with rounded weights.
 
     Returns:
         The names of the layers that have an adapter now.
@@ -221,13 +258,21 @@ def adapt(model: nn.Module, adapter: Adapter) -> list[str]:
         ModelwrightError: a pattern matches nothing that can be adapted, a layer shares its weight
             with another, or DoRA is wanted of an embedding.
     """
+    if adapter.prompt or adapter.prefix:
+        prompts.put(model, prompt=adapter.prompt, prefix=adapter.prefix)
+        for _, p in whole_parameters(model, adapter.trained):
+            p.requires_grad_(True)
+        return []
     chosen = _chosen(model, adapter)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for name, p in whole_parameters(model, adapter.trained):
+    whole = dict(whole_parameters(model, adapter.trained))
+    for name, p in whole.items():
         if _owner(name) in chosen:
             raise ModelwrightError(f"tune.adapter.trained: {name} has an adapter already; drop one")
         p.requires_grad_(True)
+    if adapter.quantize is not None:
+        hold(model, adapter.quantize, whole, HEADS)
     for name, kind in chosen.items():
         layer = model.get_submodule(name)
         layer.__class__ = kind
@@ -253,22 +298,35 @@ def unmerge(model: nn.Module) -> None:
 
 
 def fold(model: nn.Module) -> None:
-    """Merge for good: plain layers with the weights W', and nothing else is left."""
+    """Merge for good: plain layers with the weights W', and nothing else is left.
+
+    Learned prompts cannot be merged; they stay.
+    """
     for _, layer in list(layers(model)):
         layer.merge()
         _strip(layer)
+    widen(model)
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """Take the adapters out: the same model with its base's layers and weights."""
+    """Take the adapters out: the same model with its base's layers and weights.
+
+    A base in few bits becomes plain layers of the rounded weights.
+    """
+    prompts.remove(model)
     for _, layer in list(layers(model)):
         layer.unmerge()
         _strip(layer)
+    widen(model)
     return model
 
 
 def _strip(layer: LoraLayer) -> None:
-    for name in (*PARTS, "scaling", "dropped", "kept"):
+    if layer.narrow is not None and not layer.merged:
+        release(layer)
+    else:
+        del layer.narrow
+    for name in (*_OWN, "scaling", "dropped", "merged", "kept"):
         delattr(layer, name)
     layer.__class__ = layer.plain
 
@@ -301,7 +359,8 @@ def load_adapter(
 def base_fingerprint(model: nn.Module, trained: Sequence[str]) -> str:
     """SHA-256 over the parameters and buffers that adapters leave as they are.
 
-    Equal for the plain and the adapted model. An adapter is of use on this base alone.
+    Equal for the plain and the adapted model, unless that holds its base in few bits. An adapter
+    is of use on this base alone.
     """
     beside = {n for n, _ in whole_parameters(model, trained)}
     whole = hashlib.sha256()

@@ -120,6 +120,10 @@ class Config(llama.Config):
             raise ModelwrightError(
                 f"model.chosen: {self.chosen} of model.experts = {self.experts} cannot be chosen"
             )
+        if self.head != "causal":
+            raise ModelwrightError(
+                "model.head: a mixture predicts the next token; for labels take a llama or encoder"
+            )
 
     @property
     def expert_width(self) -> int:

@@ -13,6 +13,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.models import reading
 from modelwright.models.activations import activation
 from modelwright.models.model import ModelConfig, outputs_of
 
@@ -25,6 +26,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "mlp"
+    inputs = reading.vectors
     specimen: ClassVar[dict[str, Any]] = {"features": 6, "classes": 3, "hidden": [5, 4]}
     features: PositiveInt
     classes: PositiveInt

@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, ClassVar
 
 from torch import nn
 
-from modelwright import extensions
+from modelwright import extensions, rooms
 from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.models.reading import Inputs
 from modelwright.options import checked
 
-# Shared parts in this room.
-_NOT_FAMILIES = {
-    "model",
-    "layers",
-    "activations",
-    "attention",
-    "likelihood",
-    "multihead",
-    "packed",
-    "encoder_decoder",
-    "causal",
-    "rope",
-    "images",
-    "diffusion",
-    "keras_json",
-    "lora",
-}
-
+_IS_FAMILY = rooms.defines("Config")
 _EXACT = ("features", "channels")  # fields that must be what the data have, not only as large
 
 
@@ -49,7 +32,9 @@ class ModelConfig(ABC):
     family: ClassVar[str]
     optimizer: ClassVar[str] = "adamw"  # used unless the recipe names one
     compiles: ClassVar[bool] = False  # whether the module names ``regions`` worth compiling
-    fused: ClassVar[bool] = False  # whether its blocks are built of ``kernels/elementwise``
+    # Times the speed that compiling still gives a bfloat16 step on a CPU, where kernels of ours
+    # join the passes around the products already; 0 where none do.
+    fused: ClassVar[float] = 0.0
     opaque: ClassVar[bool] = False  # whether torch's compiler cannot follow its forward
     specimen: ClassVar[dict[str, Any]]
     sizes: ClassVar[dict[str, dict[str, Any]]] = {}  # named members: name -> fields
@@ -62,6 +47,13 @@ class ModelConfig(ABC):
     @abstractmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
         """The fields that a fitted codec decides, e.g. the vocabulary."""
+
+    def inputs(self, rows: int, *, short: bool = False) -> Inputs | None:  # noqa: ARG002
+        """A made-up batch as ``forward`` reads it, one of ``models/reading.py``; None: not known.
+
+        Its rows are as long as the model reads them, or a few positions long, if ``short``.
+        """
+        return None
 
     @classmethod
     def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
@@ -96,10 +88,7 @@ def outputs_of(codec: Any, *, one_for_two: bool = False) -> int:
 
 def families() -> list[str]:
     """The module names of all model families."""
-    import modelwright.models as room  # noqa: PLC0415 - the room itself, for its path
-
-    names = (m.name for m in pkgutil.iter_modules(room.__path__))
-    return sorted(n for n in names if n not in _NOT_FAMILIES)
+    return rooms.members(_room(), _IS_FAMILY)
 
 
 def config_class(family: str) -> type[ModelConfig]:
@@ -107,14 +96,25 @@ def config_class(family: str) -> type[ModelConfig]:
     if extensions.is_reference(family):
         own: type[ModelConfig] = extensions.member(family, "Config", "a model family")
         return own
-    if family not in families():
+    module = rooms.member(_room(), family, _IS_FAMILY)
+    if module is None:
         hint = did_you_mean(family, families())
         raise ModelwrightError(
             f"model.family: no family {family!r}{hint}; known: {', '.join(families())}"
         )
-    module = importlib.import_module(f"modelwright.models.{family}")
     found: type[ModelConfig] = module.Config
     return found
+
+
+def is_family(name: str) -> bool:
+    """Whether a module of this room is a family; others are parts that families share."""
+    return rooms.member(_room(), name, _IS_FAMILY) is not None
+
+
+def _room() -> ModuleType:
+    import modelwright.models as room  # noqa: PLC0415 - the room itself, of which this is a part
+
+    return room
 
 
 def from_dict(values: Mapping[str, Any]) -> ModelConfig:

@@ -22,6 +22,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.kernels.attention import any_number
 from modelwright.kernels.dropout import Dropout
 from modelwright.kernels.elementwise import rotate
+from modelwright.models import reading
 from modelwright.models.activations import activation
 from modelwright.models.attention import first_rows, mean_rows, positions_in
 from modelwright.models.layers import Rotary
@@ -52,6 +53,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "modernbert"
+    inputs = reading.texts
     compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "vocabulary": 300,

@@ -31,15 +31,17 @@ PADDING = 4  # times the work of attention that padding may cost, to have it don
 
 
 def encoder_fields(codec: Any) -> dict[str, Any]:
-    """What a codec decides of an encoder: its tokens and its labels.
+    """What a codec decides of an encoder: its tokens, its labels, and what its head is for.
 
-    Without labels masked tokens are guessed; a codec that has no mask among its tokens gets one
-    after them.
+    Without labels or a ``head`` masked tokens are guessed; a codec that has no mask among its
+    tokens gets one after them.
     """
-    if not hasattr(codec, "labels"):
+    if not hasattr(codec, "labels") and not hasattr(codec, "head"):
         rows = codec.vocabulary + (not hasattr(codec, "mask"))
         return {"vocabulary": rows, "head": "masked_language"}
     fields = {"vocabulary": codec.vocabulary, "classes": outputs_of(codec)}
+    if (head := getattr(codec, "head", None)) is not None:
+        fields["head"] = head
     return {**fields, "context": codec.longest}
 
 
@@ -103,13 +105,9 @@ def attend(
     if isinstance(starts, Grid):
         if sources is not None or bias is not None or dropout:
             raise TypeError("attention: a grid goes without bias, dropout and other documents")
-        mixed = F.scaled_dot_product_attention(
-            starts.split(q),
-            starts.split(k),
-            starts.split(v),
-            attn_mask=starts.seen(causal=causal, window=window),
-            scale=scale,
-        )
+        seen = starts.seen(causal=causal, window=window)
+        asked, keys, values = starts.split(q), starts.split(k), starts.split(v)
+        mixed = F.scaled_dot_product_attention(asked, keys, values, attn_mask=seen, scale=scale)
         return starts.joined(mixed)
     if window:
         return _windowed(q, k, v, starts, scale, window=window, dropout=dropout)

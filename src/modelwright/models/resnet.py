@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.models import reading
 from modelwright.models.images import (
     SMALL_IMAGE,
     ConvNorm,
@@ -24,6 +24,7 @@ from modelwright.models.images import (
     counted_flops,
     he_initialised,
     image_fields,
+    plane_means,
     planes,
 )
 from modelwright.models.model import ModelConfig
@@ -41,7 +42,9 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "resnet"
+    inputs = reading.images
     compiles: ClassVar[bool] = True
+    fused: ClassVar[float] = 1.0
     specimen: ClassVar[dict[str, Any]] = {
         "classes": 3,
         "image": (16, 16),
@@ -121,9 +124,10 @@ class Residual(nn.Module):
         y = x
         *inner, last = self.parts
         for part in inner:
-            y = F.relu(part(y))
+            y = part(y, "relu")
         kept = x if self.shortcut is None else self.shortcut(x)
-        return F.relu(last(y) + kept)
+        mapped: Tensor = last(y, "relu", kept)
+        return mapped
 
 
 class Trunk(nn.Module):
@@ -154,7 +158,7 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The planes after each stage, for planes x (B, channels, H, W)."""
-        x = F.relu(self.stem(x))
+        x = self.stem(x, "relu")
         if not self.small:
             x = F.max_pool2d(x, 3, 2, 1)
         found = []
@@ -181,7 +185,7 @@ class ResNet(nn.Module):
 
     def hidden(self, features: Tensor) -> Tensor:
         """The mean of the last planes, (B, width)."""
-        return torch.mean(self.trunk(planes(features, self.config.channels))[-1], (2, 3))
+        return plane_means(self.trunk(planes(features, self.config.channels))[-1])
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, classes) for images (B, height, width[, channels]) of scaled pixels."""

@@ -21,6 +21,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.models import reading
 from modelwright.models.activations import activation
 from modelwright.models.model import ModelConfig, outputs_of
 
@@ -38,6 +39,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "rnn"
+    inputs = reading.frames
     specimen: ClassVar[dict[str, Any]] = {"features": 4, "outputs": 3, "hidden": 5}
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
         "gru": {"cell": "gru"},

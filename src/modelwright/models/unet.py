@@ -15,6 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.models import reading
 from modelwright.models.diffusion import Condition
 from modelwright.models.images import (
     check_image,
@@ -37,6 +38,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "unet"
+    inputs = reading.noisy_images
     compiles: ClassVar[bool] = False  # every level is of another shape, and compiled anew
     specimen: ClassVar[dict[str, Any]] = {
         "image": (8, 8),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.dropout import Dropout
+from modelwright.models import reading
 from modelwright.models.images import (
     SMALL_IMAGE,
     DropPath,
@@ -46,6 +47,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "vit"
+    inputs = reading.images
     compiles: ClassVar[bool] = True
     specimen: ClassVar[dict[str, Any]] = {
         "classes": 3,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.dropout import Dropout
+from modelwright.models import reading
 from modelwright.models.model import ModelConfig
 from modelwright.models.multihead import MultiHead
 
@@ -43,6 +44,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "wav2vec2"
+    inputs = reading.recordings
     compiles: ClassVar[bool] = True
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
         "wav2vec2-base": {"depth": 12, "width": 768, "heads": 12},

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.dropout import Dropout
+from modelwright.models import reading
 from modelwright.models.model import ModelConfig
 from modelwright.models.multihead import MultiHead
 
@@ -49,6 +50,7 @@ class Config(ModelConfig):
     """
 
     family: ClassVar[str] = "whisper"
+    inputs = reading.windows
     compiles: ClassVar[bool] = True
     sizes: ClassVar[dict[str, dict[str, Any]]] = {
         "whisper-tiny": _size(4, 384, 6),
@@ -111,8 +113,15 @@ class Config(ModelConfig):
 
     @classmethod
     def data_fields(cls, codec: Any) -> dict[str, Any]:
-        """The codec knows its tokens and the bands of its frames."""
-        return {"vocabulary": codec.vocabulary, "bands": codec.bands}
+        """The codec knows its tokens, how a text begins and ends, and the frames of a window."""
+        return {
+            "vocabulary": codec.vocabulary,
+            "bands": codec.bands,
+            "frames": codec.window // 2,
+            "context": codec.context,
+            "start_token": codec.start,
+            "end_token": codec.end,
+        }
 
     @classmethod
     def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-from modelwright import extensions
+from modelwright import extensions, rooms
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.options import checked
 from modelwright.types import Codec, Objective
 
+_IS_OBJECTIVE = rooms.defines("Objective")
+
 
 def names() -> list[str]:
     """The module names of all objectives."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    return rooms.members(sys.modules[__name__], _IS_OBJECTIVE)
 
 
 def make_objective(name: str, codec: Codec, options: Mapping[str, Any]) -> Objective:
@@ -49,7 +50,8 @@ def objective_class(name: str) -> Any:
 def _module(name: str) -> Any:
     if extensions.is_reference(name):
         return extensions.load(name)
-    if name not in names():
+    module = rooms.member(sys.modules[__name__], name, _IS_OBJECTIVE)
+    if module is None:
         hint = did_you_mean(name, names())
         raise ModelwrightError(f"no objective {name!r}{hint}; known: {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return module

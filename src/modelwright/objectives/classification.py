@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.objectives.teaching import Teaching
 from modelwright.types import Batch, Codec, Columns
 
 needs = "labels"  # of the codec
@@ -30,18 +31,31 @@ class Objective:
     """Cross-entropy of the label; rows without one (questions) cost and count nothing.
 
     A model of one output is always trained with the sigmoid, since the softmax of a single
-    logit is constant; ``sigmoid`` asks for it with more outputs as well.
+    logit is constant; ``sigmoid`` asks for it with more outputs as well. With a ``teacher``, a run
+    or a published checkpoint, its probabilities are learned beside the labels: ``teaching.py``.
     """
 
     mixes = True  # a row may have two labels
 
     def __init__(
-        self, codec: Codec, *, label_smoothing: float = 0.0, sigmoid: bool = False
+        self,
+        codec: Codec,
+        *,
+        label_smoothing: float = 0.0,
+        sigmoid: bool = False,
+        teacher: str | None = None,
+        temperature: float = 2.0,
+        teacher_weight: float = 0.5,
     ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ModelwrightError(
                 f"objective classification: label_smoothing {label_smoothing} is not in [0, 1)"
             )
+        if teacher is not None and sigmoid:
+            raise ModelwrightError(
+                "objective classification: a teacher's labels exclude each other; leave out sigmoid"
+            )
+        self.teaching = Teaching.of(teacher, temperature, teacher_weight)
         self.codec, self.label_smoothing, self.sigmoid = codec, label_smoothing, sigmoid
         self.packs: bool = getattr(codec, "packs", False)
         self.draws = False
@@ -70,8 +84,19 @@ class Objective:
         if isinstance(found, tuple):  # in training: the logits of a second head as well
             logits, auxiliary = found
             weight: float = model.auxiliary_weight  # type: ignore[assignment]
-            return self._loss(logits, batch) + weight * self._loss(auxiliary, batch)
-        return self._loss(found, batch)
+            loss = self._loss(logits, batch) + weight * self._loss(auxiliary, batch)
+            return self._taught(model, batch, logits, loss)
+        return self._taught(model, batch, found, self._loss(found, batch))
+
+    def _taught(self, model: nn.Module, batch: Batch, logits: Tensor, loss: Tensor) -> Tensor:
+        """The loss with what the teacher says of the labelled examples."""
+        teacher = None if self.teaching is None else self.teaching.teacher(model)
+        if self.teaching is None or teacher is None:
+            return loss
+        with torch.no_grad():
+            meant = teacher(**batch.inputs)
+        apart = self.teaching.divergence(logits, meant)
+        return self.teaching.joined(loss, apart.where(batch.targets["label"] >= 0, 0.0).sum())
 
     def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         logits, label = logits.float(), batch.targets["label"]

@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
-from modelwright.types import Batch, Codec, Columns
+from modelwright.types import Array, Batch, Codec, Columns
 
 name = "flow_matching"
 needs = "pictures"  # of the codec
 
+Times = Literal["uniform", "logit_normal"]
 NO_LABEL = -1
 TIME_STEPS = 1000.0  # models of denoising count time in steps, from 0, a clean image
 
@@ -44,7 +45,7 @@ class Objective:
         codec: Codec,
         *,
         label_dropout: float = 0.1,
-        times: Literal["uniform", "logit_normal"] = "uniform",
+        times: Times = "uniform",
     ) -> None:
         """Choose what is drawn.
 
@@ -72,10 +73,10 @@ class Objective:
         stored, numbers = np.asarray(columns["features"]), label.numpy()
         noise, t = np.empty(clean.shape, np.float32), np.empty(len(clean), np.float32)
         for i, (pixels, number) in enumerate(zip(stored, numbers.tolist(), strict=True)):
-            rng = np.random.default_rng([seed, zlib.crc32(pixels.tobytes()), number + 1])
+            rng = of_row(seed, pixels, number + 1)
             if rng.random() < self.label_dropout:
                 numbers[i] = NO_LABEL
-            t[i] = self._time(rng)
+            t[i] = drawn_time(rng, self.times)
             noise[i] = rng.standard_normal(clean.shape[1:], dtype=np.float32)
         start, time = torch.from_numpy(noise), torch.from_numpy(t)
         inputs = {"noisy": between(start, clean, time), "times": model_times(time)}
@@ -99,10 +100,17 @@ class Objective:
         found: Tensor = model(noisy=x, times=times, **known)
         return found.float()
 
-    def _time(self, rng: np.random.Generator) -> float:
-        if self.times == "uniform":
-            return float(rng.random())
-        return float(1 / (1 + np.exp(-rng.standard_normal())))
+
+def of_row(seed: int, stored: Array, *more: int) -> np.random.Generator:
+    """What a row draws from: the number drawn for its batch, and the row's own bytes."""
+    return np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(stored).tobytes()), *more])
+
+
+def drawn_time(rng: np.random.Generator, times: Times) -> float:
+    """A time in 0..1, uniform or 1 / (1 + exp(-n)) of n ~ N(0, 1)."""
+    if times == "uniform":
+        return float(rng.random())
+    return float(1 / (1 + np.exp(-rng.standard_normal())))
 
 
 def between(start: Tensor, end: Tensor, t: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modelwright.objectives.teaching import Teaching
 from modelwright.types import Array, Batch, Codec, Columns, Ragged
 
 needs = "token_bytes"  # of the codec
@@ -21,13 +22,23 @@ class Objective:
 
     Nothing is padded: rows of different lengths stand one after another, and no document sees
     another one (law 3). In a window of joined documents the token that ends one begins the next.
+    With a ``teacher``, a run or a published checkpoint of the same tokenizer, its probabilities are
+    learned beside the tokens: ``teaching.py``.
     """
 
     packs = True
     draws = False
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        teacher: str | None = None,
+        temperature: float = 2.0,
+        teacher_weight: float = 0.5,
+    ) -> None:
         self.codec = codec
+        self.teaching = Teaching.of(teacher, temperature, teacher_weight)
         self.token_bytes: Any = codec.token_bytes  # type: ignore[attr-defined]
         self.end: int = codec.end  # type: ignore[attr-defined]
 
@@ -67,7 +78,14 @@ class Objective:
         if len(learned) < len(targets):
             hidden, targets = hidden[learned], targets[learned]
         loss: Tensor = model.negative_log_likelihood(hidden, targets)  # type: ignore[operator]
-        return loss
+        teacher: Any = None if self.teaching is None else self.teaching.teacher(model)
+        if self.teaching is None or teacher is None:
+            return loss
+        with torch.no_grad():
+            meant: Tensor = teacher.hidden(**batch.inputs).flatten(0, 1)[learned]
+        student: Any = model
+        soft = self.teaching.over_rows(hidden, meant, student.head, teacher.head)
+        return self.teaching.joined(loss, soft)
 
 
 def _packed(tokens: Ragged, learn: Ragged) -> tuple[Array, Array, Array, Array]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from modelwright.hub.files import find, is_keras
 from modelwright.hub.loading import fill, plan_of
 from modelwright.models import lora
 from modelwright.models.model import ModelConfig
-from modelwright.pipeline.begun import merge_given
+from modelwright.pipeline.pinned import merge_given
 from modelwright.runs import Run
 
 DOCUMENT = "adapter.json"
@@ -38,16 +37,14 @@ class Adapted:
         model: adapted in place.
         adapter: with the names of the layers as ``targets``, of the parameters as ``trained``.
         base: where the other parameters came from, as ``base_of`` says it.
+        fingerprint: SHA-256 of the frozen parameters as the base has them, before they are held
+            in fewer bits.
     """
 
     model: nn.Module
     adapter: lora.Adapter
     base: Mapping[str, Any]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 of the frozen parameters, which never change."""
-        return lora.base_fingerprint(self.model, self.adapter.trained)
+    fingerprint: str
 
     @property
     def names(self) -> list[str]:
@@ -75,13 +72,7 @@ class Adapted:
         Raises:
             CorruptError: it was trained on another base, or has other tensors.
         """
-        said = _said(found)
-        if said["fingerprint"] != self.fingerprint:
-            raise CorruptError(
-                f"{found.path}: the adapter was trained on another base "
-                f"({said['fingerprint'][:12]}, this one is {self.fingerprint[:12]}); bring back "
-                f"{_named(said['base'])}, or tune anew"
-            )
+        _require_base(found, _said(found), self.fingerprint)
         where = str(found.path)
         lora.load_adapter(self.model, found.tensors["model"], self.adapter.trained, where)
 
@@ -123,8 +114,9 @@ def adapted(
     """
     fresh = _filled(model, config, base, run)
     whole = [n for n, _ in lora.whole_parameters(model, [*adapter.trained, *fresh])]
+    mark = lora.base_fingerprint(model, whole)
     chosen = lora.adapt(model, replace(adapter, trained=whole))
-    return Adapted(model, replace(adapter, targets=chosen, trained=whole), base)
+    return Adapted(model, replace(adapter, targets=chosen, trained=whole), base, mark)
 
 
 def read(found: checkpoint.Checkpoint, model: nn.Module, config: ModelConfig) -> Adapted:
@@ -134,13 +126,58 @@ def read(found: checkpoint.Checkpoint, model: nn.Module, config: ModelConfig) ->
         CorruptError: the base is gone or another one, or the checkpoint is none of an adapter.
     """
     said = _said(found)
-    try:
-        adapter = lora.Adapter(**said["adapter"])
-    except TypeError as error:
-        raise CorruptError(f"{found.path}: {DOCUMENT} is not understood ({error})") from error
-    made = adapted(model, config, adapter, said["base"], found.path.parents[2])
+    made = adapted(model, config, _adapter(found, said), said["base"], found.path.parents[2])
     made.load(found)
     return made
+
+
+def put_on(model: nn.Module, found: checkpoint.Checkpoint) -> Adapted:
+    """Put the adapter of a checkpoint on a plain model that is its base already.
+
+    Raises:
+        CorruptError: it was trained on another base; the model is as it was then.
+    """
+    said = _said(found)
+    adapter = _adapter(found, said)
+    mark = lora.base_fingerprint(model, adapter.trained)
+    _require_base(found, said, mark)
+    lora.adapt(model, adapter)
+    made = Adapted(model, adapter, said["base"], mark)
+    made.load(found)
+    return made
+
+
+def _require_base(found: checkpoint.Checkpoint, said: Mapping[str, Any], mark: str) -> None:
+    if said["fingerprint"] != mark:
+        raise CorruptError(
+            f"{found.path}: the adapter was trained on another base "
+            f"({said['fingerprint'][:12]}, this one is {mark[:12]}); bring back "
+            f"{_named(said['base'])}, or tune anew"
+        )
+
+
+def _adapter(found: checkpoint.Checkpoint, said: Mapping[str, Any]) -> lora.Adapter:
+    try:
+        return lora.Adapter(**said["adapter"])
+    except TypeError as error:
+        raise CorruptError(f"{found.path}: {DOCUMENT} is not understood ({error})") from error
+
+
+def is_prompt(found: checkpoint.Checkpoint) -> bool:
+    """Whether an adapter's checkpoint is one of learned prompts."""
+    adapter = _adapter(found, _said(found))
+    return bool(adapter.prompt or adapter.prefix)
+
+
+def base_model(found: checkpoint.Checkpoint, config: ModelConfig) -> nn.Module:
+    """The base of an adapter's checkpoint as it is stored, in a new plain model.
+
+    Raises:
+        CorruptError: the base is gone, or the checkpoint is none of an adapter.
+    """
+    model = config.build()
+    _filled(model, config, _said(found)["base"], found.path.parents[2])
+    return model
 
 
 def _said(found: checkpoint.Checkpoint) -> dict[str, Any]:

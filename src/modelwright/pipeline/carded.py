@@ -12,6 +12,7 @@ from modelwright.data import catalog
 from modelwright.errors import ModelwrightError
 from modelwright.hub.card import Card, Source
 from modelwright.hub.replay import Replayed
+from modelwright.pipeline.answering import answerer_of
 from modelwright.pipeline.fitted import Fitted
 from modelwright.runs import Run, fingerprint
 from modelwright.version import __version__
@@ -44,14 +45,13 @@ def card_of(
     if came:
         at = f" at revision `{came['revision']}`" if came.get("revision") else ""
         about.append(f"began with the published weights of {_shown(came['source'])}{at}")
-    writes = hasattr(fitted.model, "new_cache") and not hasattr(fitted.model, "encode")
     stages = {n: run.stage(n) for n in recipe.stages if run.stage(n).get("status")}
     measured = (run.read_json("evaluation.json") or {}).get("measures", [])
     return Card(
         name=recipe.name,
         about=about,
         base=str(came.get("source", "")),
-        task="text-generation" if writes else "",
+        task=answerer_of(fitted).tag,
         license=license,
         sources=[_source(run)],
         data=_steps(run),

@@ -156,7 +156,7 @@ def _derive_compile(
         able=(parts.config.compiles or (parts.one_shape and not parts.config.opaque))
         and can_compile(parts.device),
         whole=not parts.config.compiles,
-        fused=parts.config.fused and parts.device.type == "cpu" and elementwise.available(),
+        fused=parts.config.fused if parts.device.type == "cpu" and elementwise.available() else 0.0,
         seconds_left=allowed if timed and allowed else (quick or flops / speed) * steps,
         derived=derived,
     )

@@ -27,11 +27,13 @@ from modelwright.models.model import (
     checked_fields,
     config_class,
     families,
+    is_family,
     of_named_size,
 )
+from modelwright.models.reading import Inputs
 from modelwright.options import count as number_of
 from modelwright.pipeline.memory import Step, peak
-from modelwright.pipeline.trace import Inputs, inputs_for, meta, traced
+from modelwright.pipeline.trace import inputs_for, meta, traced
 from modelwright.places import shipped
 from modelwright.recipe import Recipe
 from modelwright.training import forecast, scaling
@@ -44,7 +46,7 @@ ROWS = 8  # of a batch, where none is given
 IMAGENET = 1000  # classes assumed of a family that reads images
 # What the data decide, where nobody has said it.
 ASSUMED = {"vocabulary": VOCABULARY, "classes": 10, "features": 784, "outputs": 10}
-DEPTH = 3  # of the layer table
+DEPTH = 4  # of the layer table
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def design(
         raise ModelwrightError("design: --size and --params both say how large; give one")
     if batch is not None and batch < 1:
         raise ModelwrightError(f"--batch: {batch} is no number of rows; give 1 or more")
-    if what in families():
+    if is_family(what):
         cls, given, rows = config_class(what), _given(what, overrides), ROWS
     else:
         read = _read(what, overrides)
@@ -131,7 +133,7 @@ def of_config(config: ModelConfig, rows: int, assumed: Mapping[str, Any]) -> Des
     """The design of a model of known numbers."""
     model = meta(config)
     counted = sum(p.numel() for p in model.parameters())
-    one, inputs = inputs_for(config, model, 1), inputs_for(config, model, rows)
+    one, inputs = inputs_for(config, 1), inputs_for(config, rows)
     shapes = traced(config, one, "float32", learning=False) if one else None
     memory, with_activations = _memories(config, model, rows, inputs)
     flops = _flops(config)
@@ -287,9 +289,12 @@ def _amount(
     why = "20 a parameter, a rule of thumb made for decoders of text (arXiv:2203.15556)"
     if text:
         return RULE * counted, why
+    if inputs is not None and inputs.unit == "token":
+        return RULE * counted, why
     # A parameter that works on many positions of an item learns from each.
     positions = max(1.0, flops / (6.0 * counted))
-    return RULE * counted / positions, f"{why}; {positions:.3g} positions an item"
+    many = f"; {positions:,.0f} positions an item" if positions >= 1.5 else ""
+    return RULE * counted / positions, why + many
 
 
 def _lines(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[Line]:

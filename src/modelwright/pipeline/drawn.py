@@ -6,9 +6,7 @@ part; its accuracy on real test pictures is given beside every measure that rest
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +17,7 @@ from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
 from modelwright.evaluation.made_images import MeanImages, diversity, frechet_distance, nearest
 from modelwright.files import make_folder, replace_file
+from modelwright.pipeline import samples
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.judge import Judge, trained_judge
 from modelwright.pipeline.prepare import Say
@@ -61,37 +60,11 @@ def sample(run: Run, stage: str, step: int, maker: ImageMaker) -> None:
 
 
 def _keep(run: Run, stage: str, record: Mapping[str, Any], pictures: Array) -> None:
-    """Write a grid and its line; lines of later steps, before a resumption, are dropped."""
+    """Write a grid and its line."""
     folder = run.path / "samples"
     make_folder(folder)
     replace_file(folder / str(record["image"]), encode_png(pictures))
-    path = folder / f"{stage}.jsonl"
-    kept = []
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        same = [(line, _place(line)) for line in lines]
-        now = (record["step"], record["prompt"])
-        kept = [line for line, at in same if at is not None and at[0] <= now[0] and at != now]
-    kept.append(json.dumps(record, ensure_ascii=False))
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-
-def _place(line: str) -> tuple[int, str] | None:
-    """Step and prompt of a line; None where it is not whole."""
-    try:
-        record = json.loads(line)
-        return int(record["step"]), str(record["prompt"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def asked(fitted: Fitted, question: str, seed: int, out: Path) -> Path:
-    """Draw one picture of the class that is asked for, and write it as a PNG file."""
-    maker = ImageMaker.of(fitted.model, fitted.codec, fitted.objective, fitted.task).seeded(seed)
-    number = maker.number(fitted.task.question(question))
-    make_folder(out.parent)
-    replace_file(out, encode_png(maker.draw([number])[0]))
-    return out
+    samples.keep(run, stage, [record])
 
 
 # Evaluation ---------------------------------------------------------------------------------

@@ -14,17 +14,22 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from modelwright import checkpoint
 from modelwright.data.fetching import file_sha256
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
-from modelwright.exporting import Options, Replayed, Subject, format_named
+from modelwright.exporting import format_named
+from modelwright.exporting.subject import Options, Subject
 from modelwright.files import make_folder, rename, write_file
 from modelwright.hub.card import render
 from modelwright.hub.files import HUB
 from modelwright.hub.peft_files import Tuned
+from modelwright.hub.replay import Replayed
 from modelwright.models.lora import plain
+from modelwright.pipeline.adapters import base_model
 from modelwright.pipeline.carded import card_of
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
+from modelwright.pipeline.held_out import rows_that_fit
 from modelwright.pipeline.prepare import Say
 from modelwright.pipeline.raw_samples import as_kept
 from modelwright.runs import Run
@@ -66,6 +71,11 @@ def export(
     form = format_named(to)
     fitted = load_fitted(newest_checkpoint(run, stage))
     subject = subject_of(run, fitted)
+    if hasattr(fitted.model, "virtual") and not getattr(form, "ADAPTER", False):
+        raise ModelwrightError(
+            f"--to {to}: learned prompts are no part of the weights, which this format writes; "
+            "export them with --to peft"
+        )
     if getattr(form, "ADAPTER", False):
         subject = replace(subject, tuned=tuned_of(fitted.path))
     part = out.with_name(f"{out.name}.part")
@@ -98,10 +108,12 @@ def tuned_of(path: Path) -> Tuned | None:
     live.model.to("cpu")
     tensors = {n: t.clone() for n, t in live.adapter.tensors.items()}
     named = live.adapter.base.get("source")
+    rounded = live.adapter.adapter.quantize is not None
+    found = checkpoint.load(path, groups=["model"]) if rounded else None
     return Tuned(
         adapter=live.adapter.adapter,
         tensors=tensors,
-        base=plain(live.model),
+        base=plain(live.model) if found is None else base_model(found, live.config),
         source=str(named).removeprefix(HUB).partition("@")[0] if named else None,
         revision=live.adapter.base.get("revision"),
     )
@@ -124,7 +136,14 @@ def subject_of(run: Run, fitted: Fitted) -> Subject:
             f"run `modelwright prepare {run.path}`"
         )
     columns = open_shard(folder)
-    few = take(columns, np.arange(min(SAMPLES, rows_in(columns))))
+    all_rows = np.arange(rows_in(columns))
+    fits = all_rows if fitted.task.stream else rows_that_fit(fitted, columns)
+    if not len(fits):
+        raise ModelwrightError(
+            f"{folder}: every example is longer than the model's context, so nothing can be "
+            "replayed; train with a larger model.context"
+        )
+    few = take(columns, fits[:SAMPLES])
     codec = cast(Any, fitted.codec)
     examples = [
         codec.example({k: np.asarray(c[i]) for k, c in few.items()}) for i in range(rows_in(few))

@@ -21,7 +21,8 @@ from modelwright.data.codecs import save_codec
 from modelwright.errors import Interrupted, MachineError, ModelwrightError
 from modelwright.extensions import short
 from modelwright.files import rename
-from modelwright.pipeline import launch, resume
+from modelwright.models.narrow import parameter_count
+from modelwright.pipeline import launch, resume, self_play, teachers
 from modelwright.pipeline.adapters import DOCUMENT
 from modelwright.pipeline.derive import derive, machine_of, write_resolved
 from modelwright.pipeline.fitted import TaskName, load_parameters
@@ -91,6 +92,8 @@ def _mark(run: Run, name: str) -> str:
         before = (before, weights["files"])
     recipe = run.recipe
     stage = recipe.stages[name].model_dump()
+    if taught := teachers.pin(run, name):
+        before = (before, taught)
     return fingerprint(before, stage, recipe.model, recipe.budget, recipe.seed)
 
 
@@ -149,12 +152,13 @@ class _Job(Parts):
         """Train from the newest sound checkpoint, or from the beginning."""
         trainer = self.make_trainer(self.examples(self.train_columns), self.values["steps"])
         first = self.first = self._resume(trainer)
+        trainer.examples = self_play.examples(self, trainer)
         self.trainer = trainer
         record = self.run.stage(self.name)
         trainer.ledger = Ledger(
             [Entry(**entry) for entry in record.get("departures", [])], self._keep_departures
         )
-        parameters = sum(p.numel() for p in self.model.parameters())
+        parameters = parameter_count(self.model)
         per_epoch = trainer.examples.total / trainer.examples.per_step
         v = self.values
         self.say(
@@ -171,7 +175,6 @@ class _Job(Parts):
             flops_per_item=self.config.flops_per_item,
             matmul_gflops=machine_of(self.run).matmul_gflops[v["precision"]],
             validation=self.validation,
-            prompts=self.prompts(),
             codec=self.codec,
             epoch_steps=per_epoch if self.stage.epochs else 0.0,
             say=self.say,
@@ -179,7 +182,7 @@ class _Job(Parts):
             replan=lambda step, steps: self._replan(trainer, step, steps),
             totals=self.totals,
             write=lambda step, totals: self._save(trainer, step, totals),
-            draw=self.drawing(),
+            sampler=self.sampler(),
         )
         trainer.restore = lambda step: self._restore(trainer, observer, step)
         with observer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from torch import nn
 from modelwright import checkpoint, runtime
 from modelwright.data.codecs import load_codec
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.hub.loading import Unfilled
 from modelwright.models.lora import fold
 from modelwright.models.model import ModelConfig, from_dict
+from modelwright.models.quantized import laid_out
 from modelwright.objectives import make_objective
 from modelwright.pipeline import adapters
 from modelwright.pipeline.adapters import Adapted
@@ -25,6 +27,9 @@ from modelwright.tasks.task import Task, make_task
 from modelwright.training.memory_retry import in_halves
 from modelwright.training.train import compute
 from modelwright.types import Codec, Columns, Objective
+
+BATCH = 16  # examples measured at once
+WEIGHTS = "weights.json"  # how packed matrices lie, in a checkpoint that has some
 
 
 @dataclass
@@ -69,19 +74,38 @@ def load_fitted(path: Path, *, merged: bool = True) -> Fitted:
     except (KeyError, ValueError, TypeError) as error:
         raise CorruptError(f"{path}: not a model's checkpoint ({error})") from error
     codec = load_codec(found.documents)
-    model = config.build()
     adapter = None
-    if adapters.DOCUMENT in found.documents:
+    if WEIGHTS in found.documents:
+        model = _packed(config, found)
+    elif adapters.DOCUMENT in found.documents:
+        model = config.build()
         adapter = adapters.read(found, model, config)
+        if learned := len(getattr(model, "virtual", ())):
+            shorter: Any = config  # what is left for texts
+            config = replace(shorter, context=shorter.context - learned)
         if merged:
             fold(model)
             adapter = None
     else:
+        model = config.build()
         load_parameters(model, found)
     task = make_task(name.task, name.options)
     objective = make_objective(name.objective, codec, name.objective_options)
     model.to(runtime.device()).eval()
     return Fitted(model, config, codec, task, objective, path, found.step, adapter)
+
+
+def _packed(config: ModelConfig, found: checkpoint.Checkpoint) -> nn.Module:
+    """A model whose matrices are kept in few bits; the others are never made."""
+    with Unfilled():
+        model = config.build()
+    try:
+        laid_out(model, json.loads(found.documents[WEIGHTS]))
+        model.load_state_dict(found.tensors["model"], assign=True)
+    except (KeyError, ValueError, TypeError, RuntimeError, ModelwrightError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CorruptError(f"{found.path}: does not fit its {WEIGHTS} ({reason})") from error
+    return model
 
 
 def newest_checkpoint(run: Run, stage: str | None = None) -> Path:

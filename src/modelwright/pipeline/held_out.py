@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, cast
 
 import numpy as np
 
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
-from modelwright.pipeline.fitted import Fitted, load_fitted, mean_loss, newest_checkpoint
-from modelwright.pipeline.measure import BATCH, predictions
+from modelwright.pipeline.answering import answerer_of
+from modelwright.pipeline.fitted import BATCH, Fitted, load_fitted, mean_loss, newest_checkpoint
 from modelwright.pipeline.prepare import longest
 from modelwright.runs import Run
 from modelwright.training.examples import once, windows_once
-from modelwright.types import Columns, take
+from modelwright.types import Array, Columns, rows_in, take
 
 LOWER = ("loss", "bits_per_byte")  # lower is better; of all others, higher is
 
@@ -37,25 +36,28 @@ def held_out(run: Run, stage: str, part: str) -> dict[str, float]:
         )
     fitted = load_fitted(newest_checkpoint(run, stage))
     columns = open_shard(folder)
-    total, items, spelled = mean_loss(fitted, _batches(fitted, columns))
+    total, items, spelled = mean_loss(fitted, batches(fitted, columns))
     if not items:
         raise ModelwrightError(f"{folder}: nothing in it can be measured; raise model.context")
     found = {"loss": total / items}
     if spelled:
         found["bits_per_byte"] = total / spelled / math.log(2)
-    if "label" in columns:
-        labels = cast(Any, fitted.codec).labels
-        right = [labels[int(i)] for i in np.asarray(columns["label"])]
-        same = [a == b for a, b in zip(right, predictions(fitted, columns), strict=True)]
-        found["accuracy"] = sum(same) / len(same)
-    return found
+    return found | answerer_of(fitted).held_out(columns)
 
 
-def _batches(fitted: Fitted, columns: Columns) -> Iterator[Columns]:
+def batches(fitted: Fitted, columns: Columns) -> Iterator[Columns]:
+    """A part in the batches that its loss is measured in; what does not fit is left out."""
     context = getattr(fitted.config, "context", None)
     if fitted.task.stream and context:
         return windows_once(columns, BATCH, context)
+    fits = rows_that_fit(fitted, columns)
+    return once(columns if len(fits) == rows_in(columns) else take(columns, fits), BATCH)
+
+
+def rows_that_fit(fitted: Fitted, columns: Columns) -> Array:
+    """The numbers of the rows that the model's context holds, as in training."""
+    context = getattr(fitted.config, "context", None)
     lengths = longest(columns, fitted.codec.ragged)
-    if context and lengths is not None:  # as in training: what does not fit is left out
-        columns = take(columns, np.flatnonzero(lengths <= context + 1))
-    return once(columns, BATCH)
+    if not context or lengths is None or getattr(fitted.codec, "any_length", False):
+        return np.arange(rows_in(columns))
+    return np.flatnonzero(lengths <= context + 1)

@@ -4,6 +4,8 @@
 
 or, where that is more, what the update holds. What the passes hold is read off a step on tensors
 without numbers (``trace.py``); ``benchmarks/models/memory.py`` holds the sum against trainings.
+Gradients and state are those of the parameters that are trained: with adapters few, and a base that
+is held in fewer bits takes as many.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from typing import Any
 from torch import nn
 
 from modelwright import runtime
+from modelwright.models.lora import Adapter, adapt
 from modelwright.models.model import ModelConfig
-from modelwright.pipeline.trace import LARGE, Trace, inputs_for, meta, traced
+from modelwright.models.narrow import held_in
+from modelwright.pipeline.trace import LARGE, Change, Trace, inputs_for, meta, traced
 from modelwright.recipe import Stage
 from modelwright.training.budget import Derived
 from modelwright.training.forecast import PROGRAM_BYTES, SAFE, STATE_BYTES, WASTE, Memory
+from modelwright.training.tuning import Freezing
 
 # Bytes that a FLOP of a step leaves behind, at the very most: even of a convolution of 3 x 3 on
 # one channel, 9 products of 2 FLOPs make 4 bytes, of which some copies are kept.
@@ -48,22 +53,26 @@ class Step:
 class Forecast:
     """The memory of steps of one model on ``device``, "cpu" or "cuda".
 
-    ``program`` is what the process holds beside: Python, the libraries. Passes that were gone
-    through once are remembered.
+    ``program`` is what the process holds beside: Python, the libraries. ``change`` is done to the
+    model first: adapters, frozen parameters. Passes that were gone through once are remembered.
     """
 
     def __init__(
-        self, config: ModelConfig, device: str = "cpu", program: float = PROGRAM_BYTES
+        self,
+        config: ModelConfig,
+        device: str = "cpu",
+        program: float = PROGRAM_BYTES,
+        change: Change | None = None,
     ) -> None:
-        self.config, self.device, self.program = config, device, program
-        self.model = meta(config)
+        self.config, self.device, self.program, self.change = config, device, program, change
+        self.model = meta(config, change)
         self.passes = functools.cache(self._passes)
 
     def _passes(self, rows: int, precision: str, recompute: bool) -> Trace | None:
-        inputs = inputs_for(self.config, self.model, rows)
+        inputs = inputs_for(self.config, rows)
         if inputs is None:
             return None
-        return traced(self.config, inputs, precision, recompute=recompute)
+        return traced(self.config, inputs, precision, recompute=recompute, change=self.change)
 
     def memory(self, step: Step) -> Memory | None:
         """The peak of a step after the first, which finds the optimiser's state in place.
@@ -105,6 +114,18 @@ class Forecast:
         return choice, self.memory(choice)
 
 
+def change_of(stage: Stage) -> Change | None:
+    """What a stage does to a model before it is trained; None: nothing.
+
+    What is frozen at first and trained later counts as trained.
+    """
+    if (given := stage.adapter) is not None:
+        return functools.partial(adapt, adapter=Adapter(**given.model_dump()))
+    if stage.freeze:
+        return functools.partial(Freezing, freeze=stage.freeze, unfreeze=stage.unfreeze)
+    return None
+
+
 def derive_memory(
     stage: Stage,
     name: str,
@@ -128,7 +149,8 @@ def derive_memory(
         rows = batch / cut if context is None else batch * length / context / cut
         optimizer, precision = (derived.values[f"{name}.{k}"] for k in ("optimizer", "precision"))
         wanted = Step(max(1, math.ceil(rows)), cut, optimizer, precision, again, bool(stage.ema))
-        step, need = Forecast(config, runtime.device().type, 0.0).fitted(wanted, free)
+        forecast = Forecast(config, runtime.device().type, 0.0, change_of(stage))
+        step, need = forecast.fitted(wanted, free)
         if need is not None:
             said = f"{need.total / 2**30:.2f} GiB forecast beside the program"
             reason = f"{said}, {free / 2**30:.1f} free"
@@ -166,10 +188,13 @@ def peak(
     beside what it makes for itself. ``model`` may be on the meta device.
     """
     named = dict(model.named_parameters())
-    count = float(sum(p.numel() for p in named.values()))
+    learned = {n: p for n, p in named.items() if p.requires_grad}
+    count = float(sum(p.numel() for p in learned.values()))
     outer = ("embedding.", "output.")  # what Muon leaves to AdamW
-    inner = [p for n, p in named.items() if p.ndim == 2 and not n.startswith(outer)]
+    inner = [p for n, p in learned.items() if p.ndim == 2 and not n.startswith(outer)]
     held = 4.0 * count / step.shards
+    frozen = 4.0 * sum(p.numel() for p in named.values()) - 4.0 * count
+    frozen += sum(narrow.nbytes for narrow in held_in(model).values())
     state, (small, mapped) = (STATE_BYTES[step.optimizer] + 4.0 * step.ema) * count, (0.0, 0.0)
     narrow = 4.0 if step.precision == "float32" else 2.0
     if step.optimizer == "muon":
@@ -189,7 +214,8 @@ def peak(
         gathered = 2.0 * narrow * _largest_part(model) if step.shards > 1 else 0.0
         moments.append((inside, alone, wasted + gathered))
     gradients, kept, passing = max(moments, key=sum)
-    return Memory(held, gradients, state / step.shards, kept, passing, program)
+    weights = held + frozen / step.shards
+    return Memory(weights, gradients, state / step.shards, kept, passing, program)
 
 
 def _muon(matrices: list[nn.Parameter], narrow: float, shards: int) -> tuple[float, float]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +19,12 @@ from modelwright.extensions import short
 from modelwright.models.lora import Adapter
 from modelwright.models.model import ModelConfig, from_dict
 from modelwright.objectives import make_objective
-from modelwright.pipeline import adapters, drawn
+from modelwright.pipeline import adapters, teachers
 from modelwright.pipeline.adapters import Adapted
+from modelwright.pipeline.answering import Sampler, answerer
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
 from modelwright.recipe import Stage
 from modelwright.runs import Run
-from modelwright.serving.flow import ImageMaker, draws
 from modelwright.tasks.task import make_task
 from modelwright.training.compiled import WholeStep, compile_regions, no_compiler
 from modelwright.training.examples import (
@@ -41,7 +41,7 @@ from modelwright.training.parallel import SERIAL, Placed, World, place
 from modelwright.training.train import Trainer
 from modelwright.training.tuning import Freezing, quiet_norms, rates
 from modelwright.training.watchdog import Watchdog
-from modelwright.types import Array, Columns, rows_in, take
+from modelwright.types import Array, Columns, take
 
 VALIDATION_BATCHES = 8  # during training; the evaluation takes the whole split
 
@@ -67,6 +67,7 @@ class Parts:
         self.objective = make_objective(
             self.stage.objective or self.task.objective, self.codec, self.stage.objective_options
         )
+        teachers.teach(run, name, self.objective, self.codec, self.device)
         self.values: dict[str, Any] = {}
         self.adapted: Adapted | None = None
         self.freezing: Freezing | None = None
@@ -93,12 +94,20 @@ class Parts:
             quiet_norms(model)
         return model
 
+    @property
+    def context(self) -> int | None:
+        """The longest text, without what learned prompts take of it; None where none is known."""
+        found: int | None = self.values["model"].get("context")
+        given = self.stage.adapter
+        return found if found is None or given is None else found - given.prompt - given.prefix
+
     def fitting(self, part: str) -> Columns:
         """The examples of a split, without those longer than the model's context."""
         columns = open_shard(self.run.path / "data" / self.name / part)
-        context = self.values["model"].get("context")
+        context = self.context
         lengths = longest(columns, self.codec.ragged)
-        if self.task.stream or context is None or lengths is None:
+        windows = getattr(self.codec, "any_length", False)
+        if self.task.stream or windows or context is None or lengths is None:
             return columns
         fits = np.flatnonzero(lengths <= context + 1)
         self.numbers = fits if part == "train" else self.numbers
@@ -115,7 +124,7 @@ class Parts:
         seed = runtime.derived_seed(self.run.recipe.seed, self.name, "examples")
         accumulate, packs = v["accumulate"], self.objective.packs
         if self.task.stream:
-            batch, length = max(1, v["batch"] // accumulate), v["model"]["context"]
+            batch, length = max(1, v["batch"] // accumulate), self.context or 0
             return Windows(columns, batch, length, seed=seed, accumulate=accumulate)
         shuffled = Shuffled(
             columns,
@@ -126,7 +135,8 @@ class Parts:
             numbers=self.numbers,
         )
         lines = self.stage.augment
-        augment = Augment(lines, self.run.recipe.codec_kind, seed) if lines else None
+        kind = self.run.recipe.codec_kind
+        augment = Augment(lines, kind, seed, self.codec) if lines else None
         return Augmented(shuffled, augment) if augment else shuffled
 
     def optimizers(self) -> Optimizers:
@@ -165,7 +175,8 @@ class Parts:
                 raise MachineError(
                     f"{self.name}.compile: {why}; leave the field out, or set it to false"
                 )
-            if self.values["compile"] and self.config.compiles:
+            learned = hasattr(self.model, "virtual")  # whose tokens vary from call to call
+            if self.values["compile"] and self.config.compiles and not learned:
                 compile_regions(self.model, lengths_vary=not self.task.stream)
             self.held = place(
                 self.model,
@@ -222,7 +233,8 @@ class Parts:
     def one_shape(self) -> bool:
         """Whether all steps of the stage are alike: one batch, of one shape, of all parameters."""
         varies = self.task.stream or self.codec.ragged or self.values["accumulate"] > 1
-        return not (varies or self.stage.adapter or self.stage.freeze)
+        taught = getattr(self.objective, "teaching", None) is not None
+        return not (varies or taught or self.stage.adapter or self.stage.freeze)
 
     def _whole(self) -> WholeStep | None:
         """The gradients of a step as one function, of models that have no parts to compile."""
@@ -241,39 +253,12 @@ class Parts:
         columns = self.fitting("validation")
         batch = max(1, self.values["batch"] // self.values["accumulate"])
         if self.task.stream:
-            every = windows_once(columns, batch, self.values["model"]["context"])
+            every = windows_once(columns, batch, self.context or 0)
         else:
             every = once(columns, batch)
         return islice(every, VALIDATION_BATCHES)
 
-    def drawing(self) -> Callable[[nn.Module, int], None] | None:
-        """What draws and keeps pictures of a model at a step, of objectives that make some."""
-        if not draws(self.objective):
-            return None
-
-        def draw(model: nn.Module, step: int) -> None:
-            maker = ImageMaker.of(model, self.codec, self.objective, self.task)
-            drawn.sample(self.run, self.name, step, maker)
-
-        return draw
-
-    def prompts(self) -> list[Any]:
-        """What is asked while training: the recipe's question and two validation examples."""
-        if not hasattr(self.model, "new_cache"):
-            return []
-        folder = self.run.path / "data" / self.name / "validation"
-        prompts: list[Any] = []
-        codec = cast(Any, self.codec)
-        if folder.exists():
-            columns = open_shard(folder)
-            for i in range(min(2, rows_in(columns))):
-                encoded = {k: c[i] for k, c in columns.items()}
-                if self.task.stream:  # the first few tokens of a document, to be continued
-                    encoded = {k: c[:16] for k, c in encoded.items()}
-                    prompts.append(codec.example(encoded).turns)
-                else:
-                    prompts.append(codec.example(encoded).given)
-        if self.run.recipe.ask and not self.task.stream:
-            prompts.insert(0, self.task.question(self.run.recipe.ask))
-        context = self.values["model"]["context"]
-        return [p for p in prompts if len(codec.prompt(p)) < context]
+    def sampler(self) -> Sampler | None:
+        """What keeps samples of a model at a step, where there is something to show."""
+        answers = answerer(self.model, self.codec, self.objective, self.task)
+        return answers.sampler(self.run, self.name)

@@ -17,6 +17,7 @@ from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.models import decoder
 from modelwright.models.model import config_class
 from modelwright.options import count
+from modelwright.pipeline.memory import Forecast, Step, change_of
 from modelwright.recipe import Recipe
 from modelwright.training import budget, forecast, scaling
 from modelwright.training.forecast import Work
@@ -137,16 +138,7 @@ def plan(recipe: Recipe, on: str, price: float | None = None) -> Plan:
         raise ModelwrightError(f"--price: {price:g} is no price of a device for an hour")
     device = DEVICES[kind]
     stage = recipe.first
-    if recipe.published is not None:
-        raise ModelwrightError(
-            f"plan: forecasts are made for models that are trained from nothing, not for "
-            f"{recipe.published}; give the shape as model.depth and model.width instead of from"
-        )
-    if config_class(recipe.family) is not decoder.Config:
-        raise ModelwrightError(
-            f"plan: forecasts are made for the decoder, not for {recipe.family}; for its memory "
-            "and FLOPs see `modelwright design`"
-        )
+    _check_forecast(recipe)
     precision = stage.precision or "bfloat16"
     peak = device.bf16 if precision == "bfloat16" else device.fp32
     derived = budget.Derived(values={"train.precision": precision})
@@ -154,11 +146,7 @@ def plan(recipe: Recipe, on: str, price: float | None = None) -> Plan:
     fields = budget.derive_model(recipe, there, derived)
     fields.setdefault("vocabulary", recipe.codec.get("vocabulary", budget.VOCABULARY))
     config = decoder.Config(**fields)
-    notes: list[str] = []
-    if "parameters" in recipe.model:
-        asked, found = count(recipe.model["parameters"]), config.matrix_parameters()
-        if abs(math.log(found / asked)) > 0.2:
-            notes.append(f"no shape near {asked:.3g} parameters is known; this one has {found:.3g}")
+    notes = _missed(recipe, config)
     batch = budget.derive_batch(recipe, "train", config.context, derived)
     budget.derive_rates(stage, "train", config.optimizer, derived)
     if batch < number:
@@ -166,26 +154,18 @@ def plan(recipe: Recipe, on: str, price: float | None = None) -> Plan:
             f"the batch of {batch} windows is raised to {number}, one for each device; a batch "
             "beyond the useful one learns less from a token than the law says"
         )
-        batch = number
-    batch = -(-batch // number) * number
+    batch = -(-max(batch, number) // number) * number
     update = batch * config.context
-    wanted = Work(
-        config,
-        batch // number,
-        1,
-        derived.values["train.optimizer"],
-        precision,
-        ema=bool(stage.ema),
-    )
+    optimizer = derived.values["train.optimizer"]
+    wanted = Work(config, batch // number, 1, optimizer, precision, ema=bool(stage.ema))
     work, memory = _laid_out(wanted, number, device, notes)
-    share = utilisation(config)
-    compute = update * config.flops_per_item() * (4 / 3 if work.recompute else 1)
-    compute = max(compute / (number * peak * share), work.accumulate * config.depth * LAUNCHES)
+    compute = _computing(work, update, number * peak)
     exchange = _exchange(work, number, device)
     each = (compute + max(0.0, exchange - HIDDEN * compute)) * _crowd(number, device)
     steps = _steps(recipe, each, update, config)
     tokens, size = float(steps * update), float(config.matrix_parameters())
     law = scaling.nearest(size, tokens)
+    notes += _tuned(recipe, config, precision)
     seconds = steps * each
     hours = seconds / 3600 * number
     return Plan(
@@ -207,6 +187,52 @@ def plan(recipe: Recipe, on: str, price: float | None = None) -> Plan:
         loss=law.loss(size, tokens),
         notes=tuple(notes),
     )
+
+
+def _computing(work: Work, update: int, peak: float) -> float:
+    """Seconds of computing in a step of ``update`` tokens, on devices of ``peak`` FLOP/s in all."""
+    config = work.config
+    flops = update * config.flops_per_item() * (4 / 3 if work.recompute else 1)
+    return max(flops / (peak * utilisation(config)), work.accumulate * config.depth * LAUNCHES)
+
+
+def _check_forecast(recipe: Recipe) -> None:
+    """Refuse a recipe whose training is not forecast."""
+    if recipe.published is not None:
+        raise ModelwrightError(
+            f"plan: forecasts are made for models that are trained from nothing, not for "
+            f"{recipe.published}; give the shape as model.depth and model.width instead of from"
+        )
+    if config_class(recipe.family) is not decoder.Config:
+        raise ModelwrightError(
+            f"plan: forecasts are made for the decoder, not for {recipe.family}; for its memory "
+            "and FLOPs see `modelwright design`"
+        )
+
+
+def _missed(recipe: Recipe, config: decoder.Config) -> list[str]:
+    """A note where the shape has another size than the one that was asked for."""
+    if "parameters" not in recipe.model:
+        return []
+    asked, found = count(recipe.model["parameters"]), config.matrix_parameters()
+    if abs(math.log(found / asked)) <= 0.2:
+        return []
+    return [f"no shape near {asked:.3g} parameters is known; this one has {found:.3g}"]
+
+
+def _tuned(recipe: Recipe, config: decoder.Config, precision: str) -> list[str]:
+    """What the stage tune holds where not all is trained: adapters, frozen parameters."""
+    if recipe.tune is None or (change := change_of(recipe.tune)) is None:
+        return []
+    step = Step(1, optimizer=recipe.tune.optimizer or "adamw", precision=precision)
+    found = Forecast(config, "cuda", PROGRAM_BYTES, change).memory(step)
+    if found is None:
+        return []
+    learned = found.gradients + found.optimizer
+    return [
+        f"stage tune, one window at a time: {found.total / GIB:.2f} GiB, of which "
+        f"{found.parameters / GIB:.2f} are weights and {learned / GIB:.2f} gradients and state"
+    ]
 
 
 def _machine(

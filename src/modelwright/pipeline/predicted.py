@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from modelwright.data.shards import open_shard
+from modelwright.pipeline import graded
 from modelwright.pipeline.drawn_labels import draw_hardest
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
 from modelwright.serving.predictor import Predictor
 from modelwright.tasks.task import Task
-from modelwright.types import Example, Policy, rows_in
+from modelwright.types import Codec, Columns, Example, Policy, Turn, rows_in
 
 SHOWN = 12  # example answers kept for the report
+
+
+class Known:
+    """A policy whose answers are known already, to be measured."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        self.turns = list(turns)
+
+    def answer(self, given: Sequence[Sequence[Turn]]) -> list[Turn]:  # noqa: ARG002
+        """The answers, as they were."""
+        return self.turns
 
 
 def predicted(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Say) -> None:
@@ -26,8 +38,10 @@ def predicted(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: 
     if run.recipe.evaluate.baselines:
         said |= task.baselines(stored(run, name, "train", fitted))
     say(f"evaluate: {name}: {len(examples):,} answers of test, by {', '.join(said)}")
-    result["measures"] += together(task, examples, said)
+    turns = said["ours"].answer([example.given for example in examples])
+    result["measures"] += together(task, examples, {**said, "ours": Known(turns)})
     result["examples"] += _shown(examples, said)
+    graded.keep(run, name, task, list(zip(examples, turns, strict=True)), result)
     boxed = "boxes" in fitted.codec.ragged
     if boxed and (run.path / "data" / name / "validation").exists():
         _hardest(run, name, fitted, said["ours"], say)
@@ -45,9 +59,18 @@ def _hardest(run: Run, name: str, fitted: Fitted, policy: Policy, say: Say) -> N
 
 def stored(run: Run, name: str, part: str, fitted: Fitted) -> list[Example]:
     """The examples of a part, as the codec reads them back."""
-    columns = open_shard(run.path / "data" / name / part)
-    rows = ({k: np.asarray(c[i]) for k, c in columns.items()} for i in range(rows_in(columns)))
-    return [fitted.codec.example(row) for row in rows]
+    return examples_of(fitted.codec, open_shard(run.path / "data" / name / part))
+
+
+def examples_of(codec: Codec, columns: Columns, rows: Iterable[int] | None = None) -> list[Example]:
+    """The examples of some rows of columns, of all of them when ``rows`` is left out."""
+    chosen = range(rows_in(columns)) if rows is None else rows
+    return [codec.example({k: np.asarray(c[i]) for k, c in columns.items()}) for i in chosen]
+
+
+def asked(example: Example) -> str:
+    """The text of what is asked."""
+    return "\n".join(turn.text for turn in example.given)
 
 
 def together(

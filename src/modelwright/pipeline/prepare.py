@@ -25,10 +25,10 @@ from modelwright.data.waterfall import Dropped, Waterfall, drop
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.extensions import short
 from modelwright.files import replace_file
-from modelwright.pipeline import raw_samples
-from modelwright.pipeline.begun import Pinned, pinned
+from modelwright.pipeline import graded, raw_samples
 from modelwright.pipeline.corpora import prepare_tokens, token_inputs, tokens_of
 from modelwright.pipeline.drawn_labels import draw_labels
+from modelwright.pipeline.pinned import Pinned, pinned
 from modelwright.recipe import Recipe, Stage
 from modelwright.runs import Run, fingerprint, source_hash
 from modelwright.tasks.task import Task, make_task
@@ -52,6 +52,8 @@ def prepare(run: Run, say: Say) -> None:
     )
     if published is not None:
         mark = fingerprint(mark, run.recipe.model, published.record)
+    if run.recipe.evaluate.slices:
+        mark = fingerprint(mark, run.recipe.evaluate.slices)
     if run.is_done("prepare", mark) and _present(run):
         say("prepare: nothing changed, kept")
         return
@@ -88,6 +90,7 @@ def _from_rows(run: Run, published: Pinned | None, say: Say) -> dict[str, Any]:
                 + ", ..." * (count > len(ids))
             )
         codec = codec or _fit(run, stage, made, published, say)
+        steps += _refused(name, made, codec, say)
         prepared["tasks"][stage.task] = _shards(run, name, made, codec, say)
         if isinstance(vocabulary := getattr(codec, "vocabulary", None), int):
             prepared["tokenizer"] = {"vocabulary": vocabulary}
@@ -118,7 +121,7 @@ def _split(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[st
     waterfall = Waterfall()
     source = data.source
     found = read_rows(source, path=Path(data.path) if data.path else None, seed=seed)
-    rows = [_renamed(row, data.columns) for row in itertools.islice(found, data.limit)]
+    rows = [renamed(row, data.columns) for row in itertools.islice(found, data.limit)]
     waterfall.add("collect", rows, rows)
     say(f"prepare: collected {len(rows):,} rows from {short(source)}")
     if data.clean:
@@ -144,7 +147,7 @@ def _split(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[st
     return splits, waterfall.to_json()
 
 
-def _renamed(row: Row, columns: dict[str, str]) -> Row:
+def renamed(row: Row, columns: dict[str, str]) -> Row:
     """The row with ``columns`` {our name: their name} applied."""
     for theirs in columns.values():
         if theirs not in row:
@@ -179,6 +182,7 @@ class _Made:
         self.task = task
         self.examples: dict[str, list[Example]] = {}
         self.rows: dict[str, list[Row]] = {}
+        self.counts: dict[str, list[int]] = {}  # of the examples of every row
         self.steps: list[dict[str, Any]] = []
 
 
@@ -188,14 +192,16 @@ def _stage_examples(name: str, stage: Stage, splits: dict[str, list[Row]]) -> _M
     kept: list[Row] = []
     dropped: list[Dropped] = []
     for part in PARTS:
-        made.examples[part], made.rows[part] = [], []
+        made.examples[part], made.rows[part], made.counts[part] = [], [], []
         for row in splits[part]:
             examples = made.task.examples(row)
             if isinstance(examples, str):
                 dropped.append(drop(row, examples))
                 continue
+            before = len(made.examples[part])
             made.examples[part].extend(examples)
             made.rows[part].append(row)
+            made.counts[part].append(len(made.examples[part]) - before)
             kept.append(row)
     waterfall = Waterfall()
     everything = [row for part in PARTS for row in splits[part]]
@@ -208,6 +214,36 @@ def _stage_examples(name: str, stage: Stage, splits: dict[str, list[Row]]) -> _M
             f" ({reasons}); check data.source, data.clean and the task's options"
         )
     return made
+
+
+def _refused(name: str, made: _Made, codec: Codec, say: Say) -> list[dict[str, Any]]:
+    """Drop the rows whose examples the codec has a ``problem`` with, such as unknown characters."""
+    problem = getattr(codec, "problem", None)
+    if problem is None:
+        return []
+    everything = [row for part in PARTS for row in made.rows[part]]
+    kept: list[Row] = []
+    dropped: list[Dropped] = []
+    for part in PARTS:
+        examples, rows, left = iter(made.examples[part]), made.rows[part], []
+        made.rows[part] = []
+        for row, count in zip(rows, made.counts[part], strict=True):
+            some = list(itertools.islice(examples, count))
+            if why := next(filter(None, map(problem, some)), ""):
+                dropped.append(drop(row, why))
+                continue
+            left += some
+            made.rows[part].append(row)
+            kept.append(row)
+        made.examples[part] = left
+    if not dropped:
+        return []
+    waterfall = Waterfall()
+    waterfall.add(f"{name}: codec", everything, kept, dropped)
+    (step,) = waterfall.to_json()
+    for reason, count in step["dropped"].items():
+        say(f"prepare: {name}: {count:,} rows dropped, {reason}")
+    return [step]
 
 
 def _fit(run: Run, stage: Stage, made: _Made, published: Pinned | None, say: Say) -> Codec:
@@ -250,6 +286,7 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
             draw_labels(run, name, codec, say)
         if tokens[0]:
             facts["splits"][part]["tokens"] = tokens[0]
+    graded.keep_columns(run, name, made.rows["test"], made.counts["test"])
     audit = leakage_audit(made.rows, _group(run.recipe))
     run.write_json(
         "data/split.json" if name == "train" else f"data/split-{name}.json",

@@ -13,8 +13,8 @@ from modelwright.hub.keras_file import KerasFile
 from modelwright.hub.loading import NEW_HEAD, config_of, fill, load, plan_of
 from modelwright.models.keras import config_for
 from modelwright.models.model import ModelConfig, checked_fields, fields_for
-from modelwright.pipeline.begun import merge_given, published_of
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
+from modelwright.pipeline.pinned import merge_given, published_of
 from modelwright.recipe import Recipe
 from modelwright.runs import Run
 from modelwright.training.parallel import Placed
@@ -61,7 +61,7 @@ def start_config(recipe: Recipe, published: Published | KerasFile, codec: Codec)
                 f"model.from: the head of {published.source} has {name} = {fields.get(name)}, the "
                 f"data need {needed[name]}; to draw a new one write {NEW_HEAD} under model"
             )
-    if labelled and fields.get("head", "classification") != "classification":
+    if labelled and fields.get("head", "classification") != needed.get("head", "classification"):
         raise ModelwrightError(
             f"model.from: {published.source} has no head for labels but one for "
             f"{fields['head']}; to draw a new one write {NEW_HEAD} under model"

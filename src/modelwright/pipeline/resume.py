@@ -40,6 +40,8 @@ def made_from(run: Run, name: str) -> dict[str, Any]:
     base = {} if name == "train" else {"base": run.stage("train").get("fingerprint")}
     if (weights := run.manifest.get("published")) is not None:
         base["weights"] = fingerprint(weights["files"])
+    if (taught := run.manifest.get("teachers", {}).get(name)) is not None:
+        base["teacher"] = fingerprint(taught)
     return {
         **base,
         "data": content.get(f"{name}/train", ""),

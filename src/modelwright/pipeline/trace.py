@@ -30,31 +30,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modelwright.models.model import ModelConfig
+from modelwright.models.reading import Inputs
 from modelwright.training.forecast import WASTE
 
-SECONDS = 10.0  # of a recording, where a family reads samples
-RATE = 16_000  # samples a second
-FRAMES = 100  # of a sequence
 LARGE = float(32 << 20)  # bytes from which glibc maps a piece by itself, on 64 bits, at the latest
 UNKNOWN = (
     DataDependentOutputException,
     DynamicOutputShapeException,
     UnsupportedFakeTensorException,
 )
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What ``forward`` takes for a batch: shapes and types by keyword, and how much that is.
-
-    ``items`` is how many items of ``flops_per_item`` the batch has, ``unit`` what one is called,
-    ``batch`` what the batch is in words.
-    """
-
-    tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]
-    items: float
-    unit: str
-    batch: str
 
 
 @dataclass(frozen=True)
@@ -81,60 +65,22 @@ class Trace:
     shapes: dict[str, tuple[int, ...]]
 
 
-def meta(config: ModelConfig) -> nn.Module:
+Change = Callable[[nn.Module], object]  # what is done to a model in place before it is trained
+
+
+def meta(config: ModelConfig, change: Change | None = None) -> nn.Module:
     """The module on the meta device: shapes without memory."""
     with torch.device("meta"):
-        return config.build()
+        model = config.build()
+        if change is not None:
+            change(model)
+        return model
 
 
-def inputs_for(config: Any, model: nn.Module, rows: int) -> Inputs | None:
-    """A batch of ``rows`` rows as the family reads it, or None where no such reader is known.
-
-    Texts are as long as the context, recordings 10 s, sequences of frames 100 steps.
-    """
-    wanted = inspect.signature(model.forward).parameters.values()
-    needed = [p.name for p in wanted if p.default is p.empty]
-    tensors: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
-    for name in needed:
-        found = _input(config, name, rows)
-        if found is None:
-            return None
-        tensors[name] = found
-    first = next((n for n in ("samples", "mel", "frames", "tokens") if n in tensors), needed[0])
-    if first == "tokens":
-        length = tensors["tokens"][0][1]
-        return Inputs(tensors, rows * length, "token", f"{rows} x {length} tokens")
-    if first == "samples":
-        seconds = rows * SECONDS
-        return Inputs(tensors, seconds, "second of sound", f"{rows} recordings of {SECONDS:g} s")
-    unit = {"mel": "window of sound", "frames": "sequence"}.get(first)
-    seen = hasattr(config, "image") and config.channels in (1, 3)
-    unit = unit or ("image" if seen else "example")
-    plural = unit.replace("window", "windows") if first == "mel" else f"{unit}s"
-    return Inputs(tensors, rows, unit, f"{rows} {plural}")
-
-
-def _input(config: Any, name: str, rows: int) -> tuple[tuple[int, ...], torch.dtype] | None:
-    """Shape and type of one argument of ``forward``."""
-    real, whole = torch.float32, torch.int64
-    if name in ("tokens", "sources", "targets"):
-        length = getattr(config, "context", None)
-        return None if length is None else ((rows, int(length)), whole)
-    if name in ("features", "noisy"):
-        if hasattr(config, "image"):
-            return (rows, *config.image, config.channels), real
-        return ((rows, config.features), real) if hasattr(config, "features") else None
-    known: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        "lengths": ((rows,), whole),
-        "times": ((rows,), real),
-        "labels": ((rows,), whole),
-        "samples": ((rows, int(SECONDS * RATE)), real),
-    }
-    if name == "frames" and hasattr(config, "features"):
-        known["frames"] = (rows, FRAMES, config.features), real
-    if name == "mel" and hasattr(config, "bands"):
-        known["mel"] = (rows, config.bands, 2 * config.frames), real
-    return known.get(name)
+def inputs_for(config: ModelConfig, rows: int) -> Inputs | None:
+    """A batch of ``rows`` rows as the family reads it, without memory; None: it does not say."""
+    with torch.device("meta"):
+        return config.inputs(rows)
 
 
 def traced(
@@ -144,14 +90,16 @@ def traced(
     *,
     learning: bool = True,
     recompute: bool = False,
+    change: Change | None = None,
 ) -> Trace | None:
     """Run one forward and backward pass on no memory.
 
     Not ``learning``, the forward pass alone, for shapes: a batch of one row will do for every norm.
-    With ``recompute`` the activations of the blocks are computed again, where the family can.
+    With ``recompute`` the activations of the blocks are computed again, where the family can;
+    ``change`` is done to the model first.
     None where what is done depends on the numbers.
     """
-    model = meta(config).train(learning)
+    model = meta(config, change).train(learning)
     if recompute and hasattr(model, "recompute"):
         setattr(model, "recompute", True)  # noqa: B010 - not every module has it
     documents = _bounds(inputs)
@@ -184,7 +132,7 @@ class _Known(TorchFunctionMode):
 def _bounds(inputs: Inputs) -> Tensor | None:
     if "tokens" not in inputs.tensors:
         return None
-    rows, length = inputs.tensors["tokens"][0]
+    rows, length = inputs.tensors["tokens"].shape
     return torch.arange(0, rows * length + 1, length)
 
 
@@ -212,7 +160,7 @@ def _traced(
     *,
     learning: bool,
 ) -> Trace:
-    given = {name: torch.zeros(shape, dtype=kind) for name, (shape, kind) in inputs.tensors.items()}
+    given = {n: torch.zeros(t.shape, dtype=t.dtype) for n, t in inputs.tensors.items()}
     narrow = precision != "float32"
     ledger = _Ledger((*model.parameters(), *model.buffers()))
     with (

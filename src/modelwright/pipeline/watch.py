@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,12 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import nn
 
 from modelwright import runtime
+from modelwright.pipeline.answering import Sampler
+from modelwright.pipeline.samples import kept_at
 from modelwright.runs import Run
-from modelwright.serving.engine import Engine
-from modelwright.serving.sampling import SamplingParams
 from modelwright.training import signals
 from modelwright.training.compiled import uncompiled
 from modelwright.training.guard import Fault
@@ -29,9 +28,8 @@ from modelwright.training.observe.means import Means
 from modelwright.training.observe.profile import Profiler
 from modelwright.training.observe.progress import Progress, Status
 from modelwright.training.train import Observer, Record, Trainer, compute
-from modelwright.types import Codec, Columns, Turn
+from modelwright.types import Codec, Columns
 
-SAMPLE_TOKENS = 48
 # Shares of the time at which the steps are planned anew.
 CHECKS = (0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.87, 0.95)
 
@@ -63,7 +61,6 @@ class StageObserver(Observer):
     flops_per_item: Callable[[float, float], float]  # ModelConfig.flops_per_item
     matmul_gflops: float
     validation: Callable[[], Iterator[Columns]]
-    prompts: Sequence[Sequence[Turn]]
     codec: Codec
     epoch_steps: float  # steps of one pass over the data; 0: do not speak of epochs
     say: Callable[[str], None]
@@ -71,7 +68,7 @@ class StageObserver(Observer):
     replan: Callable[[int, int], None]  # (step, new number of steps)
     totals: dict[str, float]  # of the steps before ``first``
     write: Callable[[int, dict[str, float]], None]
-    draw: Callable[[nn.Module, int], None] | None = None  # pictures, of a model and a step
+    sampler: Sampler | None = None  # keeps samples of a model at a step
 
     def __enter__(self) -> Self:
         watch = self.run.recipe.watch
@@ -121,7 +118,7 @@ class StageObserver(Observer):
         self._epoch(record, last=last)
         if step % v["validate_every"] == 0 or last:
             self.validate(step)
-        if self.samples and (step % v["sample_every"] == 0 or last) and not self._leaving(step):
+        if self.sampler and (step % v["sample_every"] == 0 or last) and not self._leaving(step):
             self.sample(step)
         if step % v["save_every"] == 0 or last:
             self.trainer.watchdog.beat("save", step - 1)
@@ -323,13 +320,10 @@ class StageObserver(Observer):
         step, v = self.first, self.values
         lines = [json.loads(line) for line in self.log.path.read_text().splitlines()]
         validated = any("validation" in line for line in lines if line["step"] == step)
-        path = self.run.path / "samples" / f"{self.name}.jsonl"
-        sampled = path.exists() and any(
-            _step(line) == step for line in path.read_text(encoding="utf-8").splitlines()
-        )
+        sampled = self.sampler is None or kept_at(self.run, self.name, step)
         return (
             step % v["validate_every"] == 0 and not validated,
-            self.samples and step % v["sample_every"] == 0 and not sampled,
+            step % v["sample_every"] == 0 and not sampled,
         )
 
     def _noise(self, step: int) -> None:
@@ -341,33 +335,13 @@ class StageObserver(Observer):
                 values["items"] = found.items
             self.log.write({"step": step, "noise_scale": values})
 
-    @property
-    def samples(self) -> bool:
-        """Whether there is something to sample."""
-        return bool(self.prompts) or self.draw is not None
-
     def sample(self, step: int) -> None:
-        """Greedy answers to the prompts, or pictures, kept in samples/."""
+        """Answers of the model as it is now, kept in samples/."""
         t = self.trainer
         with uncompiled(), t.optimizers.evaluation(), compute(t.precision, t.device):
             model = t.held.plain()
-            if not t.world.is_main:
-                return
-            if self.draw is not None:
-                self.draw(model, step)
-                return
-            engine = Engine(model, self.codec)
-            answers = engine.answer(self.prompts, SamplingParams(max_tokens=SAMPLE_TOKENS))
-        path = self.run.path / "samples" / f"{self.name}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        kept = []
-        if path.exists():  # a resumed run says again what it had said after its checkpoint
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if _step(line) < step]
-        for prompt, answer in zip(self.prompts, answers, strict=True):
-            record = {"step": step, "prompt": prompt[-1].text, "text": answer.text}
-            kept.append(json.dumps(record, ensure_ascii=False))
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            if t.world.is_main and self.sampler is not None:
+                self.sampler(model, step)
 
     def summary(self) -> dict[str, Any]:
         """Totals for the manifest."""
@@ -381,10 +355,3 @@ class StageObserver(Observer):
             "mfu": round(flops / busy / (self.matmul_gflops * 1e9), 4) if busy else 0.0,
             "peak_memory_bytes": runtime.peak_memory_bytes(),
         }
-
-
-def _step(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return -1 if not line.strip() else 1 << 62  # a half line is dropped

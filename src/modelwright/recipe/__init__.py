@@ -49,6 +49,7 @@ __all__ = [
     "Split",
     "Stage",
     "Watch",
+    "made",
     "own",
     "parse",
     "read",
@@ -245,9 +246,20 @@ def read(name_or_path: str, overrides: Iterable[str] = (), *, mine: bool = True)
     if not isinstance(values, dict):
         raise ModelwrightError(f"{where}: a recipe is a mapping of keys; see `modelwright show`")
     values.setdefault("name", Path(name_or_path).stem)
+    if mine:
+        return made(values, overrides, where, Path(name_or_path).parent)
     for override in overrides:
         _override(values, override)
-    return own(values, where, Path(name_or_path).parent) if mine else parse(values, where)
+    return parse(values, where)
+
+
+def made(
+    values: dict[str, Any], overrides: Iterable[str], where: str, folder: Path = Path()
+) -> Recipe:
+    """A recipe of the user's own, from plain values and ``key=value`` overrides of them."""
+    for override in overrides:
+        _override(values, override)
+    return own(values, where, folder)
 
 
 def own(values: Mapping[str, Any], where: str = "recipe", folder: Path = Path()) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -93,11 +94,32 @@ class AdapterSection(Section):
     lora_plus: float = Field(
         1.0, ge=1, description="rate of B as a multiple of A's, such as 16 (arXiv:2402.12354)"
     )
+    prompt: int = Field(
+        0, ge=0, description="learned rows before every text, instead (arXiv:2104.08691)"
+    )
+    prefix: int = Field(
+        0, ge=0, description="learned keys and values before every text (arXiv:2101.00190)"
+    )
+    quantize: Literal["nf4", "int8"] | None = Field(
+        None,
+        description="hold the frozen weights in 4 bits (QLoRA, arXiv:2305.14314) or 8",
+    )
     trained: list[str] = Field(
         [],
         description="patterns of parameters trained whole beside the adapters; a new head always "
         "is. PEFT calls it `modules_to_save`",
     )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> AdapterSection:
+        if not (self.prompt or self.prefix):
+            return self
+        if self.prompt and self.prefix:
+            raise ValueError("prompt and prefix are two ways; give one")
+        others = ("rank", "alpha", "targets", "rslora", "dora", "lora_plus", "quantize", "dropout")
+        if given := [name for name in others if name in self.model_fields_set]:
+            raise ValueError(f"{given[0]} is of low-rank matrices, prompt and prefix have none")
+        return self
 
 
 class Stage(Section):
@@ -200,6 +222,13 @@ class Stage(Section):
         "pass in 20 ms where a long training has quicker steps",
     )
 
+    @field_validator("task", mode="before")
+    @classmethod
+    def _joined(cls, value: Any) -> Any:
+        """With a hyphen, as people write it: speech-recognition."""
+        plain = isinstance(value, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", value)
+        return value.replace("-", "_") if plain else value
+
     @field_validator("on_spike", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
@@ -249,6 +278,9 @@ class Evaluation(Section):
         description="of beam search: log p of an answer is divided by its length to this power",
     )
     baselines: bool = Field(True, description="also measure the trivial answers")
+    slices: list[str] = Field(
+        [], description="columns of the rows by which grades are also reported, such as `source`"
+    )
 
 
 class Watch(Section):

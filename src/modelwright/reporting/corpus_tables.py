@@ -16,28 +16,26 @@ Report = Mapping[str, Any]
 LINES = 60  # of a table that could be long
 
 
-def duplicates(report: Report) -> Section:
-    """Candidate pairs, clusters by size, the largest clusters."""
+def _similarities(report: Report) -> list[Figure]:
+    """How alike the candidate pairs are, where there are any."""
     counts = [int(number(c) or 0) for c in report.get("similarity") or ()]
     threshold = number(mapping(mapping(report.get("spec")).get("deduplicate")).get("threshold"))
-    charts = []
-    if any(counts):
-        bars = [
-            Bar(
-                f"{at / 20:.2f} to {at / 20 + 0.05:.2f}",
-                c,
-                whole(c),
-                strong=threshold is not None and at / 20 >= threshold - 1e-9,
-            )
-            for at, c in enumerate(counts)
-            if c
-        ]
-        charts.append(
-            Figure(
-                "Candidate pairs by true Jaccard similarity; blue ones count as copies",
-                bar_chart("Pairs by similarity", bars),
-            )
+    bars = [
+        Bar(
+            f"{at / 20:.2f} to {at / 20 + 0.05:.2f}",
+            c,
+            whole(c),
+            strong=threshold is not None and at / 20 >= threshold - 1e-9,
         )
+        for at, c in enumerate(counts)
+        if c
+    ]
+    about = "Candidate pairs by true Jaccard similarity; blue ones count as copies"
+    return [Figure(about, bar_chart("Pairs by similarity", bars))] if bars else []
+
+
+def duplicates(report: Report) -> Section:
+    """Candidate pairs, clusters by size, the largest clusters."""
     looked = mapping(report.get("alike"))
     said = {
         "candidates": "share a key of their hashes",
@@ -68,7 +66,7 @@ def duplicates(report: Report) -> Section:
         f"{none}MinHash proposes pairs; a pair counts only when the true Jaccard similarity of its "
         "word n-grams reaches the threshold, and a row leaves only for a row that stays. Pictures "
         "are proposed by a perceptual hash and compared in 16 x 16 pixels.",
-        charts,
+        _similarities(report),
         tables(
             Table("Pairs of pictures", ("What", "Pairs"), "lr", alike),
             Table("Clusters by size", ("Rows in a cluster", "Clusters"), "rr", lines[:LINES]),

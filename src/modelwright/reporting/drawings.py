@@ -1,4 +1,4 @@
-"""The pictures that a model made while it learned, put into the page itself."""
+"""The pictures and recordings that a model made while it learned, put into the page itself."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from modelwright.reporting.blocks import shorten
 from modelwright.reporting.record import Record, number, text
 
 VERSIONS = 6  # pictures over time of one kind
-LARGEST = 2 << 20  # bytes of a picture that goes into the page
-PNG = b"\x89PNG\r\n\x1a\n"
-NAME = re.compile(r"[\w-]{1,100}\.png")  # in samples/ and nowhere else
+LARGEST = 2 << 20  # bytes of a file that goes into the page
+NAME = re.compile(r"[\w-]{1,100}\.(png|wav)")  # in samples/ and nowhere else
+KINDS = {  # by its ending, what a file is called, its media type and how it begins
+    "png": ("picture", "image/png", re.compile(rb"\x89PNG\r\n\x1a\n")),
+    "wav": ("recording", "audio/wav", re.compile(rb"RIFF.{4}WAVE", re.DOTALL)),
+}
 
 
 @dataclass(frozen=True)
 class Drawings:
-    """Pictures of one kind: (step, data URI), the first and the last among them."""
+    """Pictures of one kind: (step, data URI), the first and the last among them.
+
+    ``sound`` is the recording of the last one as a data URI, where it is a recording's.
+    """
 
     stage: str
     said: str
     pictures: list[tuple[str, str]]
     left_out: int
+    sound: str = ""
 
 
 def drawings(record: Record) -> list[Drawings]:
@@ -31,24 +38,30 @@ def drawings(record: Record) -> list[Drawings]:
     shown = []
     for stage, lines in record.samples.items():
         kinds: dict[str, list[tuple[str, str]]] = {}
+        heard: dict[str, str] = {}
         for line in lines:
             if "image" in line:
                 step = number(line.get("step"))
                 at = "-" if step is None else f"{step:,.0f}"
-                kinds.setdefault(text(line.get("prompt")), []).append((at, text(line["image"])))
+                said = text(line.get("prompt"))
+                kinds.setdefault(said, []).append((at, text(line["image"])))
+                heard[said] = text(line.get("sound"))
         for said, named in kinds.items():
             last = len(named) - 1
             keep = sorted({round(i * last / (VERSIONS - 1)) for i in range(VERSIONS)})
-            found = [(named[i][0], _uri(record, named[i][1])) for i in keep]
+            found = [(named[i][0], _uri(record, named[i][1], "png")) for i in keep]
             pictures = [(at, uri) for at, uri in found if uri]
-            shown.append(Drawings(stage, shorten(said, 300), pictures, len(named) - len(keep)))
+            sound = _uri(record, heard[said], "wav") if heard[said] else ""
+            left_out = len(named) - len(keep)
+            shown.append(Drawings(stage, shorten(said, 300), pictures, left_out, sound))
     return shown
 
 
-def _uri(record: Record, name: str) -> str:
-    """A PNG file of samples/ as a data URI; empty, and a problem noted, where it is none."""
-    if not NAME.fullmatch(name):
-        record.problems.append(f"samples: {shorten(name, 60)!r} is no name of a picture there")
+def _uri(record: Record, name: str, ending: str) -> str:
+    """A file of samples/ as a data URI; empty, and a problem noted, where it is none."""
+    kind, mime, begins = KINDS[ending]
+    if not (match := NAME.fullmatch(name)) or match[1] != ending:
+        record.problems.append(f"samples: {shorten(name, 60)!r} is no name of a {kind} there")
         return ""
     path: Path = record.path / "samples" / name
     try:
@@ -57,7 +70,8 @@ def _uri(record: Record, name: str) -> str:
     except OSError as error:
         record.problems.append(f"samples/{name} cannot be read: {error.strerror or error}")
         return ""
-    if not content.startswith(PNG) or len(content) > LARGEST:
-        record.problems.append(f"samples/{name} is no PNG of at most {LARGEST >> 20} MiB")
+    if not begins.match(content) or len(content) > LARGEST:
+        most = f"at most {LARGEST >> 20} MiB"
+        record.problems.append(f"samples/{name} is no {ending.upper()} of {most}")
         return ""
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return f"data:{mime};base64," + base64.b64encode(content).decode("ascii")

@@ -156,8 +156,17 @@ def headline(record: Record) -> list[Card]:
 
 def answers(record: Record) -> list[Answer]:
     """Questions with the reference, our answer and the baselines' answers."""
+    return _answers(record, "examples")
+
+
+def worst(record: Record) -> list[Answer]:
+    """The same, of the answers with the worst grades."""
+    return _answers(record, "worst")
+
+
+def _answers(record: Record, key: str) -> list[Answer]:
     found = []
-    for example in entries(record.evaluation.get("examples"))[: ANSWERS + MORE]:
+    for example in entries(record.evaluation.get(key))[: ANSWERS + MORE]:
         said = [("this model", shorten(example.get("answer")))]
         said.append(("reference", shorten(example.get("reference"))))
         said += [(text(w), shorten(a)) for w, a in mapping(example.get("baselines")).items()]
@@ -258,3 +267,23 @@ def evaluation(record: Record) -> list[Judged]:
         chart = Figure(caption, bar_chart(f"{m.name}, {way}", bars))
         judged.append(Judged(m.name, verdict(m), chart, table, m.note))
     return judged
+
+
+def slices(record: Record) -> list[Table]:
+    """The measure of single answers by the length of what is asked, and by its kind."""
+    tables = []
+    for part in entries(record.evaluation.get("slices")):
+        rows = []
+        for row in entries(part.get("rows")):
+            value, low, high = (_figure(row.get(key)) for key in ("value", "low", "high"))
+            which = shorten(row.get("which"), 80)
+            rows.append((which, value, f"{low} to {high}", whole(row.get("count"))))
+        name = f"{text(part.get('unit'))} by {text(part.get('by'))}, {text(part.get('stage'))}"
+        head = ("Which", "Mean", "95 % interval", "Answers")
+        tables.append(Table(shorten(name, 200), head, "lrrr", rows))
+    return tables
+
+
+def _figure(value: Any) -> str:
+    found = as_number(value)
+    return "-" if found is None else figures(found)

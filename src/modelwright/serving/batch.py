@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from modelwright.errors import ModelwrightError
 from modelwright.models.attention import Cache
-from modelwright.serving.sampling import SamplingParams, sample
-from modelwright.serving.spelling import TextStream
-from modelwright.types import Turn
+from modelwright.serving.prefixes import BLOCK, Prefixes
+from modelwright.serving.row import (
+    Completion,
+    Event,
+    Listener,
+    Request,
+    Row,
+    Score,
+    Scored,
+    Speller,
+    ignore,
+)
+from modelwright.serving.sampling import check_finite, sample
+from modelwright.serving.waiting import PREFILL_TOKENS
 
-PREFILL_TOKENS = 2048  # prompts read in one step, padding included: bounds the wait of the others
+__all__ = [
+    "Batch",
+    "Completion",
+    "Event",
+    "Generator",
+    "Listener",
+    "Request",
+    "Row",
+    "Scored",
+    "Speller",
+    "ignore",
+]
+
+BESIDE_TOKENS = PREFILL_TOKENS // 4  # read in one step while others wait for their next token
+HEAD_ROWS = 256  # positions of a prompt whose logits are in memory at once
 
 
 class Generator(Protocol):
@@ -37,154 +60,37 @@ class Generator(Protocol):
         ...
 
 
-class Speller(Protocol):
-    """What a codec offers to generate text; see ``data.codecs.text``."""
-
-    end: int
-    special: frozenset[int]  # what ends an answer
-
-    def prompt(self, turns: Sequence[Turn]) -> list[int]:
-        """Tokens after which the answer follows."""
-        ...
-
-    def tokens(self, text: str) -> list[int]:
-        """Token ids of a text."""
-        ...
-
-    def spell(self, tokens: Iterable[int]) -> bytes:
-        """The bytes that tokens spell."""
-        ...
-
-
-@dataclass(frozen=True)
-class Request:
-    """A prompt of token ids, or the source of an encoder-decoder, and how to go on from it."""
-
-    tokens: Sequence[int]
-    params: SamplingParams = field(default_factory=SamplingParams)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A finished answer.
-
-    ``tokens`` are those generated, without the special token that ended them; ``text`` ends
-    before a stop text and drops half a character; ``finish_reason`` is "stop" (the model or a
-    stop text ended it), "length" or "cancelled"; ``seconds`` run from the
-    request to the last token.
-    """
-
-    tokens: list[int]
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    seconds: float
-
-
-Event = str | Completion | Exception  # a piece of text, the end, or what went wrong
-Listener = Callable[[Event], None]
-
-
-def ignore(event: Event) -> None:
-    """The listener of requests that are only read when finished."""
-
-
-class Row:
-    """One request on its way: what it has generated and where its tokens lie in the cache.
-
-    ``prompt`` is what the decoder reads before it writes: the request's tokens, or where those are
-    a source that an encoder reads, the codec's ``opening``.
-    """
-
-    def __init__(
-        self, request: Request, max_tokens: int, codec: Speller, listener: Listener = ignore
-    ) -> None:
-        self.request, self.max_tokens, self.codec = request, max_tokens, codec
-        self.listener = listener
-        self.prompt: Sequence[int] = getattr(codec, "opening", request.tokens)
-        self.generator = request.params.generator()
-        self.tokens: list[int] = []
-        self.cached = 0  # tokens of prompt and answer whose keys and values the cache holds
-        self.finish_reason: str | None = None
-        self.cancelled = False
-        self._stream = TextStream(request.params.stop)
-        self._pieces: list[str] = []
-        self._start = time.perf_counter()
-
-    def take(self, token: int) -> None:
-        """Add a generated token; tell the listener what text it made certain."""
-        if token in self.codec.special:
-            self._finish("stop")
-            return
-        spelled = self.codec.spell([token])
-        if not self.tokens and getattr(self.codec, "spaced", False):
-            spelled = spelled.removeprefix(b" ")  # stands before a text, and is none of it
-        self.tokens.append(token)
-        self._say(self._stream.feed(spelled))
-        if self._stream.stopped:
-            self._finish("stop")
-        elif len(self.tokens) >= self.max_tokens:
-            self._finish("length")
-
-    def read(self, position: int) -> int:
-        """The token at a position of prompt and answer, -1 before the first."""
-        if position < len(self.prompt):
-            return self.prompt[position] if position >= 0 else -1
-        return self.tokens[position - len(self.prompt)]
-
-    def cancel(self) -> None:
-        """Tell the listener that nothing more will come."""
-        self._finish("cancelled")
-
-    def end(self) -> None:
-        """Finish as if the model had ended the answer, or as it is where it is full."""
-        if self.finish_reason is None:
-            self._finish("stop" if len(self.tokens) < self.max_tokens else "length")
-
-    def _finish(self, reason: str) -> None:
-        self.finish_reason = reason
-        self._say(self._stream.close())
-        self.listener(self.completion())
-
-    def _say(self, piece: str) -> None:
-        if piece:
-            self._pieces.append(piece)
-            self.listener(piece)
-
-    def completion(self) -> Completion:
-        """What the row has come to."""
-        return Completion(
-            tokens=self.tokens,
-            text="".join(self._pieces),
-            finish_reason=self.finish_reason or "length",
-            prompt_tokens=len(self.request.tokens),
-            seconds=time.perf_counter() - self._start,
-        )
-
-
-def next_group(waiting: deque[Row], free: int) -> list[Row]:
-    """Take from ``waiting``, in order, the rows to read next: as fit the batch and one step."""
-    group: list[Row] = []
-    longest = 0
-    while waiting and len(group) < free:
-        longest = max(longest, len(waiting[0].request.tokens))
-        if group and longest * (len(group) + 1) > PREFILL_TOKENS:
-            break
-        group.append(waiting.popleft())
-    return group
-
-
 class Batch:
     """The rows that decode together, each in its slot of one cache.
 
-    Live rows fill the first slots without a gap, so a step computes on a view of exactly those;
-    a row that leaves is replaced by the last one, the only copy ever made.
+    Live rows fill the first slots without a gap, first the ``ready`` ones whose prompts are read,
+    so a step computes on a view of exactly those; a row that leaves is replaced by the last one.
+    A long prompt is read in chunks between the tokens of the others, and prompts take turns.
+
+    Args:
+        model: what is asked.
+        size: how many rows there may be.
+        capacity: tokens of the longest.
+        prefixes: beginnings of prompts to share; None shares none.
+        alone: compute every row by itself and prompts in blocks of one size, so that not one
+            rounding depends on the other rows, or on what is shared (law 5 bit for bit).
     """
 
-    def __init__(self, model: Generator, size: int, capacity: int) -> None:
-        self.model, self.size = model, size
+    def __init__(
+        self,
+        model: Generator,
+        size: int,
+        capacity: int,
+        *,
+        prefixes: Prefixes | None = None,
+        alone: bool = False,
+    ) -> None:
+        self.model, self.size, self.capacity = model, size, capacity
+        self.prefixes, self.alone = prefixes, alone
         self.cache = self.new_cache(capacity)
         self.rows: list[Row] = []
+        self.ready = 0
+        self._steps = 0
 
     def new_cache(self, capacity: int) -> Cache:
         """An empty cache of as many rows as the batch may have."""
@@ -195,56 +101,66 @@ class Batch:
         """How many rows can still join."""
         return self.size - len(self.rows)
 
+    @property
+    def held(self) -> int:
+        """Tokens in the cache."""
+        return sum(row.cached for row in self.rows)
+
+    # Rows that come and go -------------------------------------------------------------------
+
     def join(self, group: Sequence[Row]) -> None:
-        """Read the prompts of new rows into the cache and draw their first tokens."""
-        if group:
-            self._draw(group, self.read(group))
-
-    def read(self, group: Sequence[Row]) -> Tensor:
-        """Read the prompts of new rows into the cache: the stream (B, width) at their ends."""
-        first = len(self.rows)
-        self.rows.extend(group)
-        counts = [len(row.prompt) for row in group]
-        padded = torch.zeros(len(group), max(counts), dtype=torch.long)
-        for i, row in enumerate(group):
-            padded[i, : counts[i]] = torch.as_tensor(row.prompt)
-        at = self.cache.lengths.device
-        stream = self.model.hidden(
-            padded.to(at), cache=self.view(first), counts=torch.tensor(counts, device=at)
-        )
-        for row, count in zip(group, counts, strict=True):
-            row.cached = count
-        ends = torch.tensor(counts, device=at) - 1
-        return stream[torch.arange(len(group), device=at), ends]
-
-    def step(self) -> None:
-        """One more token for every row."""
-        if not self.rows:
-            return
-        newest = [[row.tokens[-1]] for row in self.rows]
-        tokens = torch.tensor(newest, device=self.cache.lengths.device)
-        stream = self.model.hidden(tokens, cache=self.view(0))
-        for row in self.rows:
-            row.cached += 1
-        self._draw(list(self.rows), stream[:, 0])
+        """Give new rows their slots; ``step`` reads their prompts."""
+        for row in group:
+            slot = len(self.rows)
+            self.rows.append(row)
+            # A prompt whose own likelihood is asked for must be read as a whole.
+            if self.prefixes is not None and not row.request.params.echo:
+                self.prefixes.restore(row, self.cache, slot)
 
     def leave(self, rows: Collection[Row]) -> None:
         """Free the slots of some rows."""
         for row in rows:
             slot = self.rows.index(row)
-            last = self.rows.pop()
-            if last is not row:
-                self.rows[slot] = last
-                self._move(last, len(self.rows), slot)
+            if slot < self.ready:
+                self.ready -= 1
+                self._fill(slot, self.ready)
+                slot = self.ready
+            self._fill(slot, len(self.rows) - 1)
+            self.rows.pop()
+
+    def clear(self) -> list[Row]:
+        """Free all slots: the rows that had them."""
+        rows, self.rows[:], self.ready = list(self.rows), [], 0
+        return rows
+
+    def _fill(self, slot: int, origin: int) -> None:
+        if slot != origin:
+            self.rows[slot] = self.rows[origin]
+            self._move(self.rows[slot], origin, slot)
+
+    def _swap(self, one: int, other: int) -> None:
+        """Exchange the rows of two slots."""
+        if one == other:
+            return
+        a, b = self.rows[one], self.rows[other]
+        kept = [(stored, stored[one, :, :length].clone()) for stored, length in self._parts(a)]
+        self._move(b, other, one)
+        for stored, part in kept:
+            stored[other, :, : part.shape[1]] = part
+        self.rows[one], self.rows[other] = b, a
 
     def _move(self, row: Row, origin: int, slot: int) -> None:
         """Copy what the cache holds of a row into another slot."""
-        for stored in (*self.cache.keys, *self.cache.values):
-            stored[slot, :, : row.cached] = stored[origin, :, : row.cached]
+        for stored, length in self._parts(row):
+            stored[slot, :, :length] = stored[origin, :, :length]
 
-    def view(self, first: int) -> Cache:
+    def _parts(self, row: Row) -> list[tuple[Tensor, int]]:
+        """The tensors (size, heads, positions, d) that hold a row, and how much of them is its."""
+        return [(stored, row.cached) for stored in (*self.cache.keys, *self.cache.values)]
+
+    def view(self, first: int, last: int | None = None) -> Cache:
         """The slots from ``first`` to the last live one, sharing memory with the whole cache."""
-        slots = slice(first, len(self.rows))
+        slots = slice(first, len(self.rows) if last is None else last)
         lengths = torch.tensor([row.cached for row in self.rows[slots]])
         previous = torch.tensor([row.read(row.cached - 1) for row in self.rows[slots]])
         at = self.cache.lengths.device
@@ -255,10 +171,155 @@ class Batch:
             previous.to(at),
         )
 
-    def _draw(self, rows: Sequence[Row], stream: Tensor) -> None:
-        """Draw a token for each row from its last position of the stream (B, width)."""
-        params = [row.request.params for row in rows]
-        chosen = sample(self.model.head(stream), params, [row.generator for row in rows])
-        for row, token in zip(rows, chosen, strict=True):
-            row.take(token)
-        self.leave([row for row in rows if row.finish_reason])
+    # Reading prompts -------------------------------------------------------------------------
+
+    def read(self, group: Sequence[Row]) -> Tensor:
+        """Read the prompts of new rows as a whole: the stream (B, width) at their ends."""
+        first = len(self.rows)
+        self.join(group)
+        counts = [row.unread for row in group]
+        stream = self._hidden(first, len(self.rows), [row.prompt for row in group])
+        self.ready = len(self.rows)
+        ends = torch.tensor(counts, device=stream.device) - 1
+        return stream[torch.arange(len(group), device=stream.device), ends]
+
+    def _hidden(self, first: int, last: int, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Read on with the rows of some slots: the stream (B, T, width) of their tokens."""
+        counts = [len(part) for part in tokens]
+        padded = torch.zeros(len(tokens), max(counts), dtype=torch.long)
+        for i, part in enumerate(tokens):
+            padded[i, : counts[i]] = torch.as_tensor(part)
+        at = self.cache.lengths.device
+        stream = self.model.hidden(
+            padded.to(at), cache=self.view(first, last), counts=torch.tensor(counts, device=at)
+        )
+        for row, count in zip(self.rows[first:last], counts, strict=True):
+            row.cached += count
+        return stream
+
+    def _readers(self) -> tuple[list[Row], int]:
+        """Whose prompts are read on in this step, and how many tokens of each at most.
+
+        Who has waited longest comes first; prompts that can be finished with it go along.
+        """
+        reading = sorted(self.rows[self.ready :], key=lambda row: row.served)
+        budget = BLOCK if self.alone else BESIDE_TOKENS if self.ready else PREFILL_TOKENS
+        group = reading[:1]
+        if self.alone or group[0].unread > budget:
+            return group, budget
+        longest, furthest = group[0].unread, group[0].cached
+        for row in reading[1:]:
+            wide, far = max(longest, row.unread), max(furthest, row.cached)
+            if wide * (len(group) + 1) <= budget and far + wide <= self.capacity:
+                group.append(row)
+                longest, furthest = wide, far
+        return group, budget
+
+    def _read_on(self) -> None:
+        """Read a chunk of the prompts that are not read yet; draw first tokens where that ends."""
+        if self.ready == len(self.rows):
+            return
+        group, most = self._readers()
+        self._steps += 1
+        for place, row in enumerate(group):
+            row.served = self._steps
+            self._swap(self.ready + place, self.rows.index(row))
+        first, last = self.ready, self.ready + len(group)
+        chunks = [row.prompt[row.cached : row.cached + min(row.unread, most)] for row in group]
+        stream = self._hidden(first, last, chunks)
+        for row, chunk, part in zip(group, chunks, stream, strict=True):
+            if row.request.params.echo and row.scored:
+                self._score_prompt(row, part[: len(chunk)])
+        if group[0].unread:
+            return
+        self.ready = last
+        if self.prefixes is not None:
+            for slot, row in enumerate(group, first):
+                self.prefixes.keep(row, self.cache, slot)
+        ends = torch.tensor([len(chunk) - 1 for chunk in chunks], device=stream.device)
+        at_ends = stream[torch.arange(len(group), device=stream.device), ends]
+        whole = [row for row in group if row.max_tokens == 0]
+        for row in whole:
+            row.end()
+        drawn = [i for i, row in enumerate(group) if row.max_tokens]
+        if drawn:
+            self._draw([group[i] for i in drawn], self._head(at_ends[drawn]))
+        self.leave([row for row in group if row.finish_reason])
+
+    def _score_prompt(self, row: Row, stream: Tensor) -> None:
+        """Note the log-probabilities of the tokens after those that were read (T, width)."""
+        if not row.prompt_scores:
+            row.prompt_scores.append(Score(row.codec.spell([row.prompt[0]]), None))
+        for part in torch.split(stream, HEAD_ROWS):
+            logprobs = self._head(part).double().log_softmax(dim=-1).cpu()
+            for one in logprobs:
+                at = len(row.prompt_scores)
+                if at < len(row.prompt):
+                    row.prompt_scores.append(row.score(row.prompt[at], one))
+
+    # Writing answers -------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Read on in some prompts, then one more token for every row that is ready, or several."""
+        self._read_on()
+        together = 1 if self.alone else self.ready
+        for first in range(0, self.ready, together or 1):
+            self._write(first, first + together)
+        self.leave([row for row in self.rows[: self.ready] if row.finish_reason])
+
+    def _write(self, first: int, last: int) -> None:
+        """One more token for the rows of some slots, and what their drafts add."""
+        rows = self.rows[first:last]
+        # Padding is written behind a row's tokens, so the fullest row bounds what all may draft.
+        room = self.capacity - max(row.cached for row in rows) - 1
+        drafts = [row.draft(0 if self.alone else room) for row in rows]
+        newest = [[row.tokens[-1], *draft] for row, draft in zip(rows, drafts, strict=True)]
+        stream = self._hidden(first, last, newest)
+        for row, draft in zip(rows, drafts, strict=True):
+            row.cached -= len(draft)
+        going = list(range(len(rows)))
+        for place in range(stream.shape[1]):
+            logits = self._head(stream[going, place])
+            self._draw([rows[i] for i in going], logits)
+            # A draft holds as far as it is what would have been drawn without it.
+            going = [
+                i
+                for i in going
+                if place < len(drafts[i])
+                and not rows[i].finish_reason
+                and rows[i].tokens[-1] == drafts[i][place]
+            ]
+            if not going:
+                break
+            for i in going:
+                rows[i].cached += 1
+
+    def _head(self, stream: Tensor) -> Tensor:
+        logits = self.model.head(stream)
+        check_finite(logits)
+        return logits
+
+    def _draw(self, rows: Sequence[Row], logits: Tensor) -> None:
+        """Draw a token for each row from its logits (B, vocabulary)."""
+        logprobs = {
+            i: logits[i].double().log_softmax(dim=-1).cpu()
+            for i, row in enumerate(rows)
+            if row.scored
+        }
+        kept = []
+        for i, row in enumerate(rows):
+            try:
+                if row.steering is not None:
+                    logits[i] = row.steering.steered(logits[i])
+                kept.append(i)
+            except ModelwrightError as error:
+                row.fail(error)
+        if not kept:
+            return
+        params = [rows[i].request.params for i in kept]
+        chosen = sample(logits[kept], params, [rows[i].generator for i in kept])
+        for i, token in zip(kept, chosen, strict=True):
+            try:
+                rows[i].take(token, logprobs.get(i))
+            except ModelwrightError as error:
+                rows[i].fail(error)

@@ -15,8 +15,8 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from modelwright.errors import ModelwrightError
 from modelwright.serving.batch import Batch, Row
+from modelwright.serving.sampling import check_finite
 
 _Ended = tuple[float, list[int]]  # score and tokens, without what ended them
 
@@ -61,11 +61,7 @@ def search(batch: Batch, rows: Sequence[Row]) -> None:
 def _log_probabilities(batch: Batch, stream: Tensor) -> Tensor:
     """Log-probabilities (B, vocabulary) of the next token, float64, on the CPU."""
     logits = batch.model.head(stream)
-    if not bool(torch.isfinite(logits).all()):
-        raise ModelwrightError(
-            "the model's logits are not finite numbers; its weights are broken: "
-            "use an earlier checkpoint"
-        )
+    check_finite(logits)
     return logits.double().log_softmax(dim=-1).cpu()
 
 

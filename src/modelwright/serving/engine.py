@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -26,11 +25,15 @@ from modelwright.serving.batch import (
     Listener,
     Request,
     Row,
+    Scored,
     Speller,
-    next_group,
+    ignore,
 )
+from modelwright.serving.constraint import Constraint, Constraints
 from modelwright.serving.pairs import PairBatch
+from modelwright.serving.prefixes import Prefixes
 from modelwright.serving.sampling import SamplingParams
+from modelwright.serving.waiting import Waiting
 from modelwright.types import Codec, Turn, text_turn
 
 __all__ = [
@@ -41,10 +44,19 @@ __all__ = [
     "Handle",
     "QueueFullError",
     "Request",
+    "RequestError",
     "SamplingParams",
 ]
 
 _log = logging.getLogger(__name__)
+
+
+class RequestError(ModelwrightError):
+    """A request asks for what this model cannot do; ``param`` is what it asks with."""
+
+    def __init__(self, param: str, why: str) -> None:
+        super().__init__(f"{param}: {why}")
+        self.param = param
 
 
 class ContextLengthError(ModelwrightError):
@@ -77,7 +89,7 @@ class Handle:
             if isinstance(event, Completion):
                 self.completion = event
             else:
-                yield event
+                yield event.text if isinstance(event, Scored) else event
 
     def cancel(self) -> None:
         """Give the request up; its row is free within one step. Safe to call at any time."""
@@ -109,6 +121,9 @@ class Engine:
         max_batch: int = 8,
         max_waiting: int = 64,
         stall_seconds: float = 60.0,
+        prefix_bytes: int = 256 << 20,
+        drafts: int = 0,
+        reproducible: bool = False,
     ) -> None:
         if not hasattr(model, "new_cache") or not hasattr(codec, "prompt"):
             raise ModelwrightError(
@@ -123,11 +138,16 @@ class Engine:
         self._kind = Batch if self._opening is None else PairBatch
         self.temperature = 1.0 if self._opening is None else 0.0
         self._stall_seconds = stall_seconds
+        self._drafts, self._reproducible = drafts, reproducible
+        shares = prefix_bytes > 0 and self._opening is None
+        self.prefixes = Prefixes(prefix_bytes) if shares else None
+        self._constraints: Constraints | None = None
+        self._batch_now: Batch | None = None
         self._changed = threading.Condition()
-        self._waiting: deque[Row] = deque()
+        self._waiting = Waiting()
         self._active: list[Row] = []
         self._worker: threading.Thread | None = None
-        self._stopping = False
+        self._stopping, self._stopped = False, False
         self._give_up_at = float("inf")
         self._beat = time.monotonic()
 
@@ -136,9 +156,11 @@ class Engine:
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """Tokens of a conversation or of the beginning of a document.
 
-        An empty document begins after the end of another one, as in training.
+        An empty document begins after the end of another one, as in training. A model with learned
+        prompts has theirs first.
         """
-        return self.codec.prompt(turns) or [self.codec.end]
+        learned: Sequence[int] = getattr(self.model, "virtual", ())
+        return [*learned, *(self.codec.prompt(turns) or [self.codec.end])]
 
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests, in their order.
@@ -152,16 +174,19 @@ class Engine:
         with _evaluating(self.model), torch.inference_mode():
             for width, group in groupby(waiting, key=lambda row: row.request.params.beams):
                 if width == 1:
-                    self._decode(deque(group))
+                    self._decode(Waiting(group))
                 else:
                     self._search(list(group), max(1, self.max_batch // width))
+        for row in rows:
+            if row.error is not None:
+                raise row.error
         return [row.completion() for row in rows]
 
-    def _decode(self, waiting: deque[Row]) -> None:
+    def _decode(self, waiting: Waiting) -> None:
         """Token by token, as many rows at once as the batch may have."""
         batch = self._batch(waiting, min(self.max_batch, len(waiting)))
         while waiting or batch.rows:
-            batch.join(next_group(waiting, batch.free))
+            batch.join(waiting.group(batch.free))
             batch.step()
 
     def _search(self, rows: Sequence[Row], size: int) -> None:
@@ -172,7 +197,7 @@ class Engine:
 
     def _batch(self, rows: Iterable[Row], size: int) -> Batch:
         capacity = max(len(row.prompt) + row.max_tokens for row in rows)
-        return self._kind(self._generator, size, capacity)
+        return self._kind(self._generator, size, capacity, alone=self._reproducible)
 
     def room(self, count: int) -> int:
         """How many tokens can be generated after a prompt of ``count``; none if below 1."""
@@ -189,6 +214,32 @@ class Engine:
         roles = ["document" if t and t[-1].role == "document" else "assistant" for t in given]
         return [text_turn(role, c.text) for role, c in zip(roles, done, strict=True)]
 
+    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+        """A vector for each text, and how many tokens they have: the mean of the stream, length 1.
+
+        Raises:
+            ContextLengthError: a text is longer than the context.
+            RequestError: the model is an encoder-decoder.
+        """
+        if self._opening is not None:
+            raise RequestError("model", "an encoder-decoder gives no vectors of texts here")
+        found, count = [], 0
+        with _evaluating(self.model), torch.inference_mode():
+            for text in texts:
+                tokens = self.codec.tokens(text) or [self.codec.end]
+                if len(tokens) > self.context:
+                    raise ContextLengthError(
+                        f"the text is {len(tokens)} tokens long and the model's context holds "
+                        f"{self.context}; shorten the text"
+                    )
+                cache = self._generator.new_cache(1, len(tokens))
+                at = cache.lengths.device
+                stream = self._generator.hidden(torch.tensor([tokens], device=at), cache=cache)
+                mean = stream[0].float().mean(0)
+                found.append(torch.nn.functional.normalize(mean, dim=0).tolist())
+                count += len(tokens)
+        return found, count
+
     def _row(self, request: Request, listener: Listener | None = None) -> Row:
         count = len(request.tokens)
         if count == 0:
@@ -200,8 +251,30 @@ class Engine:
                 f"the prompt is {count} tokens long and the model's context holds "
                 f"{self.context}{asked}; shorten the prompt"
             )
-        max_tokens = min(request.params.max_tokens, room)
-        return Row(request, max_tokens, self.codec, *([listener] if listener else []))
+        if request.params.echo and self._opening is not None:
+            raise RequestError("echo", "the prompt is a source here, no beginning; leave it out")
+        if request.params.echo and hasattr(self.model, "virtual"):
+            raise RequestError("echo", "a learned prompt has no spelling; leave it out")
+        vocabulary = self.vocabulary
+        for token, _ in request.params.logit_bias:
+            if not 0 <= token < vocabulary:
+                raise RequestError("logit_bias", f"there is no token {token}; {vocabulary} exist")
+        return Row(
+            request,
+            min(request.params.max_tokens, room),
+            self.codec,
+            listener or ignore,
+            constraint=self._constraint(request.params),
+            drafts=0 if self._reproducible else self._drafts,
+        )
+
+    def _constraint(self, params: SamplingParams) -> Constraint | None:
+        """What an answer must match, compiled."""
+        if params.grammar is None:
+            return None
+        if self._constraints is None:
+            self._constraints = Constraints(self.codec, self.vocabulary)
+        return self._constraints.constraint(params.grammar)
 
     # From the worker thread ------------------------------------------------------------------
 
@@ -216,17 +289,39 @@ class Engine:
         return len(self._waiting)
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        count: int = cast(Any, self.model).config.vocabulary
+        return count
+
+    def gauges(self) -> dict[str, float]:
+        """What a scrape of the metrics is told beside ``running`` and ``waiting``."""
+        batch, prefixes = self._batch_now, self.prefixes
+        return {
+            "kv_cache_usage_perc": batch.held / (batch.size * batch.capacity) if batch else 0.0,
+            "prefix_cache_queries": prefixes.asked if prefixes else 0,
+            "prefix_cache_hits": prefixes.found if prefixes else 0,
+            "engine_heartbeat_seconds": time.monotonic() - self._beat,
+        }
+
+    @property
     def alive(self) -> bool:
         """Whether the worker runs, takes requests and has made a step lately."""
         moving = time.monotonic() - self._beat < self._stall_seconds
         return self._worker is not None and self._worker.is_alive() and moving
+
+    @property
+    def died(self) -> bool:
+        """Whether the worker has ended though nobody stopped it; ``start`` starts another."""
+        worker = self._worker
+        return worker is not None and not worker.is_alive() and not self._stopped
 
     def start(self) -> None:
         """Start the worker thread; harmless when it runs."""
         with self._changed:
             if self._worker is not None and self._worker.is_alive():
                 return
-            self._stopping, self._give_up_at = False, float("inf")
+            self._stopping, self._stopped, self._give_up_at = False, False, float("inf")
             self._beat = time.monotonic()
             self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
             self._worker.start()
@@ -234,7 +329,7 @@ class Engine:
     def stop(self, drain_seconds: float = 0.0) -> None:
         """Refuse new requests, finish the others for at most ``drain_seconds``, then end."""
         with self._changed:
-            self._stopping = True
+            self._stopping, self._stopped = True, True
             self._give_up_at = time.monotonic() + drain_seconds
             self._changed.notify_all()
         if self._worker is not None:
@@ -254,7 +349,7 @@ class Engine:
             ModelwrightError: beams are asked for, which show nothing before their end.
         """
         if request.params.beams > 1:
-            raise ModelwrightError("beams: the server answers token by token; leave them out")
+            raise RequestError("beams", "the server answers token by token; leave them out")
         handle = Handle(self)
         row = handle._row = self._row(request, listener or handle._events.put)
         with self._changed:
@@ -278,8 +373,14 @@ class Engine:
         """The worker: admit, decode, repeat; whatever happens, nobody is left waiting."""
         try:
             with _evaluating(self.model), torch.inference_mode():
-                batch = self._kind(self._generator, self.max_batch, self.context)
-                self._active = batch.rows
+                batch = self._kind(
+                    self._generator,
+                    self.max_batch,
+                    self.context,
+                    prefixes=self.prefixes,
+                    alone=self._reproducible,
+                )
+                self._active, self._batch_now = batch.rows, batch
                 while self._next(batch):
                     self._beat = time.monotonic()
         except BaseException:
@@ -288,7 +389,7 @@ class Engine:
             with self._changed:
                 self._stopping = True
                 left = [*self._active, *self._waiting]
-                self._active = []
+                self._active, self._batch_now = [], None
                 self._waiting.clear()
             for row in left:
                 row.listener(EngineStoppedError("the engine stopped before the answer was done"))
@@ -299,13 +400,15 @@ class Engine:
             while not (self._waiting or batch.rows or self._stopping):
                 self._changed.wait(timeout=1.0)
                 self._beat = time.monotonic()
-            dropped = [row for row in (*batch.rows, *self._waiting) if row.cancelled]
-            self._waiting = deque(row for row in self._waiting if not row.cancelled)
-            batch.leave([row for row in batch.rows if row.cancelled])
+            left, unborn = (
+                [r for r in rows if r.cancelled] for rows in (batch.rows, self._waiting)
+            )
+            self._waiting.drop(unborn)
+            batch.leave(left)
             idle = not (self._waiting or batch.rows)
             over = self._stopping and (idle or time.monotonic() >= self._give_up_at)
-            group = [] if over else next_group(self._waiting, batch.free)
-        for row in dropped:
+            group = [] if over else self._waiting.group(batch.free)
+        for row in (*left, *unborn):
             row.cancel()
         if over:
             return False
@@ -315,9 +418,10 @@ class Engine:
         except Exception as error:
             # A step that fails must not end the server: those in it are told, others go on.
             _log.exception("a step of the engine failed")
-            failed, batch.rows[:] = list(batch.rows), []
+            failed = dict.fromkeys([*batch.clear(), *group])
             for row in failed:
-                row.listener(error)
+                if row.finish_reason is None:
+                    row.fail(error)
         return True
 
 

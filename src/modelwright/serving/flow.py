@@ -117,7 +117,7 @@ class ImageMaker:
         generator = torch.Generator().manual_seed(self.sampling.seed)
         device = next(self.model.parameters()).device
         found = []
-        with _evaluating(self.model), torch.inference_mode():
+        with evaluating(self.model), torch.inference_mode():
             for first in range(0, len(numbers), AT_ONCE):
                 part = torch.tensor(numbers[first : first + AT_ONCE], dtype=torch.long)
                 start = torch.randn((len(part), *self.codec.shape), generator=generator)
@@ -147,7 +147,7 @@ class ImageMaker:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode, and afterwards as it was."""
     training = model.training
     model.eval()
@@ -155,8 +155,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def draws(objective: object) -> bool:
-    """Whether an objective's model makes pictures by a velocity."""
-    return hasattr(objective, "velocity")

@@ -5,21 +5,31 @@ Closed unless opened: the checks look at the path last, so a route added later i
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import logging
+import re
 import secrets
+import time
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from modelwright.serving.openai import MAX_BODY_BYTES, ApiError
+from modelwright.serving import limits
+from modelwright.serving.keys import Client, Keys
+from modelwright.serving.metrics import Metrics
+from modelwright.serving.openai import ApiError
 
-OPEN_PATHS = frozenset({"/", "/health"})  # these tell nothing about the model or its users
+# These tell nothing about the model or its users.
+OPEN_PATHS = frozenset({"/", "/health", "/ready"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+GONE = 499  # what is counted where the client left before an answer
+_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _log = logging.getLogger(__name__)
+access = logging.getLogger("modelwright.serving.access")  # a line a request, at the level INFO
 
 
 def is_loopback(host: str) -> bool:
@@ -40,25 +50,40 @@ class Guard:
     """ASGI middleware: refuses what may not pass and turns every error into OpenAI's shape.
 
     Without a key only this machine may ask, so Host and Origin must name it, whatever the
-    method. With a key every path but ``OPEN_PATHS`` needs it.
+    method. With keys every path but ``OPEN_PATHS`` needs one, at the rate that it may have. What
+    passed is told to the access log in a line each: numbers and names of ours, nothing of what
+    was asked.
+
+    Args:
+        app: what is guarded.
+        keys: who may ask.
+        metrics: where requests are counted.
+        media_paths: paths whose bodies may hold pictures or sound.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None) -> None:
-        self.app = app
-        self._key = None if api_key is None else api_key.encode("ascii")
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keys,
+        metrics: Metrics | None = None,
+        media_paths: Collection[str] = (),
+    ) -> None:
+        self.app, self._keys = app, keys
+        self._metrics, self._media = metrics or Metrics(), frozenset(media_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request, hand it on, answer its errors."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = f"req-{secrets.token_hex(8)}"
-        started = False
+        request_id = _request_id(dict(scope["headers"]))
+        status, began = 0, time.monotonic()
 
         async def send_marked(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 marks = [
                     (b"x-request-id", request_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
@@ -66,36 +91,81 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", ()), *marks]}
             await send(message)
 
+        error: ApiError | None = None
         try:
-            self._check(scope)
-            await self.app(scope, _limited(receive), send_marked)
-            return
+            scope.setdefault("state", {})["client"] = self._check(scope)
+            most = limits.MEDIA_BYTES if scope["path"] in self._media else limits.BODY_BYTES
+            await self.app(scope, _limited(receive, most), send_marked)
         except ApiError as refusal:
             error = refusal
         except Exception:
             _log.exception("request %s failed", request_id)
             error = internal_error(request_id)
-        if not started:
+        if error is not None and not status:
+            if error.status < 500:
+                self._metrics.add("requests_rejected_total", reason=error.code or "other")
             response = JSONResponse(error.body(), error.status, dict(error.headers))
             await response(scope, receive, send_marked)
+        self._note(scope, request_id, status, time.monotonic() - began)
 
-    def _check(self, scope: Scope) -> None:
+    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        """Count a request and tell the access log of it."""
+        # The route's own pattern: what a client writes as a path is neither counted nor shown.
+        path = getattr(scope.get("route"), "path", "other")
+        self._metrics.add("requests_total", endpoint=path, status=str(status or GONE))
+        client = scope["state"].get("client")
+        access.info(
+            "%s %s %s %d %.3f s %s",
+            request_id,
+            scope["method"] if scope["method"] in METHODS else "other",
+            path,
+            status or GONE,
+            seconds,
+            client.name if client else "-",
+        )
+
+    def _check(self, scope: Scope) -> Client | None:
+        """Whose request it is; None where there are no keys.
+
+        Raises:
+            ApiError: it may not pass.
+        """
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        if self._key is None:
+        client: Client | None = None
+        if not self._keys:
             _check_local(headers)
         elif scope["path"] not in OPEN_PATHS:
-            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(given, self._key):
+            client = self._client(headers)
+            if scope["method"] == "POST" and (wait := client.admitted(self._keys.clock())):
+                message = f"this key has used its rate; try again in {wait} seconds"
+                again = (("Retry-After", str(wait)),)
                 raise ApiError(
-                    401,
-                    "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'",
-                    type="authentication_error",
-                    code="invalid_api_key",
-                    headers=(("WWW-Authenticate", "Bearer"),),
+                    429, message, "rate_limit_error", code="rate_limit_exceeded", headers=again
                 )
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length[:20]) > MAX_BODY_BYTES:
-            raise _too_large()
+        most = limits.MEDIA_BYTES if scope["path"] in self._media else limits.BODY_BYTES
+        if not length.isdigit() or int(length[:20]) > most:
+            raise _too_large(most)
+        return client
+
+    def _client(self, headers: dict[bytes, bytes]) -> Client:
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        client = self._keys.client(given) if scheme.lower() == b"bearer" else None
+        if client is None:
+            raise ApiError(
+                401,
+                "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'",
+                type="authentication_error",
+                code="invalid_api_key",
+                headers=(("WWW-Authenticate", "Bearer"),),
+            )
+        return client
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    """The client's own id, where it is a plain word, or a new one."""
+    given = headers.get(b"x-request-id", b"").decode("latin-1")
+    return given if _PLAIN.fullmatch(given) else f"req-{secrets.token_hex(8)}"
 
 
 def _check_local(headers: dict[bytes, bytes]) -> None:
@@ -119,7 +189,7 @@ def _host_of(url: str) -> str | None:
     return parts.hostname if plain and parts.scheme in ("", "http", "https") else None
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, most: int) -> Receive:
     """Stop reading a body at the limit, also one that did not announce its length."""
     size = 0
 
@@ -127,15 +197,15 @@ def _limited(receive: Receive) -> Receive:
         nonlocal size
         message = await receive()
         size += len(message.get("body", b""))
-        if size > MAX_BODY_BYTES:
-            raise _too_large()
+        if size > most:
+            raise _too_large(most)
         return message
 
     return counted
 
 
-def _too_large() -> ApiError:
-    message = f"the request body is larger than {MAX_BODY_BYTES} bytes; send less"
+def _too_large(most: int) -> ApiError:
+    message = f"the request body is larger than {most} bytes; send less"
     return ApiError(413, message, code="request_too_large")
 
 

@@ -27,6 +27,7 @@ from modelwright.data.labelling.session import Session, Suggestion
 from modelwright.errors import ModelwrightError
 from modelwright.serving.guard import Guard
 from modelwright.serving.hosting import host_app, json_body, page_headers
+from modelwright.serving.keys import Keys
 from modelwright.serving.openai import ApiError
 from modelwright.types import Row
 
@@ -65,7 +66,7 @@ def build_app(
             Route("/api/decide", routes.decide, methods=["POST"]),
             Route("/api/picture", routes.picture, methods=["POST"]),
         ],
-        middleware=[Middleware(Guard, api_key=api_key)],
+        middleware=[Middleware(Guard, keys=Keys(key=api_key))],
         exception_handlers={HTTPException: _no_route},
     )
 
@@ -202,4 +203,4 @@ async def _object(request: Request) -> dict[str, Any]:
 
 def serve(app: Starlette, name: str, *, host: str, port: int, api_key: str | None) -> None:
     """Serve the page until SIGTERM or Ctrl-C; see `hosting.host_app`."""
-    host_app(app, f"labels of {name}", host=host, port=port, key=api_key)
+    host_app(app, f"labels of {name}", host=host, port=port, keyed=api_key is not None)

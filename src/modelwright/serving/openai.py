@@ -1,4 +1,4 @@
-"""The OpenAI-compatible request and response bodies: limits, conversions, errors.
+"""The OpenAI-compatible request bodies: limits, conversions, errors.
 
 Names and shapes follow the public API reference of OpenAI; what this server cannot do is
 refused by name instead of being silently ignored.
@@ -21,32 +21,24 @@ from pydantic import (
     model_validator,
 )
 
+from modelwright.serving import limits
+from modelwright.serving.constraint import ConstraintError, Grammar
 from modelwright.serving.sampling import SamplingParams
 from modelwright.types import Turn, text_turn
-
-MAX_BODY_BYTES = 2 << 20
-MAX_TEXT = 1 << 20
-_SEED = 1 << 63
 
 # Fields that would change the answer and that this server has no part for, with the values
 # that ask for nothing.
 _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
-    "response_format": (None, {"type": "text"}),
     "modalities": (None, ["text"]),
     "audio": (None,),
-    "logit_bias": (None, {}),
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
     "best_of": (None, 1),
-    "echo": (None, False),
     "suffix": (None, ""),
 }
+_SEED = 1 << 63
 
 
 @dataclass
@@ -87,17 +79,22 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Content = Annotated[str, BeforeValidator(_joined), Field(max_length=MAX_TEXT)]
-Stop = Annotated[str, Field(min_length=1, max_length=256)]
-Prompt = Annotated[str, Field(max_length=MAX_TEXT)]
+Content = Annotated[str, BeforeValidator(_joined), Field(max_length=limits.TEXT)]
+Stop = Annotated[str, Field(min_length=1, max_length=limits.STOP_TEXT)]
+Prompt = Annotated[str, Field(max_length=limits.TEXT)]
 MaxTokens = Annotated[int, Field(ge=1, le=1 << 24)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]  # JSON has only texts as keys
 
 
-class _Schema(BaseModel):
+class Body(BaseModel):
+    """A request body: types are not guessed, unknown fields are left aside."""
+
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-class Message(_Schema):
+class Message(Body):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -108,22 +105,70 @@ class Message(_Schema):
         return text_turn("system" if self.role == "developer" else self.role, self.content)
 
 
-class StreamOptions(_Schema):
+class JsonSchema(Body):
+    """A schema by which an answer is written."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+    description: Annotated[str, Field(max_length=4096)] | None = None
+
+
+class ResponseFormat(Body):
+    """What an answer must be: "regex" is ours, the others are OpenAI's."""
+
+    type: Literal["text", "json_object", "json_schema", "regex"]
+    json_schema: JsonSchema | None = None
+    regex: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> ResponseFormat:
+        given = {"json_schema": self.json_schema, "regex": self.regex}.get(self.type, "")
+        if given is None:
+            raise ValueError(f"needs {self.type!r} beside its type")
+        try:
+            self.grammar()
+        except ConstraintError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def grammar(self) -> Grammar | None:
+        """What the answer must match."""
+        if self.type == "regex":
+            return Grammar("regex", self.regex or "")
+        if self.type == "text":
+            return None
+        schema = self.json_schema.schema_ if self.json_schema else {"type": "object"}
+        return Grammar("json_schema", json.dumps(schema))
+
+
+class StreamOptions(Body):
     """What a stream carries beside the answer."""
 
     include_usage: bool | None = None
 
 
-class _Sampling(_Schema):
+class Asked(Body):
     """The fields that both kinds of request share."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)]
     max_tokens: MaxTokens | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    n: Annotated[int, Field(ge=1, le=4)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=limits.BIASES)] | None = None
+    n: Annotated[int, Field(ge=1, le=limits.CHOICES)] | None = None
     seed: Annotated[int, Field(ge=-_SEED, lt=_SEED)] | None = None
-    stop: Annotated[list[Stop], BeforeValidator(_listed), Field(max_length=4, default_factory=list)]
+    stop: Annotated[
+        list[Stop],
+        BeforeValidator(_listed),
+        Field(max_length=limits.STOPS, default_factory=list),
+    ]
+    response_format: ResponseFormat | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -137,6 +182,16 @@ class _Sampling(_Schema):
         return values
 
     @property
+    def scores_wanted(self) -> int | None:
+        """How many of the likeliest tokens are told; None: no log-probabilities at all."""
+        raise NotImplementedError
+
+    @property
+    def echoed(self) -> bool:
+        """Whether the answer begins with the prompt."""
+        return False
+
+    @property
     def usage_wanted(self) -> bool:
         """Whether a stream ends with a count of the tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -147,22 +202,51 @@ class _Sampling(_Schema):
         ``temperature`` is taken where the request names none. The choices of one seeded request
         draw from seeds that follow each other.
         """
+        if self.max_tokens is not None:
+            most = min(self.max_tokens, most)
         base = SamplingParams(
-            max_tokens=min(self.max_tokens or most, most),
+            max_tokens=most,
             temperature=temperature if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=max(0, self.top_k or 0),
+            min_p=self.min_p or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            logit_bias=tuple((int(k), v) for k, v in (self.logit_bias or {}).items()),
             seed=self.seed,
             stop=tuple(self.stop),
+            logprobs=self.scores_wanted,
+            echo=self.echoed,
+            grammar=self.response_format.grammar() if self.response_format else None,
         )
         seeds = [None if self.seed is None else self.seed + i for i in range(self.n or 1)]
         return [replace(base, seed=seed) for seed in seeds]
 
 
-class ChatRequest(_Sampling):
+class ChatRequest(Asked):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=256)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=limits.MESSAGES)]
     max_completion_tokens: MaxTokens | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=limits.TOP_LOGPROBS)] | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise ApiError(
+                400,
+                "top_logprobs: needs logprobs to be true",
+                param="top_logprobs",
+                code="invalid_value",
+            )
+        return self
+
+    @property
+    def scores_wanted(self) -> int | None:
+        """``top_logprobs``, where ``logprobs`` asks for any."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def conversations(self) -> list[list[Turn]]:
@@ -176,10 +260,38 @@ class ChatRequest(_Sampling):
         return super().params(most, temperature)
 
 
-class CompletionRequest(_Sampling):
+class CompletionRequest(Asked):
     """The body of POST /v1/completions: every prompt is the beginning of a document."""
 
-    prompt: Annotated[list[Prompt], BeforeValidator(_listed), Field(min_length=1, max_length=16)]
+    prompt: Annotated[
+        list[Prompt],
+        BeforeValidator(_listed),
+        Field(min_length=1, max_length=limits.PROMPTS),
+    ]
+    max_tokens: Annotated[int, Field(ge=0, le=1 << 24)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=limits.TOP_LOGPROBS)] | None = None
+    echo: bool | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> CompletionRequest:
+        wrong = {}
+        if self.max_tokens == 0 and not self.echo:
+            wrong["max_tokens"] = "must be at least 1 where the prompt is not echoed"
+        if self.echo and self.stream and self.logprobs is not None:
+            wrong["echo"] = "a stream has no log-probabilities of the prompt; leave one out"
+        for name, why in wrong.items():
+            raise ApiError(400, f"{name}: {why}", param=name, code="invalid_value")
+        return self
+
+    @property
+    def scores_wanted(self) -> int | None:
+        """``logprobs``: how many of the likeliest; 0 tells those of the answer's own tokens."""
+        return self.logprobs
+
+    @property
+    def echoed(self) -> bool:
+        """Whether the answer begins with the prompt."""
+        return bool(self.echo)
 
     @property
     def conversations(self) -> list[list[Turn]]:
@@ -188,10 +300,10 @@ class CompletionRequest(_Sampling):
 
     def params(self, most: int, temperature: float = 1.0) -> list[SamplingParams]:
         """As the base says, with the API's default of 16 tokens."""
-        return super().params(most if self.max_tokens else min(16, most), temperature)
+        return super().params(most if self.max_tokens is not None else min(16, most), temperature)
 
 
-Schema = TypeVar("Schema", bound=_Sampling)
+Schema = TypeVar("Schema", bound=Body)
 
 
 def parse(schema: type[Schema], body: bytes) -> Schema:
@@ -249,67 +361,3 @@ def _path(location: Sequence[int | str]) -> str:
     for step in location:
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
     return path or "body"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How the answers of one endpoint are written; the same id and time in all its parts."""
-
-    chat: bool
-    id: str
-    created: int
-    model: str
-
-    def whole(self, choices: Sequence[tuple[str, str]], usage: dict[str, int]) -> dict[str, Any]:
-        """The complete answer; ``choices`` are (text, finish_reason)."""
-        written = []
-        for index, (text, reason) in enumerate(choices):
-            message = {"role": "assistant", "content": text, "refusal": None}
-            content = {"message": message} if self.chat else {"text": text}
-            written.append({"index": index, **content, "logprobs": None, "finish_reason": reason})
-        kind = "chat.completion" if self.chat else "text_completion"
-        return {**self._head(kind), "choices": written, "usage": usage}
-
-    def opening(self, index: int) -> dict[str, Any] | None:
-        """The first chunk of a choice: the role, said once; completions have none."""
-        if not self.chat:
-            return None
-        return self._chunk(index, {"role": "assistant", "content": ""}, None)
-
-    def piece(self, index: int, text: str) -> dict[str, Any]:
-        """A chunk with some text."""
-        return self._chunk(index, {"content": text}, None)
-
-    def closing(self, index: int, reason: str) -> dict[str, Any]:
-        """The last chunk of a choice: no text, the reason it ended."""
-        return self._chunk(index, {}, reason)
-
-    def counted(self, usage: dict[str, int]) -> dict[str, Any]:
-        """The chunk after all choices that counts the tokens."""
-        return {**self._head(self._chunk_kind), "choices": [], "usage": usage}
-
-    @property
-    def _chunk_kind(self) -> str:
-        return "chat.completion.chunk" if self.chat else "text_completion"
-
-    def _head(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
-
-    def _chunk(self, index: int, delta: dict[str, str], reason: str | None) -> dict[str, Any]:
-        content = {"delta": delta} if self.chat else {"text": delta.get("content", "")}
-        choice = {"index": index, **content, "logprobs": None, "finish_reason": reason}
-        return {**self._head(self._chunk_kind), "choices": [choice]}
-
-
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """The count of tokens of a request."""
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
-
-
-def model_card(name: str, created: int) -> dict[str, Any]:
-    """A model as /v1/models lists it."""
-    return {"id": name, "object": "model", "created": created, "owned_by": "modelwright"}

@@ -38,8 +38,13 @@ class PairBatch(Batch):
     def _device(self) -> torch.device:
         return next(cast(torch.nn.Module, self.model).parameters()).device
 
-    def read(self, group: Sequence[Row]) -> Tensor:
-        """Read the sources of new rows, then what their decoders begin with."""
+    def join(self, group: Sequence[Row]) -> None:
+        """Read the sources of new rows and give them their slots."""
+        for part in [[row] for row in group] if self.alone else [group] * bool(group):
+            self._read_sources(part)
+            super().join(part)
+
+    def _read_sources(self, group: Sequence[Row]) -> None:
         lengths = [len(row.request.tokens) for row in group]
         flat = [token for row in group for token in row.request.tokens]
         starts = torch.tensor([0, *accumulate(lengths)], device=self._device)
@@ -56,19 +61,16 @@ class PairBatch(Batch):
         for stored, new in zip(self.cache.cross, made.cross, strict=True):
             for ours, theirs in zip(stored, new, strict=True):
                 ours[slots, :, :longest] = theirs
-        return super().read(group)
 
-    def _move(self, row: Row, origin: int, slot: int) -> None:
-        super()._move(row, origin, slot)
+    def _parts(self, row: Row) -> list[tuple[Tensor, int]]:
         length = len(row.request.tokens)
-        for pair in self.cache.cross:
-            for stored in pair:
-                stored[slot, :, :length] = stored[origin, :, :length]
+        sources = [(stored, length) for pair in self.cache.cross for stored in pair]
+        return [*super()._parts(row), *sources]
 
-    def view(self, first: int) -> PairCache:
-        """The slots from ``first`` to the last live one, no wider than their longest source."""
-        own = super().view(first)
-        slots = slice(first, len(self.rows))
+    def view(self, first: int, last: int | None = None) -> PairCache:
+        """Some slots of live rows, no wider than their longest source."""
+        own = super().view(first, last)
+        slots = slice(first, len(self.rows) if last is None else last)
         lengths = [len(row.request.tokens) for row in self.rows[slots]]
         span = max(lengths)
         return PairCache(

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,87 +15,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from modelwright.errors import ModelwrightError
-from modelwright.serving.batch import Event, Listener
-from modelwright.serving.engine import (
-    Completion,
-    ContextLengthError,
-    EngineStoppedError,
-    QueueFullError,
-    Request,
-)
 from modelwright.serving.guard import internal_error
-from modelwright.serving.openai import ApiError, Shape, usage
-from modelwright.types import Turn
-
-PING_SECONDS = 15.0  # between the comments that keep a silent stream open
+from modelwright.serving.openai import ApiError
+from modelwright.serving.row import Completion, Event, Request, Scored
+from modelwright.serving.service import Cancellable, DeadlineError, Service, refusal
 
 _log = logging.getLogger(__name__)
 
 
-class Cancellable(Protocol):
-    """A request that was submitted."""
-
-    def cancel(self) -> object:
-        """Give it up."""
-        ...
-
-
-class Answering(Protocol):
-    """What the server needs of an engine: of text, or of answers in one pass."""
-
-    context: int
-    temperature: float
-
-    @property
-    def running(self) -> int:
-        """How many requests are being answered."""
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait."""
-        ...
-
-    @property
-    def alive(self) -> bool:
-        """Whether requests are taken and answered."""
-        ...
-
-    def start(self) -> None:
-        """Take requests."""
-        ...
-
-    def stop(self, drain_seconds: float = 0.0) -> None:
-        """Take no more."""
-        ...
-
-    def prompt(self, turns: Sequence[Turn]) -> list[int]:
-        """What a request of these turns holds."""
-        ...
-
-    def submit(self, request: Request, listener: Listener) -> Cancellable:
-        """Queue a request; the listener is told its text, and at last a Completion."""
-        ...
-
-
 class ClientGoneError(Exception):
     """The client closed its connection."""
-
-
-def unavailable() -> ApiError:
-    """What is said when the engine does not run."""
-    message = "the engine is not running; try again when the server has started anew"
-    return ApiError(503, message, "unavailable_error", code="engine_stopped")
-
-
-def refusal(error: Exception, param: str | None = None) -> ApiError | None:
-    """What a client is told about an error of the engine; None: it is a fault of the server."""
-    if isinstance(error, ContextLengthError):
-        return ApiError(400, str(error), param=param, code="context_length_exceeded")
-    if isinstance(error, QueueFullError):
-        wait = (("Retry-After", "1"),)
-        return ApiError(429, str(error), "rate_limit_error", code="queue_full", headers=wait)
-    return unavailable() if isinstance(error, EngineStoppedError) else None
 
 
 class Answers:
@@ -103,14 +33,21 @@ class Answers:
     Raises what ``Engine.submit`` raises; then none of the requests stays in the engine.
     """
 
-    def __init__(self, engine: Answering, requests: Sequence[Request]) -> None:
+    def __init__(
+        self, service: Service, requests: Sequence[Request], loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.count = len(requests)
-        self._loop = asyncio.get_running_loop()
+        self.service = service
+        self._loop = loop
         self._arrived: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._handles: list[Cancellable] = []
+        self._began = time.monotonic()
+        self._last: float | None = None
         try:
             for index, request in enumerate(requests):
-                self._handles.append(engine.submit(request, partial(self._arrive, index)))
+                handle = service.engine.submit(request, partial(self._arrive, index))
+                self._handles.append(handle)
+                service.metrics.observe("request_prompt_tokens", len(request.tokens))
         except ModelwrightError:
             self.cancel()
             raise
@@ -120,21 +57,26 @@ class Answers:
         for handle in self._handles:
             handle.cancel()
 
-    async def events(self, receive: Receive) -> AsyncGenerator[tuple[int, str | Completion] | None]:
+    async def events(
+        self, receive: Receive
+    ) -> AsyncGenerator[tuple[int, str | Scored | Completion] | None]:
         """Yield (choice, piece of text or completion), and None after a while of silence.
 
         Raises:
             ClientGoneError: the client has closed the connection.
+            DeadlineError: the first piece, or the whole, takes longer than the limits say.
         """
-        gone = asyncio.ensure_future(_until_gone(receive))
+        gone = asyncio.ensure_future(until_gone(receive))
         following = asyncio.ensure_future(self._arrived.get())
         unfinished = self.count
         try:
             while unfinished:
+                self._check_deadlines()
                 await asyncio.wait(
-                    {gone, following}, timeout=PING_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    {gone, following}, timeout=self._patience(), return_when="FIRST_COMPLETED"
                 )
                 if gone.done():
+                    self.service.metrics.add("requests_cancelled_total")
                     raise ClientGoneError
                 if not following.done():
                     yield None
@@ -144,10 +86,42 @@ class Answers:
                 if isinstance(event, Exception):
                     raise event
                 unfinished -= isinstance(event, Completion)
+                self._count(event)
                 yield index, event
         finally:
             gone.cancel()
             following.cancel()
+
+    def _deadline(self) -> float:
+        limits = self.service.limits
+        seconds = [limits.total_seconds]
+        if self._last is None:
+            seconds.append(limits.queue_seconds)
+        return self._began + min((s for s in seconds if s), default=float("inf"))
+
+    def _patience(self) -> float:
+        left = self._deadline() - time.monotonic()
+        return max(0.0, min(left, self.service.limits.ping_seconds or left))
+
+    def _check_deadlines(self) -> None:
+        if time.monotonic() >= self._deadline():
+            what = "the answer did not begin" if self._last is None else "the answer was not done"
+            seconds = self._deadline() - self._began
+            raise DeadlineError(f"{what} within {seconds:g} seconds; ask for less, or later")
+
+    def _count(self, event: str | Scored | Completion) -> None:
+        metrics, now = self.service.metrics, time.monotonic()
+        if self._last is None:
+            metrics.observe("time_to_first_token_seconds", now - self._began)
+        elif not isinstance(event, Completion):
+            metrics.observe("inter_token_latency_seconds", now - self._last)
+        self._last = now
+        if isinstance(event, Completion):
+            metrics.observe("e2e_request_latency_seconds", now - self._began)
+            metrics.observe("request_generation_tokens", len(event.tokens))
+            metrics.add("prompt_tokens_total", event.prompt_tokens)
+            metrics.add("generation_tokens_total", len(event.tokens))
+            metrics.add("request_success_total", finished_reason=event.finish_reason)
 
     async def all(self, receive: Receive) -> list[Completion]:
         """Wait for all choices; whatever ends the waiting early frees their rows."""
@@ -167,18 +141,47 @@ class Answers:
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, (index, event))
 
 
+class Writer(Protocol):
+    """How a stream of one endpoint is written, as JSON events."""
+
+    id: str
+    sentinel: bytes  # what ends a stream that has not failed
+
+    def begin(self) -> Iterable[dict[str, Any]]:
+        """What stands before all text."""
+        ...
+
+    def piece(self, index: int, said: str | Scored) -> Iterable[dict[str, Any]]:
+        """A piece of text of a choice."""
+        ...
+
+    def ended(self, index: int, done: Completion) -> Iterable[dict[str, Any]]:
+        """The end of a choice."""
+        ...
+
+    def end(self, done: Sequence[Completion]) -> Iterable[dict[str, Any]]:
+        """What stands behind all choices."""
+        ...
+
+    def failed(self, error: ApiError) -> dict[str, Any]:
+        """What stands where the stream ends because something failed."""
+        ...
+
+
 class EventStream(Response):
-    """The answers as server-sent events; ends without a finish_reason when something fails."""
+    """The answers as server-sent events; ends without a finish_reason when something fails.
+
+    ``spend`` is told of every answer that is finished.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, answers: Answers, shape: Shape, prompt_tokens: int, *, counted: bool
+        self, answers: Answers, writer: Writer, spend: Callable[[Sequence[Completion]], None]
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._answers, self._shape, self._counted = answers, shape, counted
-        self._prompt_tokens = prompt_tokens
+        self._answers, self._writer, self._spend = answers, writer, spend
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the stream until it ends, fails, or the client leaves."""
@@ -195,39 +198,49 @@ class EventStream(Response):
             self._answers.cancel()
 
     async def _chunks(self, receive: Receive) -> AsyncGenerator[bytes]:
-        shape, generated = self._shape, 0
-        for index in range(self._answers.count):
-            opening = shape.opening(index)
-            if opening is not None:
-                yield _data(opening)
+        writer, done = self._writer, dict[int, Completion]()
+        for part in _framed(writer.begin()):
+            yield part
         try:
             async with contextlib.aclosing(self._answers.events(receive)) as events:
                 async for item in events:
                     if item is None:
                         yield b": ping\n\n"
-                    elif isinstance(item[1], Completion):
-                        generated += len(item[1].tokens)
-                        yield _data(shape.closing(item[0], item[1].finish_reason))
+                        continue
+                    index, event = item
+                    if isinstance(event, Completion):
+                        done[index] = event
+                        self._spend([event])
+                        parts = writer.ended(index, event)
                     else:
-                        yield _data(shape.piece(item[0], item[1]))
+                        parts = writer.piece(index, event)
+                    for part in _framed(parts):
+                        yield part
         except ClientGoneError:
             raise
         except Exception as error:
             told = refusal(error)
             if told is None:
-                _log.error("stream %s failed: %r", shape.id, error)
-                told = internal_error(shape.id)
-            yield _data(told.body())
+                _log.error("stream %s failed: %r", writer.id, error)
+                told = internal_error(writer.id)
+            yield _frame(writer.failed(told))
             return
-        if self._counted:
-            yield _data(shape.counted(usage(self._prompt_tokens, generated)))
-        yield b"data: [DONE]\n\n"
+        for part in _framed(writer.end([done[i] for i in range(len(done))])):
+            yield part
+        yield writer.sentinel
 
 
-def _data(value: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+def _framed(events: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    return map(_frame, events)
 
 
-async def _until_gone(receive: Receive) -> None:
+def _frame(value: dict[str, Any]) -> bytes:
+    """One server-sent event; one that says its type is named by it."""
+    named = f"event: {value['type']}\n" if "type" in value else ""
+    return f"{named}data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+
+
+async def until_gone(receive: Receive) -> None:
+    """Wait until the client has closed its connection."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -70,8 +70,8 @@ class _Words:
         return words(text)
 
 
-@lru_cache(maxsize=2)
-def _rouge(latin: bool) -> Any:
+@lru_cache(maxsize=4)
+def _rouge(latin: bool, kinds: tuple[str, ...]) -> Any:
     try:
         from rouge_score.rouge_scorer import RougeScorer  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -79,8 +79,8 @@ def _rouge(latin: bool) -> Any:
             "ROUGE needs rouge-score, which is not installed: pip install 'modelwright[text]'"
         ) from error
     if latin:
-        return RougeScorer(list(KINDS), use_stemmer=True)
-    return RougeScorer(list(KINDS), tokenizer=_Words())
+        return RougeScorer(list(kinds), use_stemmer=True)
+    return RougeScorer(list(kinds), tokenizer=_Words())
 
 
 def _latin(text: str) -> bool:
@@ -88,14 +88,16 @@ def _latin(text: str) -> bool:
     return 2 * sum(letters) >= len(letters)
 
 
-def rouge_f1(reference: str, answer: str) -> dict[str, float]:
-    """The F1 of rouge1, rouge2 and rougeL, 0 to 1.
+def rouge_f1(
+    reference: str, answer: str, kinds: tuple[str, ...] = tuple(KINDS)
+) -> dict[str, float]:
+    """The F1 of rouge1, rouge2 and rougeL, or of some of these ``kinds``, 0 to 1.
 
     Words are stemmed. A reference mostly of letters that the library does not know is cut into
     words of any script, and Chinese into characters, without stemming.
     """
-    found = _rouge(_latin(reference)).score(reference, answer)
-    return {kind: float(found[kind].fmeasure) for kind in KINDS}
+    found = _rouge(_latin(reference), kinds).score(reference, answer)
+    return {kind: float(found[kind].fmeasure) for kind in kinds}
 
 
 def rouge(references: Sequence[str], answers: Sequence[str]) -> list[Measured]:

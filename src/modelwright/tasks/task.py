@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import inspect
 import statistics
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
 
-from modelwright import extensions
+from modelwright import extensions, rooms
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.options import checked
+from modelwright.tasks.columns import Role
 from modelwright.types import Example, Policy, Row, Turn, text_turn
-
-_NOT_TASKS = {"task", "grading", "scores", "text_pairs", "box_scores"}  # shared parts in this room
 
 
 class Measured(NamedTuple):
@@ -47,6 +46,8 @@ class Task(ABC):
         model: module name of the model family used unless the recipe says other.
         measure: what ``grade`` returns, and ``better``: "higher" or "lower".
         stream: whether its examples are one endless text, to be cut into windows.
+        plays: whether the model plays the examples that it learns from itself, in training.
+        roles: its options that name columns, for a file of data that stands in place of a recipe.
         by_class: whether its evaluation reports the mean F1 of the classes as well.
         specimen: a row, so that every task can be tested offline.
     """
@@ -57,6 +58,8 @@ class Task(ABC):
     measure: ClassVar[str]
     better: ClassVar[str] = "higher"
     stream: ClassVar[bool] = False
+    plays: ClassVar[bool] = False
+    roles: ClassVar[Mapping[str, Role]] = {}
     by_class: ClassVar[bool] = False
     specimen: ClassVar[Row]
 
@@ -71,6 +74,17 @@ class Task(ABC):
     def grade(self, example: Example, answer: Turn) -> float:  # noqa: ARG002 - subclasses use them
         """How good ``answer`` is for ``example``, in units of ``measure``."""
         raise ModelwrightError(f"task {type(self).__name__}: has no graded answers")
+
+    def answered(self, row: Row, answer: Turn) -> Row:  # noqa: ARG002 - subclasses use it
+        """The row with another answer in place of its own.
+
+        Raises:
+            ModelwrightError: a row of this task has no place for it.
+        """
+        raise ModelwrightError(
+            f"task {type(self).__name__}: a row has no place for another's answer; tasks of a "
+            "source and a target have one"
+        )
 
     def reads(self, row: Row) -> str:  # noqa: ARG002 - subclasses use it
         """What was guessed of a row's columns, to be said; empty where nothing was."""
@@ -102,31 +116,47 @@ class Task(ABC):
 
 def names() -> list[str]:
     """The module names of all tasks."""
-    import modelwright.tasks as room  # noqa: PLC0415 - the room itself, for its path
+    return rooms.members(_room(), _has_tasks)
 
-    return sorted({m.name for m in pkgutil.iter_modules(room.__path__)} - _NOT_TASKS)
+
+def _room() -> ModuleType:
+    import modelwright.tasks as room  # noqa: PLC0415 - the room itself, of which this is a part
+
+    return room
+
+
+def _tasks_of(module: ModuleType) -> list[type[Task]]:
+    """The tasks that a module defines, without those that leave something to a subclass."""
+    return [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type)
+        and issubclass(c, Task)
+        and c.__module__ == module.__name__
+        and not inspect.isabstract(c)
+    ]
 
 
 def task_class(name: str) -> type[Task]:
     """The ``Task`` subclass of module ``tasks/name.py``, or of a file of the user's own."""
     if extensions.is_reference(name):
         module = extensions.load(name)
-    elif name in names():
-        module = importlib.import_module(f"modelwright.tasks.{name}")
+        found = _tasks_of(module)
+    elif (own := rooms.member(_room(), name, _has_tasks)) is not None:
+        module, found = own, _tasks_of(own)
     else:
         raise ModelwrightError(
             f"task: no task {name!r}{did_you_mean(name, names())}; known: {', '.join(names())}"
         )
-    found = [
-        c
-        for c in vars(module).values()
-        if isinstance(c, type) and issubclass(c, Task) and c.__module__ == module.__name__
-    ]
     if len(found) != 1:
         raise ModelwrightError(
             f"{module.__file__}: defines {len(found)} subclasses of Task, one is meant"
         )
     return found[0]
+
+
+def _has_tasks(module: ModuleType) -> bool:
+    return bool(_tasks_of(module))
 
 
 def make_task(name: str, options: dict[str, Any]) -> Task:

@@ -66,6 +66,10 @@ class TextPairs(Task):
             f" has: {known}; name them with train.options.source and train.options.target"
         )
 
+    def answered(self, row: Row, answer: Turn) -> Row:
+        """The row with another target."""
+        return {**row, self.columns(row)[1]: answer.text}
+
     def reads(self, row: Row) -> str:
         """The two columns, if one of them was guessed: neither named nor called so."""
         source, target = self.columns(row)

@@ -49,6 +49,7 @@ PUBLISHED_RATE = (5e-5, "customary for published weights (arXiv:1810.04805, appe
 # Adapters begin at B = 0 and move W by a product of two small matrices.
 ADAPTER_OPTIMIZER = ("adamw", "what adapters are trained with (arXiv:2106.09685, appendix D)")
 ADAPTER_TIMES = 10
+PROMPT_RATE = (0.03, "of learned prompts: few numbers, each far from where it is to be")
 # Schedule, warm-up and decay with the reason of each, where the customary ones do not suit.
 SCHEDULE = ("warmup_stable_decay", "ends low at any length (arXiv:2404.06395)")
 WARMUP = (0.02, "a short start for the averages")
@@ -57,7 +58,6 @@ DECAY = (0.6, "short runs gain from a long decay (half or more of the run)")
 # Blocks of the decoder on four cores, cold; with a warm cache it is a few seconds.
 COMPILE_SECONDS = 15.0
 COMPILED_GAIN = {"bfloat16": 1.3, "float32": 1.1}
-FUSED_GAIN = 1.05  # in bfloat16, where kernels/elementwise already joins the passes of the blocks
 WHOLE_GAIN = 1.12  # of the perceptron of MNIST with batches of 64 on one core
 PASSES = 4.0  # more passes over the same text teach little (arXiv:2305.16264, figure 3)
 
@@ -228,6 +228,8 @@ def derive_rates(
         usual = PUBLISHED_RATE
     if optimizer == "adamw" and stage.adapter is not None:
         usual = (ADAPTER_TIMES * usual[0], f"of adapters {ADAPTER_TIMES} times: {usual[1]}")
+        if stage.adapter.prompt or stage.adapter.prefix:
+            usual = PROMPT_RATE
     derived.put(f"{name}.learning_rate", stage.learning_rate, lambda: usual)
     derived.put(
         f"{name}.matrix_learning_rate",
@@ -257,13 +259,14 @@ def derive_compile(
     seconds_left: float,
     derived: Derived,
     whole: bool = False,
-    fused: bool = False,
+    fused: float = 0.0,
 ) -> None:
     """Whether to compile the model: where it can be, and the stage is long enough to gain.
 
     ``able`` says that model and machine can; ``seconds_left`` is what the stage is expected to
-    take without; ``whole`` that it is a small model, compiled as one; ``fused`` that kernels do
-    much of what a compiler would.
+    take without; ``whole`` that it is a small model, compiled as one; ``fused`` how many times the
+    speed it still gives in bfloat16, where kernels do much of what a compiler would (0: they do
+    not).
     """
 
     def rule() -> tuple[bool, str]:
@@ -272,7 +275,7 @@ def derive_compile(
         precision = derived.values[f"{name}.precision"]
         gain = WHOLE_GAIN if whole else COMPILED_GAIN[precision]
         if fused and precision == "bfloat16":
-            gain = FUSED_GAIN
+            gain = fused
         pays = compile_pays(gain, COMPILE_SECONDS, seconds_left)
         return pays, (
             f"about {COMPILE_SECONDS:.0f} s of compiling, then {gain:g} times the speed, in about "

@@ -16,6 +16,7 @@ import numpy as np
 from modelwright.data.augment import Line, chain, generator
 from modelwright.data.augment.boxes import boxed
 from modelwright.data.codecs import codec_class
+from modelwright.data.sound_settings import SCALED
 from modelwright.errors import ModelwrightError
 from modelwright.extensions import short
 from modelwright.types import Array, Columns, Ragged, ragged_column
@@ -54,6 +55,12 @@ def check(lines: Sequence[Line], codec: str) -> tuple[Any, ...]:
                 f"augment: {type(transform).__name__} moves pixels and not their boxes; take"
                 " box_flip, box_scale or mosaic"
             )
+    kinds = [t.kind for t in transforms]
+    if "sound" in able and kinds != sorted(kinds, key=("sound", "frames").index):
+        raise ModelwrightError(
+            "augment: frames are made of a recording that is changed already; name what changes"
+            " recordings (speed, noise, gain, shift) before spec_augment"
+        )
     mixes = [i for i, t in enumerate(transforms) if t.kind == "mix"]
     if mixes and mixes != [len(transforms) - 1]:
         raise ModelwrightError(
@@ -64,11 +71,16 @@ def check(lines: Sequence[Line], codec: str) -> tuple[Any, ...]:
 
 
 class Augment:
-    """The transforms of a recipe as a function from the columns of a step to other columns."""
+    """The transforms of a recipe as a function from the columns of a step to other columns.
 
-    def __init__(self, lines: Sequence[Line], codec: str, seed: int) -> None:
-        self.transforms = check(lines, codec)
-        self.column, self.seed = views(codec)[0], seed
+    ``fitted`` is the codec of the run, of which recordings are asked: ``rate``, and ``viewed``,
+    which makes frames of them.
+    """
+
+    def __init__(self, lines: Sequence[Line], codec: str, seed: int, fitted: Any = None) -> None:
+        self.transforms, self.fitted = check(lines, codec), fitted
+        self.column, self.able = views(codec)
+        self.seed = seed
 
     def __call__(self, columns: Columns, step: int) -> Columns:
         """The columns of all rows of a step, changed.
@@ -80,7 +92,14 @@ class Augment:
             ModelwrightError: the rows are vectors, not images.
         """
         rng = generator(self.seed, "augment", step)
+        whole = [t for t in self.transforms if t.kind == "board"]
+        if whole:  # positions of games: their moves follow
+            for transform in whole:
+                columns = transform.columns(columns, rng)
+            return columns
         values = columns[self.column]
+        if isinstance(values, Ragged) and "sound" in self.able:
+            return {**columns, **self._sounds(values, rng)}
         if isinstance(values, Ragged):
             return {**columns, self.column: self._frames(values, rng)}
         if values.ndim not in (3, 4):
@@ -119,9 +138,30 @@ class Augment:
         }
         return {**columns, self.column: found.pixels, **changed}
 
+    def _sounds(self, column: Ragged, rng: np.random.Generator) -> Columns:
+        """Recordings of 16 bits, changed; and their frames, where transforms change those."""
+        rows = [np.asarray(column[i]) for i in range(len(column))]
+        for transform in self.transforms:
+            if transform.kind == "sound":
+                rows = [_changed(row, transform, self.fitted.rate, rng) for row in rows]
+        recordings = Ragged.of(rows)
+        if all(transform.kind == "sound" for transform in self.transforms):
+            return {self.column: recordings}
+        frames = self._frames(self.fitted.viewed(recordings), rng)
+        return {self.column: recordings, "frames": frames}
+
     def _frames(self, column: Ragged, rng: np.random.Generator) -> Ragged:
         values = np.array(column.values)
         for transform in self.transforms:
+            if transform.kind != "frames":
+                continue
             for start, end in zip(column.offsets, column.offsets[1:], strict=False):
                 values[start:end] = transform(values[start:end], rng)
         return Ragged(values, column.offsets)
+
+
+def _changed(row: Array, transform: Any, rate: int, rng: np.random.Generator) -> Array:
+    """A stored recording through a transform of samples in [-1, 1]."""
+    samples = transform(row.astype(np.float32) / np.float32(SCALED), rate, rng)
+    whole = np.rint(np.asarray(samples) * SCALED)
+    return np.asarray(np.clip(whole, -SCALED, SCALED - 1).astype(np.int16))

@@ -7,15 +7,16 @@ of them; of chess and draughts under none, since pawns and men have a direction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 
+from modelwright.data import games
 from modelwright.errors import ModelwrightError
 
 if TYPE_CHECKING:
-    from modelwright.types import Array
+    from modelwright.types import Array, Column, Columns, Ragged
 
 
 COUNT = 8
@@ -56,6 +57,51 @@ class GameSymmetry:
         number = self.KEEP[int(rng.integers(len(self.KEEP)))]
         to = squares(8, number)
         return [_square(to, move) for move in moves]
+
+
+@dataclass(frozen=True)
+class BoardSymmetry:
+    """Stored positions and their moves by one of the symmetries of their game, drawn evenly."""
+
+    kind: ClassVar[str] = "board"
+
+    def columns(self, columns: Columns, rng: np.random.Generator) -> Columns:
+        """Columns of the codec ``boards``, each row by its own symmetry.
+
+        Raises:
+            ModelwrightError: the game has none.
+        """
+        game = np.asarray(columns["game"])[0].decode()
+        seen = games.encoding(game)
+        if len(seen.symmetries) < 2 or seen.kinds > 1:
+            raise ModelwrightError(f"augment: board_symmetry: {game} has none; leave it out")
+        planes = np.array(columns["planes"])
+        drawn = rng.integers(len(seen.symmetries), size=len(planes))
+        moves = np.stack([_moves(seen, number) for number in seen.symmetries])
+        for i, number in enumerate(seen.symmetries):
+            rows = drawn == i
+            if number and rows.any():
+                bits = np.unpackbits(planes[rows, ..., None], -1, seen.columns, "little")
+                bits = turned(bits.transpose(0, 2, 3, 1), number).transpose(0, 3, 1, 2)
+                planes[rows] = np.packbits(bits, -1, "little")[..., 0]
+        changed = {name: _followed(columns[name], drawn, moves) for name in ("legal", "played")}
+        return {**columns, "planes": planes, **changed}
+
+
+def _moves(seen: games.Encoding, number: int) -> Array:
+    """Where the number of every move goes; moves at no square stay."""
+    squares_of = np.arange(seen.rows * seen.columns)
+    came_from = turned(squares_of.reshape(1, seen.rows, seen.columns), number).ravel()
+    goes_to = np.arange(len(squares_of) + seen.others, dtype=np.int16)
+    goes_to[came_from] = squares_of
+    return goes_to
+
+
+def _followed(column: Column, drawn: Array, moves: Array) -> Ragged:
+    """A ragged column of numbers of moves, each row by its own symmetry."""
+    ragged = cast("Ragged", column)
+    values = moves[np.repeat(drawn, ragged.lengths), np.asarray(ragged.values)]
+    return replace(ragged, values=values)
 
 
 def turned(boards: Array, number: int) -> Array:

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import pkgutil
+import sys
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 from typing import Any
 
-from modelwright import extensions
+from modelwright import extensions, rooms
 from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
 from modelwright.options import checked
 from modelwright.types import Codec, Example
 
-__all__ = ["codec_class", "codec_options", "fit_codec", "kinds", "load_codec", "save_codec"]
+__all__ = [
+    "codec_class",
+    "codec_options",
+    "fit_codec",
+    "kinds",
+    "load_codec",
+    "save_codec",
+    "text_codec",
+]
 
 _PREFIX = "codec/"
-_COMES_ALONG = {"published_text"}  # with a published checkpoint; no task names it
+
+_IS_CODEC = rooms.defines("Codec")
+
+
+def _is_fitted(module: ModuleType) -> bool:
+    """Whether a task may name the codec: others come with a published checkpoint."""
+    return _IS_CODEC(module) and hasattr(module.Codec, "fit")
 
 
 def kinds() -> list[str]:
     """The module names of all codecs that a task may name."""
-    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _COMES_ALONG)
+    return rooms.members(sys.modules[__name__], _is_fitted)
 
 
 def codec_class(kind: str) -> Any:
     """The ``Codec`` class of a kind: a module of this room, or a file of the user's own."""
     if extensions.is_reference(kind):
         return extensions.member(kind, "Codec", "a codec")
-    if kind not in kinds() and kind not in _COMES_ALONG:
+    module = rooms.member(sys.modules[__name__], kind, _IS_CODEC)
+    if module is None:
         hint = did_you_mean(kind, kinds())
         raise ModelwrightError(f"codec: no codec {kind!r}{hint}; known: {', '.join(kinds())}")
-    return importlib.import_module(f"{__name__}.{kind}").Codec
+    return module.Codec
 
 
 def fit_codec(kind: str, examples: Iterable[Example], options: Mapping[str, Any]) -> Codec:
@@ -44,6 +59,15 @@ def codec_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the codec's fit, checked; a mistyped one is refused."""
     fit = codec_class(kind).fit
     return checked(f"codec {extensions.short(kind)}", fit, options, apart=("examples",))
+
+
+def text_codec(codec: Any) -> Any:
+    """The codec of its texts: itself, or the one around which it is made; None: it reads no text.
+
+    Codecs around one of text have it as ``text``, which is a method of those of text themselves.
+    """
+    inner = getattr(codec, "text", None)
+    return codec if callable(inner) else inner
 
 
 def save_codec(codec: Codec) -> dict[str, bytes]:

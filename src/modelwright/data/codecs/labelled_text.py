@@ -1,13 +1,14 @@
-"""Labelled text: the tokens of one text, and one label.
+"""Labelled text: the tokens of one text, or of two that are read together, and one label.
 
-A text is its byte-level BPE tokens and <|end|>, so none is empty. Batches are packed: texts of
+A text is its byte-level BPE tokens and <|end|>, so none is empty; of two texts the first has its
+own <|end|>. Batches are packed: texts of
 different lengths stand one after another, and nothing is padded.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +17,16 @@ from torch import Tensor
 from modelwright.data import labels as label_sets
 from modelwright.data.codecs import published_text, text
 from modelwright.errors import ModelwrightError
-from modelwright.types import Columns, Encoded, Example, Text, ragged_column
+from modelwright.types import (
+    Array,
+    Columns,
+    Encoded,
+    Example,
+    Label,
+    Text,
+    Turn,
+    ragged_column,
+)
 
 
 class Codec(label_sets.Labelled):
@@ -54,8 +64,8 @@ class Codec(label_sets.Labelled):
 
         def seen() -> Iterator[Example]:
             for example in examples:
-                _text(example)
-                names.update(n for n in [label_sets.label_of(example)] if n is not None)
+                _texts(example)
+                names.update(_names(example))
                 yield example
 
         tokenizer = text.Codec.fit(seen(), vocabulary=vocabulary)
@@ -66,7 +76,7 @@ class Codec(label_sets.Labelled):
         cls, text_codec: published_text.Codec, examples: Iterable[Example], *, longest: int = 512
     ) -> Codec:
         """The labels of the ``examples`` of the train split, with a published tokenizer."""
-        names = {n for e in examples for n in [label_sets.label_of(e)] if n is not None}
+        names = {name for example in examples for name in _names(example)}
         return cls(text_codec, label_sets.label_set(names), longest=longest)
 
     def encode(self, example: Example) -> Encoded:
@@ -75,19 +85,49 @@ class Codec(label_sets.Labelled):
         A question, an example without a turn to learn, has the label -1.
 
         Raises:
-            ModelwrightError: not exactly one text, or an unknown label.
+            ModelwrightError: not one text or two, or an unknown label.
         """
-        found = self.text.tokens(_text(example))
-        self.truncated += len(found) >= self.longest
-        tokens = self.text.framed(found, self.longest)
-        small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
         number = np.array(label_sets.label_number(example, self.labels), dtype=np.int64)
-        return {"tokens": np.array(tokens, dtype=small), "label": number}
+        return {"tokens": self._read(example), "label": number}
+
+    def _read(self, example: Example) -> Array:
+        """The tokens of the given texts, as far as they are read."""
+        found = [self.text.tokens(part) for part in _texts(example)]
+        if len(found) == 1:
+            self.truncated += len(found[0]) >= self.longest
+            tokens = self.text.framed(found[0], self.longest)
+        else:
+            between = self._between
+            room = self.longest - len(self.text.framed([], self.longest)) - len(between)
+            first, second = _shortened(found[0], found[1], max(2, room))
+            self.truncated += len(first) + len(second) < sum(map(len, found))
+            whole = [*first, *between, *second]
+            tokens = self.text.framed(whole, max(self.longest, len(whole) + 2))
+        small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
+        return np.array(tokens, dtype=small)
+
+    @property
+    def _between(self) -> list[int]:
+        """The tokens between two texts."""
+        return getattr(self.text, "between", None) or [self.text.end]
+
+    def _given(self, tokens: Sequence[int]) -> tuple[Turn, ...]:
+        """The texts of stored tokens, as far as they were read, a turn each."""
+        before = len(getattr(self.text, "before", ()))
+        after = len(getattr(self.text, "after", ())) or 1
+        body, between = list(tokens[before : len(tokens) - after]), self._between
+        for at in range(len(body) - len(between) + 1):
+            if body[at : at + len(between)] == between:
+                both = (body[:at], body[at + len(between) :])
+                return tuple(Turn("user", (Text(self.text.text(part)),)) for part in both)
+        return (Turn("user", (Text(self.text.text(tokens)),)),)
 
     def example(self, encoded: Encoded) -> Example:
-        """The example that ``encode`` was given, as far as its text was read."""
-        read = Text(self.text.text(encoded["tokens"].tolist()))
-        return label_sets.turns(read, int(encoded["label"]), self.labels)
+        """The example that ``encode`` was given, as far as its texts were read."""
+        given, number = self._given(encoded["tokens"].tolist()), int(encoded["label"])
+        if number == label_sets.UNKNOWN:
+            return Example(given)
+        return Example((*given, Turn("assistant", (Label(self.labels[number]),), learn=True)))
 
     def tensors(self, columns: Columns) -> dict[str, Tensor]:
         """``tokens`` (N,) of all texts, their ``starts`` (B + 1,), and ``label`` (B,): int64."""
@@ -111,11 +151,28 @@ class Codec(label_sets.Labelled):
         return cls(kind.Codec.load(files), facts["labels"], longest=facts["longest"])
 
 
-def _text(example: Example) -> str:
-    """The text of the only Text part."""
-    found = [p.text for t in example.turns for p in t.parts if isinstance(p, Text)]
-    if len(found) != 1:
+def _texts(example: Example) -> list[str]:
+    """The text of the one turn that is given, or of two."""
+    found = [[p.text for p in t.parts if isinstance(p, Text)] for t in example.turns]
+    texts = [text for of_turn in found for text in of_turn]
+    if not 1 <= len(texts) <= 2 or any(len(of_turn) > 1 for of_turn in found):
         raise ModelwrightError(
-            f"codec labelled_text: an example has {len(found)} texts, exactly one is meant"
+            f"codec labelled_text: an example has {len(texts)} texts, exactly one is meant, or two"
+            " in turns of their own"
         )
-    return found[0]
+    return texts
+
+
+def _names(example: Example) -> list[str]:
+    """The labels to learn."""
+    return [name for turn in example.turns if turn.learn for name in turn.labels]
+
+
+def _shortened(one: list[int], other: list[int], room: int) -> tuple[list[int], list[int]]:
+    """Both without their ends, the longer one cut first, so that they fit together."""
+    half = room // 2
+    if len(one) <= half:
+        return one, other[: room - len(one)]
+    if len(other) <= half:
+        return one[: room - len(other)], other
+    return one[: room - half], other[:half] if len(one) + len(other) > room else other

@@ -8,6 +8,7 @@ follows the generation prompt, up to its end token. Without a template it is pla
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import weakref
@@ -76,6 +77,8 @@ class Codec:
         self._typed = sorted((t.content for t in added.values() if t.special), key=len)[::-1]
         self.special = frozenset({*ends, *(i for i, t in added.items() if t.special)})
         self.before, self.after = _frame(self._control)
+        self.ends, self.names = ends, dict(facts["tokens"])
+        self.template: str | None = facts.get("template")
         self._bytes, self._spelling = _spellings(self.tokenizer, self.vocabulary, self.special)
         self.token_bytes = np.array([len(s) for s in self._spelling], dtype=np.int64)
         self._template: ChatTemplate | None = None
@@ -83,10 +86,24 @@ class Codec:
             self._template = ChatTemplate(found, facts["tokens"], where="chat_template")
             weakref.finalize(self, self._template.close)
 
+    def settings(self, context: int | None) -> dict[str, dict[str, Any]]:  # noqa: ARG002
+        """The JSON files that were published beside ``tokenizer.json``: name -> content."""
+        found: dict[str, dict[str, Any]] = self.facts["settings"]
+        return found
+
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text; special tokens that are typed in it are text."""
         ids: list[int] = self.encoder.encode(text).tolist()
         return ids
+
+    def source_tokens(self, text: str) -> list[int]:
+        """Token ids of a text that is read and answered: the same, but for Marian's."""
+        return self.tokens(text)
+
+    @property
+    def originals(self) -> dict[str, bytes]:
+        """The tokenizer's own files, as they were published."""
+        return {"tokenizer.json": self.content}
 
     def spell(self, tokens: Iterable[int]) -> bytes:
         """The bytes that tokens spell; special tokens spell nothing."""
@@ -99,6 +116,14 @@ class Codec:
         kept = [int(t) for t in tokens if t not in self.special and self.token_bytes[t]]
         decoded: str = self.tokenizer.decode(kept)
         return decoded
+
+    @functools.cached_property
+    def between(self) -> list[int]:
+        """The ids that the tokenizer puts between two texts that are read together."""
+        framed = self._control.encode("a", "b", add_special_tokens=True)
+        marks = framed.special_tokens_mask
+        true = [at for at, mark in enumerate(marks) if not mark]
+        return [framed.ids[at] for at in range(true[0], true[-1]) if marks[at]] if true else []
 
     def framed(self, tokens: Sequence[int], longest: int) -> list[int]:
         """A text as an encoder reads it, cut to ``longest``: [CLS] ... [SEP], or ended."""

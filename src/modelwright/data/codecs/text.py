@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,18 +28,29 @@ _PROBES = (
     "x <|end|> y",
     "\n\n x",
 )
+# The chat layout as a template of the hub's, for those who read an export.
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
+    f"{{% if message.role == 'assistant' %}}{END}{{% endif %}}{{% endfor %}}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 class Codec:
     """A trained byte-level BPE (arXiv:1508.07909) and the chat layout around it."""
 
     ragged = ("tokens", "learn")
+    before: tuple[int, ...] = ()  # what stands before and after every text beside its end
+    after: tuple[int, ...] = ()
+    template: str | None = TEMPLATE
+    names: Mapping[str, str] = {"eos_token": END, "pad_token": END}
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.encoder = TextEncoder(tokenizer)  # "<|end|>" typed by a user is text, not control
         self.tokenizer = tokenizer
         self.vocabulary: int = highest(tokenizer) + 1
         self.end = self._number(END)
+        self.ends = [self.end]
         self.role = {r: self._number(f"<|{r}|>") for r in ROLES}
         self.special: frozenset[int] = frozenset({self.end, *self.role.values()})
         self._spelling = self._spellings()
@@ -95,6 +107,16 @@ class Codec:
                 )
         return codec
 
+    def settings(self, context: int | None) -> dict[str, dict[str, Any]]:
+        """What ``transformers`` reads beside ``tokenizer.json``: name of a file -> content."""
+        found: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **self.names,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": self.template,
+        }
+        return {"tokenizer_config.json": found | ({"model_max_length": context} if context else {})}
+
     def _number(self, special: str) -> int:
         number: int | None = self.tokenizer.token_to_id(special)
         if number is None:
@@ -119,6 +141,15 @@ class Codec:
         """Token ids of a text."""
         ids: list[int] = self.encoder.encode(text).tolist()
         return ids
+
+    def source_tokens(self, text: str) -> list[int]:
+        """Token ids of a text that is read and answered: the same."""
+        return self.tokens(text)
+
+    @property
+    def originals(self) -> dict[str, bytes]:
+        """The tokenizer's own files."""
+        return {"tokenizer.json": self.save()["tokenizer.json"]}
 
     def spell(self, tokens: Iterable[int]) -> bytes:
         """The bytes that tokens spell; special tokens spell nothing."""

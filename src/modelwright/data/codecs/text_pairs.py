@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modelwright.data.codecs import published_text, text
+from modelwright.data.codecs import marian_text, published_text, text
 from modelwright.errors import ModelwrightError
 from modelwright.types import Columns, Encoded, Example, Turn, ragged_column, text_turn
 
@@ -108,18 +108,18 @@ class Codec:
             raise ModelwrightError(
                 f"codec text_pairs: an example has {len(learned)} turns to learn, one is meant"
             )
-        source, cut = self._framed(self.prefix + _source(example.turns))
+        given = self.text.source_tokens(self.prefix + _source(example.turns))
+        source, cut = self._framed(given)
         target = self.opening
         if learned:
-            written, also = self._framed(learned[0].text)
+            written, also = self._framed(self.text.tokens(learned[0].text))
             target, cut = [self.start, *written], cut or also
         self.truncated += cut
         small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
         return {"tokens": np.array(target, dtype=small), "source": np.array(source, dtype=small)}
 
-    def _framed(self, words: str) -> tuple[list[int], bool]:
-        """A text with what stands around it, and whether its end was left out."""
-        whole = self.text.tokens(words)
+    def _framed(self, whole: list[int]) -> tuple[list[int], bool]:
+        """A text's tokens with what stands around it, and whether its end was left out."""
         framed = self.text.framed(whole, self.longest)
         kept = len(framed) - len(self.text.framed([], self.longest))
         return framed, kept < len(whole)
@@ -149,7 +149,7 @@ class Codec:
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """The source that the last given turn is, whole: every message stands for itself."""
-        words = self.text.tokens(self.prefix + _source(turns))
+        words = self.text.source_tokens(self.prefix + _source(turns))
         return self.text.framed(words, len(words) + self.longest)
 
     def tokens(self, words: str) -> list[int]:
@@ -176,6 +176,8 @@ class Codec:
     def load(cls, files: Mapping[str, bytes]) -> Codec:
         """Read what ``save`` wrote."""
         facts = json.loads(files["text_pairs.json"])
+        if marian_text.ORIGINALS[0] in files:
+            return cls(marian_text.Codec.load(files), **facts)
         kind = published_text if published_text.FACTS in files else text
         return cls(kind.Codec.load(files), **facts)
 

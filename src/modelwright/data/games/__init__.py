@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
 
-from modelwright.data.games.state import IllegalMove, Move, State
+from modelwright.data.games.state import Encoding, IllegalMove, Move, State
 from modelwright.errors import ModelwrightError, did_you_mean
 
-__all__ = ["IllegalMove", "Move", "State", "begin", "names", "perft", "replay"]
+__all__ = [
+    "Encoding",
+    "IllegalMove",
+    "Move",
+    "State",
+    "begin",
+    "encoding",
+    "legal_numbers",
+    "names",
+    "numbered",
+    "perft",
+    "replay",
+]
 
 
 def names() -> list[str]:
@@ -18,16 +31,51 @@ def names() -> list[str]:
     return sorted(name for name in found if name != "state" and "_" not in name)
 
 
+def _known(game: str) -> None:
+    if game not in names():
+        raise ModelwrightError(
+            f"no game {game!r}{did_you_mean(game, names())}; known: {', '.join(names())}"
+        )
+
+
+@functools.cache
+def encoding(game: str) -> Encoding:
+    """How a network sees a game.
+
+    Raises:
+        ModelwrightError: there is no such game.
+    """
+    _known(game)
+    found: Encoding = importlib.import_module(f"{__name__}.{game}_encoding").ENCODING
+    return found
+
+
+def legal_numbers(game: str, state: State) -> list[int]:
+    """The numbers of the legal moves, each once, in the moves' order."""
+    number = encoding(game).number
+    return list(dict.fromkeys(number(state, move) for move in state.legal_moves()))
+
+
+def numbered(game: str, state: State, number: int) -> Move:
+    """The legal move of a number, the first one where two share it.
+
+    Raises:
+        IllegalMove: no legal move has it.
+    """
+    of = encoding(game).number
+    for move in state.legal_moves():
+        if of(state, move) == number:
+            return move
+    raise IllegalMove(f"{game}: move number {number} is not legal in {state}")
+
+
 def begin(game: str, position: str = "") -> State:
     """The first state of a game, or the one that ``position`` describes in its own notation.
 
     Raises:
         ModelwrightError: there is no such game, or the position cannot be read.
     """
-    if game not in names():
-        raise ModelwrightError(
-            f"no game {game!r}{did_you_mean(game, names())}; known: {', '.join(names())}"
-        )
+    _known(game)
     kind = importlib.import_module(f"{__name__}.{game}").State
     state: State = kind.of(position) if position else kind.start()
     return state

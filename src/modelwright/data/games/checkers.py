@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from modelwright.data.games.state import IllegalMove, Move
 from modelwright.errors import ModelwrightError
 
-_BIT = {s: 1 << ((s - 1) + (s - 1) // 8) for s in range(1, 33)}
-_SQUARE = {bit: s for s, bit in _BIT.items()}
-_SQUARES = sum(_BIT.values())
-_LAST = (sum(_BIT[s] for s in range(29, 33)), sum(_BIT[s] for s in range(1, 5)))
+SQUARE_BITS = {s: 1 << ((s - 1) + (s - 1) // 8) for s in range(1, 33)}
+_SQUARE = {bit: s for s, bit in SQUARE_BITS.items()}
+_SQUARES = sum(SQUARE_BITS.values())
+_LAST = (sum(SQUARE_BITS[s] for s in range(29, 33)), sum(SQUARE_BITS[s] for s in range(1, 5)))
 DRAWN_AFTER = 80  # plies without a capture or a man's move: 40 moves of each side
 
 
@@ -41,7 +41,7 @@ class State:
     @classmethod
     def start(cls) -> State:
         """Black on 1 to 12, white on 21 to 32; black begins."""
-        black, white = (sum(_BIT[s] for s in range(a, a + 12)) for a in (1, 21))
+        black, white = (sum(SQUARE_BITS[s] for s in range(a, a + 12)) for a in (1, 21))
         return cls(black, white)
 
     @classmethod
@@ -61,14 +61,23 @@ class State:
         for colour, listed in ((match[2], match[3]), (match[4], match[5])):
             for piece in filter(None, listed.split(",")):
                 number = piece.removeprefix("K")
-                if not number.isdigit() or int(number) not in _BIT:
+                if not number.isdigit() or int(number) not in SQUARE_BITS:
                     raise ModelwrightError(f"checkers: no square {piece[:10]!r}; they are 1 to 32")
-                bit = _BIT[int(number)]
+                bit = SQUARE_BITS[int(number)]
                 squares[colour] |= bit
                 kings |= bit if piece.startswith("K") else 0
         if squares["W"] & squares["B"]:
             raise ModelwrightError(f"checkers: {position[:80]!r} has two pieces on one square")
         return cls(squares["B"], squares["W"], kings, int(match[1] == "W"))
+
+    def __str__(self) -> str:
+        """The position as ``of`` reads it."""
+
+        def listed(pieces: int) -> str:
+            signs = (f"{'K' if self.kings & bit else ''}{_SQUARE[bit]}" for bit in _each(pieces))
+            return ",".join(signs)
+
+        return f"{'BW'[self.turn]}:W{listed(self.white)}:B{listed(self.black)}"
 
     def _sides(self) -> tuple[int, int]:
         return (self.black, self.white) if self.turn == 0 else (self.white, self.black)
@@ -133,12 +142,12 @@ class State:
     def play(self, move: Move) -> State:
         """Step, or jump along the squares of the move."""
         own, other = self._sides()
-        first, last = _BIT[move[0]], _BIT[move[-1]]
+        first, last = SQUARE_BITS[move[0]], SQUARE_BITS[move[-1]]
         taken = 0
         for a, b in pairwise(move):
             if abs((b - 1) // 4 - (a - 1) // 4) == 2:
                 # Both squares of a jump lie 8 or 10 bits apart, the jumped one halfway.
-                low, high = sorted((_BIT[a].bit_length(), _BIT[b].bit_length()))
+                low, high = sorted((SQUARE_BITS[a].bit_length(), SQUARE_BITS[b].bit_length()))
                 taken |= 1 << ((low + high) // 2 - 1)
         king = first & self.kings
         kings = self.kings & ~(first | taken)
@@ -182,7 +191,7 @@ class State:
     def board(self) -> NDArray[np.int8]:
         """1 and 2 black's men and kings, -1 and -2 white's; the row of squares 1 to 4 first."""
         board = np.zeros((8, 8), dtype=np.int8)
-        for square, bit in _BIT.items():
+        for square, bit in SQUARE_BITS.items():
             row, place = divmod(square - 1, 4)
             piece = 1 + bool(bit & self.kings)
             value = piece * (bool(bit & self.black) - bool(bit & self.white))

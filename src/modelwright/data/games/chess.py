@@ -83,6 +83,10 @@ class State:
         """The position in Forsyth-Edwards notation."""
         return notation.fen(self)
 
+    def __str__(self) -> str:
+        """The position as ``of`` reads it."""
+        return self.fen()
+
     @property
     def key(self) -> tuple[object, ...]:
         """What is the same in two positions that count as a repetition."""

@@ -54,6 +54,12 @@ class State:
         black, white = (sum(1 << i for i, c in enumerate(text[:64]) if c == s) for s in "XO")
         return cls(black, white, 0) if text[64] == "X" else cls(white, black, 1)
 
+    def __str__(self) -> str:
+        """The position as ``of`` reads it."""
+        black, white = (self.own, self.other) if self.turn == 0 else (self.other, self.own)
+        signs = ("X" if black >> i & 1 else "O" if white >> i & 1 else "-" for i in range(64))
+        return f"{''.join(signs)} {'XO'[self.turn]}"
+
     def flips(self, square: int) -> int:
         """The discs that a disc of the player to move on ``square`` would turn, as bits."""
         own, other, at, turned = self.own, self.other, 1 << square, 0

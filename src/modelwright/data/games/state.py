@@ -6,7 +6,7 @@ seen by player 0: 1 won, -1 lost, 0 drawn.
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ class IllegalMove(ModelwrightError):
 
 
 class State(Protocol):
-    """A position, and whose turn it is."""
+    """A position, and whose turn it is; ``str`` of it is what the class method ``of`` reads."""
 
     @property
     def turn(self) -> int:
@@ -53,5 +53,66 @@ class State(Protocol):
         ...
 
     def board(self) -> NDArray[np.int8]:
-        """The board (8, 8) as it is printed, pieces of player 0 positive, of player 1 negative."""
+        """The board as it is printed, 8 x 8 but for games on another: pieces of player 0 positive.
+
+        Those of player 1 are negative, int8.
+        """
+        ...
+
+
+class Encoding(Protocol):
+    """How a network sees a game and numbers its moves, both from the mover's side of the board.
+
+    A module ``GAME_encoding`` of this room has one as ``ENCODING``. A position is ``planes`` planes
+    of bits over ``rows`` x ``columns`` squares; a move is a square and one of ``kinds`` kinds of
+    move there, or one of ``others`` at no square: ``models/board.py``.
+
+    Attributes:
+        colours: of the two players as records name them, who begins first.
+        symmetries: those numbers of ``augment/boards.py`` under which the game stays the same, for
+            moves of one kind a square.
+    """
+
+    rows: int
+    columns: int
+    planes: int
+    kinds: int
+    others: int
+    symmetries: tuple[int, ...]
+    colours: tuple[str, str]
+
+    def seen(self, state: Any, touched: int) -> bytes:
+        """The planes, a byte a row of each: bit c is column c. ``touched``: the last move's."""
+        ...
+
+    def clock(self, state: Any) -> int:
+        """What the planes do not show and an end depends on: plies without progress, or 0."""
+        ...
+
+    def restored(self, seen: bytes, turn: int, clock: int) -> tuple[Any, int]:
+        """The state and the touched squares of planes, which ``seen`` would give again."""
+        ...
+
+    def touched(self, state: Any, move: Move) -> int:
+        """The squares of a move that is to be played in ``state``, as bits."""
+        ...
+
+    def number(self, state: Any, move: Move) -> int:
+        """The number of a legal move."""
+        ...
+
+    def text(self, turn: int, number: int) -> str:
+        """A move by its number for the player ``turn``, as ``State.parse`` reads it."""
+        ...
+
+    def worth(self, state: Any) -> float:
+        """What stands on the board in customary units, seen by player 0: what greed counts."""
+        ...
+
+    def drawn(self, state: Any) -> str:
+        """The board as lines of text, its rows and columns named."""
+        ...
+
+    def squares(self, state: Any, move: Move) -> list[tuple[int, int]]:
+        """Row from above and column of the squares of a move on the drawn board."""
         ...

@@ -17,12 +17,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from modelwright.data.codecs import published_text
 from modelwright.errors import ModelwrightError
 from modelwright.exporting.gguf import files, graphs, tools, vocabulary
 from modelwright.exporting.gguf.files import KINDS, Content, Kind
 from modelwright.exporting.gguf.own_decoder import plain
-from modelwright.exporting.subject import Options, Subject
+from modelwright.exporting.subject import Options, Subject, same_tokens
 from modelwright.hub.replay import TOLERANCES, Replayed, replay
 from modelwright.models import llama, mixture
 from modelwright.models.model import ModelConfig
@@ -194,17 +193,8 @@ def _texts(subject: Subject) -> list[tuple[int, str]]:
 
 
 def _compare(subject: Subject, number: int, ids: Sequence[int], text: str, who: str) -> None:
-    codec = cast(Any, subject.codec)
-    meant = codec.tokens(text)
-    if list(ids) == list(meant):
-        return
-    pairs = zip([*ids, None], [*meant, None], strict=False)
-    at = next(i for i, (a, b) in enumerate(pairs) if a != b)
-    raise ModelwrightError(
-        f"export: {who} differs: example {number + 1} of {subject.part}: token {at + 1} is "
-        f"{ids[at] if at < len(ids) else 'missing'}, "
-        f"{meant[at] if at < len(meant) else 'nothing'} is meant; nothing was exported"
-    )
+    meant = cast(Any, subject.codec).tokens(text)
+    same_tokens(ids, meant, subject.example_name(number), who)
 
 
 # llama.cpp -----------------------------------------------------------------------------------
@@ -215,11 +205,8 @@ def _same_ids(subject: Subject, server: tools.Server) -> None:
     codec = cast(Any, subject.codec)
     for number, text in _texts(subject):
         _compare(subject, number, server.tokens(text), text, "llama.cpp's tokenizer")
-    before, template = list[int](), True
-    if isinstance(codec, published_text.Codec):
-        before, template = list(codec.before), bool(codec.facts.get("template"))
-    pairs = [("'a'", server.tokens("a", framed=True), [*before, *codec.tokens("a")])]
-    if template:
+    pairs = [("'a'", server.tokens("a", framed=True), [*codec.before, *codec.tokens("a")])]
+    if codec.template:
         said = [text_turn(role, text) for role, text in _CONVERSATION]
         messages = [{"role": role, "content": text} for role, text in _CONVERSATION]
         pairs.append(("a conversation", server.prompt(messages), codec.prompt(said)))

@@ -14,11 +14,10 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
-from modelwright.data.codecs import published_text, text
+from modelwright.data.codecs import text_codec
 from modelwright.data.tokenizing.fast import GPT2, GPT4, QWEN2, pattern_of
 from modelwright.errors import ModelwrightError
 from modelwright.exporting.gguf import pieces
-from modelwright.hub.tokenizer import OUR_TEMPLATE
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # kinds of tokens, of the format
 _READ = (NORMAL, USER_DEFINED)
@@ -40,7 +39,7 @@ def settings_of(codec: Any) -> dict[str, Any]:
     Raises:
         ModelwrightError: llama.cpp has no such tokenizer; says what it has.
     """
-    if not isinstance(codec, text.Codec | published_text.Codec):
+    if text_codec(codec) is not codec:
         raise ModelwrightError(
             "export: a gguf file holds a model that writes text; this one reads something else: "
             "export --to hub, onnx or torch-export"
@@ -116,14 +115,10 @@ def _added(token: Mapping[str, Any]) -> int:
 
 def _ends(codec: Any) -> dict[str, Any]:
     """Where texts begin and end, and how a conversation is written."""
-    ends, before, first = [codec.end], list[int](), codec.end
-    template: str | None = OUR_TEMPLATE
-    if isinstance(codec, published_text.Codec):
-        ends, before = [int(i) for i in codec.facts["ends"]], list(codec.before)
-        template = codec.facts.get("template")
-        token = codec.facts["tokens"].get("bos_token")
-        number = None if token is None else codec.tokenizer.token_to_id(token)
-        first = before[0] if before else first if number is None else int(number)
+    ends, before, template = codec.ends, codec.before, codec.template
+    token = codec.names.get("bos_token")
+    number = None if token is None else codec.tokenizer.token_to_id(token)
+    first = before[0] if before else codec.end if number is None else int(number)
     if len(before) > 1:
         raise _refused(f"it puts {len(before)} tokens before a text")
     names = ("eos_token_id", "eot_token_id", "eom_token_id")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as HubTokenizer
 from tokenizers.processors import TemplateProcessing
 
-from modelwright.data.codecs import frames, images, labelled_text, published_text, vectors
+from modelwright.data.codecs import text_codec
 from modelwright.errors import ModelwrightError
-from modelwright.types import Array
 
 SCALED = "scaled"  # the layer that does what the codec does to numbers
 Tensor = Any  # of Keras
@@ -43,24 +42,30 @@ def inputs_of(keras: Any, codec: Any) -> Inputs:
     Raises:
         ModelwrightError: the codec makes what is not written so far.
     """
-    if isinstance(codec, vectors.Codec):
-        kind = "uint8" if codec.bytes_only else "float32"
-        return _numbers(keras, codec, kind, (codec.mean, codec.deviation))
-    if isinstance(codec, images.Codec):
-        mean, deviation = (values.numpy() for values in codec.scale)
-        return _numbers(keras, codec, "uint8", (mean, deviation))
-    if isinstance(codec, frames.Codec):
-        return _frames(keras, codec)
-    if isinstance(codec, labelled_text.Codec):
-        return _tokens(keras)
+    if hasattr(codec, "probabilities"):
+        reads = reads_of(codec)
+        if reads == ["features"]:
+            return _numbers(keras, codec.front())
+        if reads == ["frames", "lengths"]:
+            return _frames(keras, codec.front())
+        if reads == ["tokens"]:
+            return _tokens(keras)
     raise ModelwrightError(
         "--to keras: writes classifiers of numbers, images, frames and texts; this model writes "
         "text; take --to hub or onnx"
     )
 
 
-def _scaled(keras: Any, x: Tensor, mean: Array, deviation: Array) -> Tensor:
+def reads_of(codec: Any) -> list[str]:
+    """The names of the raw inputs that a codec's front reads; of a codec of text, "tokens"."""
+    if hasattr(codec, "front"):
+        return [read.name for read in codec.front().reads]
+    return ["tokens"] if text_codec(codec) is not None else []
+
+
+def _scaled(keras: Any, x: Tensor, front: Any) -> Tensor:
     """(x - mean) / deviation; numbers shared by a whole row are single ones."""
+    mean, deviation = (front.get_buffer(name).numpy() for name in ("mean", "deviation"))
     axes = tuple(range(len(x.shape) - mean.ndim, len(x.shape))) or None
     variance = np.square(deviation.astype(np.float64))
     scale = keras.layers.Normalization(
@@ -69,14 +74,15 @@ def _scaled(keras: Any, x: Tensor, mean: Array, deviation: Array) -> Tensor:
     return scale(x)
 
 
-def _numbers(keras: Any, codec: Any, kind: str, scale: tuple[Array, Array]) -> Inputs:
-    x = keras.Input(codec.shape, dtype=kind, name="features")
-    scaled = _scaled(keras, x, *scale)
+def _numbers(keras: Any, front: Any) -> Inputs:
+    (read,) = front.reads
+    kind, shape = str(read.dtype).removeprefix("torch."), read.shape[1:]
+    x = keras.Input(shape, dtype=kind, name="features")
+    scaled = _scaled(keras, x, front)
     given = {"features": scaled, "image": scaled}
-    if len(codec.shape) == 2:
-        given["image"] = keras.layers.Reshape((*codec.shape, 1))(scaled)
-    (about,) = (read.about for read in codec.front().reads)
-    fact = {"dtype": kind, "shape": [None, *codec.shape], "is": about}
+    if len(shape) == 2:
+        given["image"] = keras.layers.Reshape((*shape, 1))(scaled)
+    fact = {"dtype": kind, "shape": [None, *shape], "is": read.about}
     return Inputs({"features": x}, given, {"features": fact})
 
 
@@ -88,15 +94,16 @@ def _true(keras: Any, like: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return positions, ops.less(positions, ops.expand_dims(lengths, -1))
 
 
-def _frames(keras: Any, codec: frames.Codec) -> Inputs:
-    x = keras.Input((None, codec.features), dtype="float32", name="frames")
+def _frames(keras: Any, front: Any) -> Inputs:
+    features = front.reads[0].shape[2]
+    x = keras.Input((None, features), dtype="float32", name="frames")
     lengths = keras.Input((), dtype="int32", name="lengths")
     _, seen = _true(keras, x, lengths)
-    scaled = _scaled(keras, x, codec.mean, codec.deviation)
+    scaled = _scaled(keras, x, front)
     facts = {
         "frames": {
             "dtype": "float32",
-            "shape": [None, None, codec.features],
+            "shape": [None, None, features],
             "is": "raw frames, padded on the right with anything",
         },
         "lengths": {"dtype": "int32", "shape": [None], "is": "true frames of each row"},
@@ -129,14 +136,13 @@ def tokenizer_of(codec: Any) -> bytes | None:
 
     Whoever reads it with the library ``tokenizers`` needs to know nothing more.
     """
-    if not isinstance(codec, labelled_text.Codec):
+    inner = text_codec(codec)
+    if inner is None:
         return None
-    inner = cast(Any, codec.text)
     written = inner.save()["tokenizer.json"]
     made = HubTokenizer.from_str(written.decode())
-    if not (isinstance(inner, published_text.Codec) and inner.after):
-        before = list(inner.before) if isinstance(inner, published_text.Codec) else []
-        named = [(str(made.id_to_token(i)), i) for i in (*before, inner.end)]
+    if not inner.after:
+        named = [(str(made.id_to_token(i)), i) for i in (*inner.before, inner.end)]
         names = [name for name, _ in named]
         single = " ".join([*names[:-1], "$A", names[-1]])
         made.post_processor = TemplateProcessing(single=single, special_tokens=named)
@@ -144,24 +150,6 @@ def tokenizer_of(codec: Any) -> bytes | None:
     made.enable_truncation(codec.longest)
     content: str = made.to_str()
     return content.encode()
-
-
-def same_tokens(read: HubTokenizer, text: str, meant: Array, where: str) -> Array:
-    """The ids that a written tokenizer gives a text, which must be ``meant``.
-
-    Raises:
-        ModelwrightError: they differ; names the example and the token.
-    """
-    ids = np.array(read.encode(text).ids, dtype=np.int64)
-    if not np.array_equal(ids, meant):
-        both = range(min(len(ids), len(meant)))
-        at = next((i for i in both if ids[i] != meant[i]), len(both))
-        one, other = (str(a[at]) if at < len(a) else "nothing" for a in (ids, meant))
-        raise ModelwrightError(
-            f"export: the written tokenizer differs: {where}: token {at + 1} is {one}, {other} is "
-            "meant; nothing was exported"
-        )
-    return ids
 
 
 def facts_json(facts: dict[str, Any]) -> bytes:

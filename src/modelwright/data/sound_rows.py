@@ -1,0 +1,111 @@
+"""Rows of recordings: a folder, or a tar of them, with the transcripts that lie beside them.
+
+``audio`` holds the bytes of the file as they are; who needs its samples decodes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from modelwright.data import sounds
+from modelwright.data.archive import tar_members
+from modelwright.data.media_types import SOUNDS
+from modelwright.data.pictures import Undecodable
+from modelwright.data.readers.audio import Reader
+from modelwright.data.readers.reader import Bad
+from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
+from modelwright.types import Row, Sound
+
+_NAMES = ("audio", "sound", "wav")  # columns in which recordings are looked for
+
+
+def is_sound(name: str | Path) -> bool:
+    """Whether a name ends as a recording's does."""
+    return PurePosixPath(name).suffix.lower() in SOUNDS
+
+
+def is_sound_tar(path: Path) -> bool:
+    """Whether the first member of a tar that is a recording or a picture is a recording."""
+    return any(is_sound(name) for name, _ in _first(path))
+
+
+def _first(path: Path) -> Iterator[tuple[str, bytes]]:
+    for name, content in tar_members(path):
+        if is_sound(name) or "." in PurePosixPath(name).name:
+            yield name, content
+            return
+
+
+def sound_rows(path: Path) -> Iterator[Row]:
+    """``audio``, and ``text``, ``label``, ``speaker`` and ``split`` where names or notes give them.
+
+    Args:
+        path: a folder of recordings, a tar of them, or a folder with one such tar. Transcripts
+            are those of ``metadata.csv`` (LJSpeech), ``*.trans.txt`` (LibriSpeech), or a .txt or
+            .lab of a recording's name; for a tar they may lie beside it.
+
+    Raises:
+        ModelwrightError: there is no recording.
+        CorruptError: a file cannot be read, or holds no recording.
+    """
+    place = packed_or_folder(path)
+    reader, found = Reader(), False
+    for part in reader.cut(place):
+        for item in reader.rows(place, part):
+            if isinstance(item, Bad):
+                where = f"{place}: {item.where}" if item.where else str(place)
+                raise CorruptError(f"{where}: {item.reason}; get the file again or remove it")
+            found = True
+            row: dict[str, object] = {"id": item["id"], "audio": item["media"]}
+            row |= {k: item[k] for k in ("text", "label") if item.get(k) is not None}
+            row |= {k: item["meta"][k] for k in ("speaker", "split") if k in item["meta"]}
+            if item["groups"]:
+                row["group"] = item["groups"][0]
+            yield row
+    if not found:
+        raise ModelwrightError(f"{path}: no recording in it; readable: {', '.join(SOUNDS)}")
+
+
+def packed_or_folder(path: Path) -> Path:
+    """The tar of a folder that holds one and no recordings of its own, else the path itself."""
+    if path.is_dir() and not any(is_sound(p) for p in path.rglob("*")):
+        packed = sorted(path.glob("*.tar*"))
+        return packed[0] if packed else path
+    return path
+
+
+def recording(row: Row, column: str = "", *, seconds: float = sounds.SECONDS) -> Sound | str:
+    """The recording of a row, its channels averaged, or why it has none.
+
+    Args:
+        row: with the bytes of a file in ``column``, or with ``samples`` and ``rate``.
+        column: left out: ``audio``, ``sound`` or ``wav``.
+        seconds: a longer one is not unpacked.
+
+    Raises:
+        ModelwrightError: the row has no such column.
+    """
+    if not column and "samples" in row and "rate" in row:
+        return Sound(sounds.mono(row["samples"]).astype("float32"), int(row["rate"]))
+    name = column or next((n for n in _NAMES if n in row), "")
+    if name not in row:
+        known: Sequence[str] = [c for c in row if c not in ("id", "group", "split")]
+        raise ModelwrightError(
+            f"row {row.get('id', '?')}: no column {column or 'audio'!r}"
+            f"{did_you_mean(column or 'audio', known)}; it has: {', '.join(known)}; name the one"
+            " that holds the recording with train.options.audio"
+        )
+    content = row[name]
+    if not content:
+        return "no recording"
+    if not isinstance(content, bytes):
+        raise ModelwrightError(
+            f"row {row.get('id', '?')}: column {name!r} holds no bytes of a sound file; name"
+            " another with train.options.audio"
+        )
+    try:
+        samples, rate = sounds.decode(content, seconds=seconds)
+    except Undecodable as error:
+        return "recording too long" if "limit" in str(error) else "recording cannot be decoded"
+    return Sound(sounds.mono(samples).astype("float32"), rate)

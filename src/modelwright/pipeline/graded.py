@@ -1,0 +1,180 @@
+"""Answers graded one by one: kept beside the evaluation, divided into slices, the worst shown.
+
+``graded/STAGE.jsonl`` of a run has a line for every answer. Two runs that were asked the same are
+compared on these lines (``pipeline.paired``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.files import make_folder, replace_file
+from modelwright.runs import Run
+from modelwright.tasks import resampling
+from modelwright.tasks.task import Task
+from modelwright.types import Example, Row, Turn
+
+FOLDER = "graded"
+LENGTHS = 4  # slices by length, of equally many answers
+KINDS = 20  # slices by kind at most, those of the most answers
+WORST = 12  # shown
+_TEXT = 2000  # characters of a question that are kept
+
+
+def keep(
+    run: Run,
+    stage: str,
+    task: Task,
+    pairs: Sequence[tuple[Example, Turn]],
+    result: dict[str, Any],
+) -> None:
+    """Grade examples with their answers, write them down, add ``slices`` and ``worst`` to a result.
+
+    Nothing is done where the task grades no single answers.
+    """
+    if type(task).grade is Task.grade or not pairs:
+        return
+    lines = [_line(task, example, answer) for example, answer in pairs]
+    columns = run.read_json(_columns_file(stage)) or {}
+    if columns and len(next(iter(columns.values()))) == len(lines):  # not a sample of the part
+        for number, line in enumerate(lines):
+            line["columns"] = {name: values[number] for name, values in columns.items()}
+    path = run.path / FOLDER / f"{stage}.jsonl"
+    make_folder(path.parent)
+    replace_file(path, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines).encode())
+    result.setdefault("slices", []).extend(slices(stage, task, lines))
+    result.setdefault("worst", []).extend(worst(task, lines))
+
+
+def keep_columns(run: Run, stage: str, rows: Sequence[Row], counts: Sequence[int]) -> None:
+    """Write down what the rows of the test part have in the columns to slice by.
+
+    Args:
+        run: whose recipe names the columns in ``evaluate.slices``.
+        stage: "train" or "tune".
+        rows: of the part.
+        counts: how many examples each of them has given.
+
+    Raises:
+        ModelwrightError: a row lacks a column.
+    """
+    if not run.recipe.evaluate.slices or len(rows) != len(counts):
+        return
+    found: dict[str, list[str]] = {}
+    for column in run.recipe.evaluate.slices:
+        for row in rows:
+            if column not in row:
+                raise ModelwrightError(
+                    f"evaluate.slices: row {row.get('id', '?')} has no column {column!r}"
+                    f"{did_you_mean(column, row)}; it has {', '.join(map(str, row))}"
+                )
+        pairs = zip(rows, counts, strict=True)
+        found[column] = [str(row[column])[:80] for row, count in pairs for _ in range(count)]
+    run.write_json(_columns_file(stage), found)
+
+
+def _columns_file(stage: str) -> str:
+    return f"data/{stage}/test-columns.json"
+
+
+def _line(task: Task, example: Example, answer: Turn) -> dict[str, Any]:
+    asked = "\n".join(turn.said for turn in example.given)
+    return {
+        "key": hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:16],
+        "grade": (grade := task.grade(example, answer)),
+        "right": grade == task.grade(example, example.answer),
+        "kind": task.kind(example),
+        "length": len(asked),
+        "question": asked[:_TEXT],
+        "reference": example.answer.said[:_TEXT],
+        "answer": answer.said[:_TEXT],
+    }
+
+
+def slices(stage: str, task: Task, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The mean grade by length of what is asked, by kind, and by the columns that are kept."""
+    grades = np.array([line["grade"] for line in lines], dtype=np.float64)
+    lengths = np.array([line["length"] for line in lines])
+    found = []
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, LENGTHS + 1)[1:-1]).astype(int))
+    part = np.searchsorted(edges, lengths, side="left")
+    names = [*(f"up to {edge:,} characters" for edge in edges), "longer"]
+    chosen = [(name, grades[part == i]) for i, name in enumerate(names) if (part == i).any()]
+    if len(chosen) > 1:
+        found.append(_slice(stage, task, "length", chosen))
+    names_of = {"kind": [str(line["kind"]) for line in lines]}
+    for column in lines[0].get("columns", {}):
+        names_of[column] = [line["columns"][column] for line in lines]
+    for by, values in names_of.items():
+        parts = {name: grades[[v == name for v in values]] for name in dict.fromkeys(values)}
+        several = sorted(parts.items(), key=lambda item: (-len(item[1]), item[0]))[:KINDS]
+        if len(several) > 1:
+            found.append(_slice(stage, task, by, several))
+    return found
+
+
+def _slice(stage: str, task: Task, by: str, parts: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    rows = []
+    for name, grades in parts:
+        counts = np.stack([grades, np.ones(len(grades))], axis=1)
+        low, high = resampling.interval(counts, resampling.ratio)
+        row = {"which": name or "(none)", "count": len(grades), "value": float(grades.mean())}
+        rows.append({**row, "low": low, "high": high})
+    return {"stage": stage, "by": by, "unit": task.measure, "better": task.better, "rows": rows}
+
+
+def worst(task: Task, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The worst answers that are not right, as the examples of an evaluation are written."""
+    sign = 1 if task.better == "higher" else -1
+    below = [line for line in lines if not line["right"]]
+    return [
+        {**{k: line[k] for k in ("question", "reference", "answer")}, "score": line["grade"]}
+        for line in sorted(below, key=lambda line: sign * line["grade"])[:WORST]
+    ]
+
+
+def read(run: Run, stage: str) -> list[dict[str, Any]]:
+    """What ``keep`` wrote.
+
+    Raises:
+        ModelwrightError: nothing was graded.
+    """
+    path = run.path / FOLDER / f"{stage}.jsonl"
+    if not path.is_file():
+        raise ModelwrightError(
+            f"{run.path}: no graded answers of {stage}; evaluate it first: modelwright evaluate"
+            f" {run.path}"
+        )
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The slices and the worst answers for people."""
+    said = []
+    for part in result.get("slices", []):
+        said.append(f"{part['unit']} by {part['by']}:")
+        said += [
+            f"  {row['which']}: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f},"
+            f" {row['count']:,} answers)"
+            for row in part["rows"]
+        ]
+    if worst := result.get("worst", [])[:3]:
+        said.append("the worst answers:")
+    for one in worst:
+        said += [
+            f"  {_short(one['question'])}",
+            f"    meant {_short(one['reference'])}",
+            f"    said  {_short(one['answer'])} ({one['score']:.3g})",
+        ]
+    return said
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 160 else line[:157] + "..."

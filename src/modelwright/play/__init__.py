@@ -1,0 +1,1 @@
+"""Playing with what was learned of games: players, search, matches, a terminal, UCI, self-play."""

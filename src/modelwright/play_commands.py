@@ -1,0 +1,156 @@
+"""``modelwright play``: against a trained model on the terminal, in matches, or by UCI."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelwright.errors import EXIT_OK, ModelwrightError
+from modelwright.places import existing_run, is_run
+
+if TYPE_CHECKING:
+    from modelwright.play.players import Network, Player
+
+OPPONENTS = (
+    "random, greedy, mcts:200, stockfish:3 (depth), policy:100, or a run: runs/NAME@train:100"
+)
+
+# Imports are inside the command: `modelwright --help` must not wait for torch.
+
+
+def add_command(commands: Any) -> None:
+    """Add ``play`` to the commands of the command line."""
+    text = "play a board game against a trained model, or let it play"
+    play = commands.add_parser("play", help=text, description=text)
+    play.add_argument("run", type=existing_run)
+    play.add_argument("--stage", choices=("train", "tune"), help="which model (default: the last)")
+    play.add_argument(
+        "--search", type=int, default=0, metavar="N", help="look ahead by N simulations a move"
+    )
+    play.add_argument("--second", action="store_true", help="the model begins")
+    play.add_argument("--against", metavar="WHO", help=f"a match instead: {OPPONENTS}")
+    play.add_argument("--games", type=int, default=100, help="of the match (default 100)")
+    play.add_argument("--seed", type=int, default=0, help="of openings and of players of chance")
+    play.add_argument("--page", action="store_true", help="a board on a page instead")
+    play.add_argument("--port", type=int, default=8000, help="of the page; 0 takes a free one")
+    play.add_argument("--uci", action="store_true", help="speak UCI, for chess programs")
+    play.set_defaults(work=_play, terminable=True)
+
+
+def _play(options: argparse.Namespace) -> int:
+    network = network_of(options.run, options.stage)
+    if options.search < 0 or options.games < 1:
+        raise ModelwrightError("--search and --games: positive numbers are meant")
+    if options.uci:
+        return _uci(network, options.search)
+    player = player_of(network, options.search)
+    if options.against:
+        return _match(network, player, options)
+    if options.page:
+        from modelwright.play.page import serve  # noqa: PLC0415
+
+        serve(network.game, player, port=options.port)
+        return EXIT_OK
+    from modelwright.play.terminal import Table  # noqa: PLC0415
+
+    Table(network.game, player, int(options.second), print).play(_typed())
+    return EXIT_OK
+
+
+def network_of(run: Path, stage: str | None = None) -> Network:
+    """A run's model as a judge of positions.
+
+    Raises:
+        ModelwrightError: it plays no game.
+    """
+    from modelwright import api  # noqa: PLC0415
+    from modelwright.pipeline.fitted import load_fitted, newest_checkpoint  # noqa: PLC0415
+    from modelwright.play.players import Network  # noqa: PLC0415
+
+    fitted = load_fitted(newest_checkpoint(api.existing(run), stage))
+    if not hasattr(fitted.codec, "seen_as"):
+        raise ModelwrightError(f"{run}: this model plays no game; ask it with `modelwright ask`")
+    return Network(fitted.model, fitted.codec, fitted.objective)
+
+
+def player_of(network: Network, simulations: int, name: str = "") -> Player:
+    """The network's policy, or a search with it."""
+    from modelwright.play.players import NetworkSearch, Policy  # noqa: PLC0415
+
+    if simulations:
+        return NetworkSearch(network, simulations, name)
+    return Policy(network, name or "policy")
+
+
+def opponent(text: str, network: Network, seed: int) -> Player:
+    """Whom ``--against`` names.
+
+    Raises:
+        ModelwrightError: nobody is called so.
+    """
+    from modelwright.play.engine import stockfish  # noqa: PLC0415
+    from modelwright.play.players import Chance, Greed, PlainSearch  # noqa: PLC0415
+
+    known: dict[str, Callable[[int], Player]] = {
+        "random": lambda _: Chance(seed),
+        "greedy": lambda _: Greed(seed),
+        "mcts": lambda n: PlainSearch(n or 200, seed),
+        "stockfish": lambda n: stockfish(n or 1),
+        "policy": lambda n: player_of(network, n),
+    }
+    match = re.fullmatch(r"([a-z]+)(?::(\d{1,7}))?", text)
+    if match and match[1] in known:
+        return known[match[1]](int(match[2] or 0))
+    named = re.fullmatch(r"(.+?)(?:@(train|tune))?(?::(\d{1,7}))?", text)
+    if named and is_run(named[1]):
+        other = network_of(Path(named[1]), named[2])
+        if other.game != network.game:
+            raise ModelwrightError(f"--against: {named[1]} plays {other.game}, not {network.game}")
+        name = Path(named[1]).name + (f"@{named[2]}" if named[2] else "")
+        return player_of(other, int(named[3] or 0), name)
+    raise ModelwrightError(f"--against: {text[:60]!r} is nobody; known: {OPPONENTS}")
+
+
+def _match(network: Network, player: Player, options: argparse.Namespace) -> int:
+    from modelwright.play.matches import match  # noqa: PLC0415
+
+    other = opponent(options.against, network, options.seed)
+
+    def tell(done: int) -> None:
+        print(f"{done} of {options.games} games", file=sys.stderr)
+
+    try:
+        found = match(network.game, player, other, options.games, seed=options.seed, tell=tell)
+    finally:
+        if hasattr(other, "close"):
+            other.close()
+    print(f"{player.name} against {other.name}: {found.said()}")
+    return EXIT_OK
+
+
+def _uci(network: Network, simulations: int) -> int:
+    from modelwright.play.uci import Uci  # noqa: PLC0415
+
+    if network.game != "chess":
+        raise ModelwrightError(f"--uci: is for chess, and this model plays {network.game}")
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    Uci(lambda n: player_of(network, n), say, simulations).serve(
+        iter(sys.stdin.buffer.readline, b"")
+    )
+    return EXIT_OK
+
+
+def _typed() -> Iterator[str]:
+    """The lines a person types."""
+    while True:
+        try:
+            yield input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return

@@ -1,0 +1,150 @@
+"""The routes of models that write: chat completions, completions, responses."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from modelwright.errors import ModelwrightError
+from modelwright.serving.guard import GONE
+from modelwright.serving.hosting import json_body
+from modelwright.serving.keys import Client
+from modelwright.serving.openai import Body, ChatRequest, CompletionRequest, parse
+from modelwright.serving.responses import ResponsesRequest, ResponseWriter
+from modelwright.serving.row import Completion, Request
+from modelwright.serving.sampling import SamplingParams
+from modelwright.serving.service import Service, refusal
+from modelwright.serving.shapes import Chunks, Shape, usage
+from modelwright.serving.streaming import Answers, ClientGoneError, EventStream, Writer
+from modelwright.types import Turn
+
+_Asked = TypeVar("_Asked", bound=Body)
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """Conversations, each to be answered with every set of parameters.
+
+    ``param`` is the field of the request that they came in.
+    """
+
+    given: Sequence[Sequence[Turn]]
+    params: Sequence[SamplingParams]
+    param: str
+
+
+class TextRoutes:
+    """The endpoints of text over one service."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def _read(self, request: HttpRequest, schema: type[_Asked]) -> _Asked:
+        body = await json_body(request, self.service.limits.body_seconds)
+        # Long lists take a while to check: not in the event loop.
+        return await asyncio.to_thread(parse, schema, body)
+
+    async def chat(self, request: HttpRequest) -> Response:
+        """POST /v1/chat/completions."""
+        return await self._complete(request, await self._read(request, ChatRequest), "messages")
+
+    async def completions(self, request: HttpRequest) -> Response:
+        """POST /v1/completions."""
+        return await self._complete(request, await self._read(request, CompletionRequest), "prompt")
+
+    async def _complete(
+        self, request: HttpRequest, asked: ChatRequest | CompletionRequest, param: str
+    ) -> Response:
+        engine = self.service.engine
+        self.service.known(asked.model)
+        params = asked.params(engine.context, engine.temperature)
+        echoes = [turns[0].text for turns in asked.conversations for _ in params]
+        shape = Shape(
+            chat=param == "messages",
+            id=f"{'chatcmpl' if param == 'messages' else 'cmpl'}-{secrets.token_hex(12)}",
+            created=int(time.time()),
+            model=self.service.name,
+            echoes=tuple(echoes) if asked.echoed else (),
+        )
+
+        def stream(choices: int, prompt_tokens: int) -> Writer:
+            return Chunks(shape, choices, prompt_tokens, counted=asked.usage_wanted)
+
+        def whole(done: Sequence[Completion], prompt_tokens: int) -> Response:
+            count = usage(prompt_tokens, sum(len(one.tokens) for one in done))
+            return JSONResponse(shape.whole(done, count))
+
+        requested = _Asking(asked.conversations, params, param)
+        return await self._answer(request, requested, stream if asked.stream else None, whole)
+
+    async def responses(self, request: HttpRequest) -> Response:
+        """POST /v1/responses."""
+        asked = await self._read(request, ResponsesRequest)
+        engine = self.service.engine
+        self.service.known(asked.model)
+        created = int(time.time())
+
+        def stream(choices: int, prompt_tokens: int) -> Writer:  # noqa: ARG001 - there is one
+            return ResponseWriter(asked, created, prompt_tokens)
+
+        def whole(done: Sequence[Completion], prompt_tokens: int) -> Response:
+            return JSONResponse(ResponseWriter(asked, created, prompt_tokens).whole(done[0]))
+
+        params = [asked.params(engine.context, engine.temperature)]
+        requested = _Asking([asked.turns], params, "input")
+        return await self._answer(request, requested, stream if asked.stream else None, whole)
+
+    async def _answer(
+        self,
+        request: HttpRequest,
+        asked: _Asking,
+        stream: Callable[[int, int], Writer] | None,
+        whole: Callable[[Sequence[Completion], int], Response],
+    ) -> Response:
+        """Answer every conversation with every set of parameters, as a stream or whole."""
+        engine = self.service.engine
+        client: Client | None = request.state.client
+        name = client.name if client else ""
+        try:
+            # A megabyte of text takes a while to tokenise, and a grammar to compile.
+            prompts = await asyncio.to_thread(
+                lambda: [engine.prompt(turns) for turns in asked.given]
+            )
+            requests = [Request(tokens, one, name) for tokens in prompts for one in asked.params]
+            answers = await asyncio.to_thread(self._begun, requests, asyncio.get_running_loop())
+            prompt_tokens = sum(len(tokens) for tokens in prompts)
+            spend = _spending(client)
+            if stream is not None:
+                writer = stream(len(requests), prompt_tokens)
+                return EventStream(answers, writer, spend)
+            done = await answers.all(request.receive)
+        except ClientGoneError:
+            return Response(status_code=GONE)
+        except ModelwrightError as error:
+            told = refusal(error, asked.param)
+            if told is None:
+                raise
+            raise told from error
+        spend(done)
+        return whole(done, prompt_tokens)
+
+    def _begun(self, requests: Sequence[Request], loop: asyncio.AbstractEventLoop) -> Answers:
+        return Answers(self.service, requests, loop)
+
+
+def _spending(client: Client | None) -> Callable[[Sequence[Completion]], None]:
+    """Counts the tokens of finished answers for a key."""
+
+    def spend(done: Sequence[Completion]) -> None:
+        if client is not None:
+            tokens = sum(one.prompt_tokens + len(one.tokens) for one in done)
+            client.spend(time.monotonic(), tokens)
+
+    return spend

@@ -1,0 +1,45 @@
+"""Play a board game better by playing against oneself, beginning with what records taught."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from modelwright.tasks.game_play import GamePlay
+
+
+class SelfPlay(GamePlay):
+    """Rows of games as ``game_play`` reads them, to watch and to measure by.
+
+    The model learns from games that it plays itself in training: ``play/self_play.py``.
+
+    Args:
+        game: a game of ``data/games``.
+        games: of a generation.
+        simulations: visits of the search for each move.
+        every: steps of training between two generations.
+        window: generations that are learned from together.
+        opening: plies of chance at the start of a game, at most.
+    """
+
+    plays: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        game: str = "chess",
+        games: Annotated[int, Field(ge=1)] = 64,
+        simulations: Annotated[int, Field(ge=2)] = 32,
+        every: Annotated[int, Field(ge=1)] = 40,
+        window: Annotated[int, Field(ge=1)] = 4,
+        opening: Annotated[int, Field(ge=0)] = 4,
+    ) -> None:
+        super().__init__(game=game)
+        self.settings = {
+            "games": games,
+            "simulations": simulations,
+            "steps": every,
+            "window": window,
+            "opening": opening,
+        }

@@ -1,0 +1,99 @@
+"""Rows of recordings: real ones, folders and tars with their transcripts, and bad input."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelwright.data.sound_rows import recording, sound_rows
+from modelwright.data.sounds import encode_wav, resampled
+from modelwright.data.sources import read_rows
+from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.types import Sound
+
+HUM = np.sin(np.arange(4000) / 9).astype(np.float32) / 2
+
+
+def test_kathleen_reads_sentences(data: Callable[[str], Path]) -> None:
+    rows = list(read_rows("kathleen", path=data("kathleen")))
+    assert len(rows) == 320
+    assert rows[0]["text"].startswith("Not at this particular case, Tom")
+    sound = recording(rows[0])
+    assert isinstance(sound, Sound)
+    assert sound.rate == 16_000
+    assert 3 < sound.seconds < 4
+    assert sound.samples.dtype == np.float32
+    assert 0.05 < np.abs(sound.samples).max() <= 1
+    packed = list(read_rows(str(data("kathleen") / "audio.tar")))
+    assert [r["text"] for r in packed] == [r["text"] for r in rows]
+
+
+def test_a_folder_of_recordings_is_a_source(tmp_path: Path) -> None:
+    stereo = np.stack((HUM, -HUM), axis=1)
+    for name, samples in (("a", HUM), ("b", stereo)):
+        (tmp_path / f"{name}.wav").write_bytes(encode_wav(samples, 8000))
+    (tmp_path / "metadata.csv").write_text("id|text\na|one hum\nb|two\n")
+    rows = list(read_rows(str(tmp_path)))
+    assert [(r["id"], r["text"], r["group"]) for r in rows] == [
+        ("a.wav", "one hum", "a.wav"),
+        ("b.wav", "two", "b.wav"),
+    ]
+    one, two = map(recording, rows)
+    assert isinstance(one, Sound)
+    assert isinstance(two, Sound)
+    assert np.allclose(one.samples, HUM, atol=1e-4)
+    assert np.allclose(two.samples, 0, atol=1e-4)  # the mean of the channels
+
+
+def test_a_speaker_keeps_together(tmp_path: Path) -> None:
+    for name in ("3_ann_0", "3_ann_1", "4_bob_0"):
+        (tmp_path / f"{name}.wav").write_bytes(encode_wav(HUM, 8000))
+    rows = list(read_rows(str(tmp_path)))
+    assert [r["speaker"] for r in rows] == ["ann", "ann", "bob"]
+    assert [r["group"] for r in rows] == ["speaker=ann", "speaker=ann", "speaker=bob"]
+
+
+def test_what_is_no_recording_is_named(tmp_path: Path, data: Callable[[str], Path]) -> None:
+    (tmp_path / "a.wav").write_bytes(b"not a sound")
+    with pytest.raises(CorruptError, match=r"a\.wav: not a recording"):
+        list(sound_rows(tmp_path))
+    with pytest.raises(ModelwrightError, match="no recording in it"):
+        list(sound_rows(data("tinyshakespeare")))
+    shutil.copy(data("kathleen") / "metadata.csv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"id": "r", "audio": None}, "no recording"),
+        ({"id": "r", "audio": encode_wav(HUM, 8000)[:900]}, "recording cannot be decoded"),
+        ({"id": "r", "audio": b"RIFF\x00\x00\x00\x00WAVE"}, "recording cannot be decoded"),
+        ({"id": "r", "audio": encode_wav(np.resize(HUM, 80_000), 8000)}, "recording too long"),
+    ],
+)
+def test_why_a_row_has_no_recording(row: dict[str, object], reason: str) -> None:
+    assert recording(row, seconds=9.0) == reason
+
+
+def test_columns_are_named() -> None:
+    with pytest.raises(ModelwrightError, match=r"row r: no column 'audio'.*it has: sounds"):
+        recording({"id": "r", "sounds": b""})
+    with pytest.raises(ModelwrightError, match="column 'path' holds no bytes"):
+        recording({"id": "r", "path": "a.wav"}, "path")
+    found = recording({"id": "r", "samples": HUM, "rate": 8000})
+    assert isinstance(found, Sound)
+    assert found.rate == 8000
+
+
+def test_another_rate_is_the_same_sound() -> None:
+    at = np.arange(8000) / 8000
+    tone = (np.sin(2 * np.pi * 440 * at) * np.hanning(8000)).astype(np.float32)
+    faster = resampled(tone, 8000, 16_000)
+    assert faster.shape == (16_000,)
+    assert np.allclose(faster[::2], tone, atol=1e-4)
+    assert np.allclose(resampled(faster, 16_000, 8000), tone, atol=1e-4)
+    assert resampled(tone, 8000, 8000) is not None

@@ -1,0 +1,80 @@
+"""Answers graded one by one: slices, the worst, and two runs compared in pairs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelwright import recipe
+from modelwright.errors import ModelwrightError
+from modelwright.pipeline import graded, paired
+from modelwright.runs import Run
+from modelwright.tasks.task import make_task
+from modelwright.types import Example, Label, Turn, text_turn
+
+TASK = make_task("sentiment", {})
+
+
+def label(name: str) -> Turn:
+    return Turn("assistant", (Label(name),), learn=True)
+
+
+def run_with(path: Path, wrong: set[int]) -> tuple[Run, dict[str, Any]]:
+    """A run whose 40 answers are right but for some; the longer half is meant "good"."""
+    made = recipe.parse({"name": "a", "data": {"source": "x.csv"}, "train": {"task": "sentiment"}})
+    run = Run.create(made, path.parent, path, frozenset())
+    pairs = []
+    for i in range(40):
+        meant = "good" if i >= 20 else "bad"
+        said = {"good": "bad", "bad": "good"}[meant] if i in wrong else meant
+        question = text_turn("user", f"{i} " + "word " * i)
+        pairs.append((Example((question, label(meant))), label(said)))
+    result: dict[str, Any] = {}
+    graded.keep(run, "train", TASK, pairs, result)
+    return run, result
+
+
+def test_slices_and_the_worst(tmp_path: Path) -> None:
+    run, result = run_with(tmp_path / "a", {3, 30, 31})
+    lines = graded.read(run, "train")
+    assert [line["grade"] for line in lines].count(0.0) == 3
+    by = {part["by"]: part["rows"] for part in result["slices"]}
+    assert [row["count"] for row in by["length"]] == [10, 10, 10, 10]
+    assert {row["which"]: row["value"] for row in by["kind"]} == {"bad": 0.95, "good": 0.9}
+    assert all(row["low"] <= row["value"] <= row["high"] for row in (*by["length"], *by["kind"]))
+    assert {one["question"].split()[0] for one in result["worst"]} == {"3", "30", "31"}
+    assert any("worst" in line for line in graded.lines(result))
+    json.dumps(result)
+
+
+def test_two_runs_are_compared_on_what_both_were_asked(tmp_path: Path) -> None:
+    one, _ = run_with(tmp_path / "a", set(range(0, 40, 2)))
+    other, _ = run_with(tmp_path / "b", {0, 2})
+    (found,) = paired.compare(one, other)
+    assert (found["questions"], found["first"], found["second"]) == (40, 0.5, 0.95)
+    assert found["low"] > 0
+    assert found["chance"] < 0.01
+    assert "b is better" in paired.lines([found], one, other)[0]
+    (same,) = paired.compare(one, one)
+    assert same["difference"] == 0
+    assert "no difference" in paired.lines([same], one, one)[0]
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    one, _ = run_with(tmp_path / "a", set())
+    path = one.path / graded.FOLDER / "train.jsonl"
+    other, _ = run_with(tmp_path / "b", set())
+    lines = [
+        json.loads(line) | {"key": f"x{i}"} for i, line in enumerate(path.read_text().splitlines())
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ModelwrightError, match="no question was asked of both"):
+        paired.compare(one, other)
+    path.unlink()
+    with pytest.raises(ModelwrightError, match="no stage has graded answers in both"):
+        paired.compare(one, other)
+    with pytest.raises(ModelwrightError, match="no graded answers of train; evaluate it first"):
+        graded.read(one, "train")

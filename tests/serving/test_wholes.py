@@ -1,0 +1,183 @@
+"""Vectors, transcriptions, pictures and speech as the official client asks for them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import torch
+
+from modelwright.data.pictures import encode_png
+from modelwright.models.bert import Config
+from modelwright.objectives import make_objective
+from modelwright.pipeline.answering import answerer
+from modelwright.serving.engine import Engine
+from modelwright.serving.guard import OPEN_PATHS
+from modelwright.serving.passes import PassEngine
+from modelwright.serving.server import build_app
+from modelwright.types import Answer, Image, Sound, Text, Turn, text_turn
+from tests.serving.parts import running
+
+
+def client(served) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key="unused", max_retries=0)
+
+
+class Fixed:
+    """Answers by a rule: says how long a recording is, or makes a file."""
+
+    at_once = 8
+
+    def __init__(self, suffix: str = "", inputs: tuple[str, ...] = ("text",)) -> None:
+        self.suffix, self.inputs = suffix, inputs
+        self.asked: list[Any] = []
+
+    def detailed(self, given, **params: Any) -> list[Answer]:
+        self.asked.append(([turns[0].parts[0] for turns in given], params))
+        return [self._one(turns[0].parts[0], i, params) for i, turns in enumerate(given)]
+
+    def _one(self, part, number: int, params) -> Answer:
+        if isinstance(part, Sound):
+            return Answer(text_turn("assistant", f"{part.seconds:.2f} s"))
+        pixels = np.full((2, 2, 3), (number + params.get("seed", 0)) % 256, np.uint8)
+        return Answer(Turn("assistant", (Image(pixels),)))
+
+    def content(self, answer: Turn) -> bytes:
+        return encode_png(answer.parts[0].pixels) if self.suffix == ".png" else b"RIFFwav"
+
+    def facts(self) -> dict[str, Any]:
+        return {"inputs": list(self.inputs), **({"labels": ["anna"]} if self.suffix else {})}
+
+
+def request(text: str) -> tuple[Turn, ...]:
+    return (Turn("user", (Text(text),)),)
+
+
+def sound() -> bytes:
+    written = io.BytesIO()
+    with wave.open(written, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(4000))
+    return written.getvalue()
+
+
+def test_recordings_are_written_down(served):
+    with running(PassEngine(Fixed(inputs=("audio", "text")), request)) as heard, client(heard) as c:
+        file = ("a.wav", sound(), "audio/wav")
+        assert c.audio.transcriptions.create(model="tiny", file=file).text == "0.25 s"
+        plain = c.audio.transcriptions.create(model="tiny", file=file, response_format="text")
+        assert plain.strip() == "0.25 s"
+        told = c.audio.transcriptions.create(
+            model="tiny", file=file, response_format="verbose_json"
+        )
+        assert float(told.duration) == 0.25
+        for wrong in ({"model": "x"}, {"response_format": "srt"}, {"file": ("a.wav", b"no sound")}):
+            with pytest.raises((openai.BadRequestError, openai.NotFoundError)):
+                c.audio.transcriptions.create(**{"model": "tiny", "file": file, **wrong})
+        missing = httpx.post(f"{heard.url}/v1/audio/transcriptions", files={"file": file})
+        assert missing.json()["error"]["param"] == "model"
+    with client(served) as c, pytest.raises(openai.NotFoundError):
+        c.audio.transcriptions.create(model="tiny", file=file)  # this model writes text
+
+
+def test_pictures_are_made_as_many_as_asked_for():
+    policy = Fixed(".png")
+    with running(PassEngine(policy, request)) as made, client(made) as c:
+        found = c.images.generate(model="tiny", prompt="fox", n=3, extra_body={"seed": 5})
+        contents = [base64.b64decode(picture.b64_json) for picture in found.data]
+        assert contents == [encode_png(np.full((2, 2, 3), 5 + i, np.uint8)) for i in range(3)]
+        assert policy.asked[0][1] == {"seed": 5}
+        c.images.generate(model="tiny", prompt="fox")
+        assert policy.asked[1][1]["seed"] != 5  # drawn anew where none is given
+        with pytest.raises(openai.BadRequestError) as error:
+            c.images.generate(model="tiny", prompt="fox", n=11)
+        assert error.value.param == "n"
+        with pytest.raises(openai.BadRequestError):
+            c.images.generate(model="tiny", prompt="fox", response_format="url")
+
+
+def test_speech_is_a_file_in_the_voice_that_is_known():
+    policy = Fixed(".wav")
+    with running(PassEngine(policy, request)) as made, client(made) as c:
+        for voice, asked in (("anna", "anna: hello"), ("alloy", "hello")):
+            spoken = c.audio.speech.create(
+                model="tiny", input="hello", voice=voice, response_format="wav"
+            )
+            assert spoken.content == b"RIFFwav"
+            assert spoken.response.headers["content-type"] == "audio/wav"
+            assert policy.asked[-1][0] == [Text(asked)]
+        with pytest.raises(openai.BadRequestError) as error:
+            c.audio.speech.create(model="tiny", input="", voice="anna")
+        assert error.value.param == "input"
+
+
+def test_vectors_of_a_decoder_are_its_mean_stream(served, model, codec):
+    texts = ["The quick brown fox", "jumps"]
+    with client(served) as c:
+        found = c.embeddings.create(model="tiny", input=texts)
+        floats = c.embeddings.create(model="tiny", input=texts, encoding_format="float")
+        with pytest.raises(openai.BadRequestError) as error:
+            c.embeddings.create(model="tiny", input="fox " * 200)
+        assert error.value.code == "context_length_exceeded"
+        for wrong in ([], "", ["a"] * 65):
+            with pytest.raises(openai.BadRequestError):
+                c.embeddings.create(model="tiny", input=wrong)
+    assert found.usage.prompt_tokens == sum(len(codec.tokens(text)) for text in texts)
+    for text, one, plain in zip(texts, found.data, floats.data, strict=True):
+        with torch.inference_mode():
+            mean = model.hidden(torch.tensor([codec.tokens(text)]))[0].mean(0)
+        wanted = torch.nn.functional.normalize(mean, dim=0)
+        torch.testing.assert_close(torch.tensor(one.embedding), wanted, atol=1e-4, rtol=1e-3)
+        assert one.embedding == pytest.approx(plain.embedding, abs=1e-6)
+
+
+def test_vectors_of_an_encoder_are_the_same_alone_and_beside_others(codec):
+    from tests.variations import examples_of
+
+    task, examples = examples_of("text_classification")
+    from modelwright.data.codecs.labelled_text import Codec
+
+    labelled = Codec.fit(examples, vocabulary=300)
+    torch.manual_seed(0)
+    made = Config(**{**Config.specimen, **Config.data_fields(labelled)}).build().eval()
+    policy = answerer(made, labelled, make_objective(task.objective, labelled, {}), task)
+    with running(policy.server()) as served, client(served) as c:
+        both = c.embeddings.create(model="tiny", input=["one good text", "a longer bad text"])
+        alone = c.embeddings.create(model="tiny", input="one good text")
+        assert sum(v * v for v in alone.data[0].embedding) == pytest.approx(1, abs=1e-5)
+        assert both.data[0].embedding == pytest.approx(alone.data[0].embedding, abs=1e-5)
+        assert both.data[1].embedding != both.data[0].embedding
+
+
+@pytest.mark.parametrize("kind", ["audio", ".png", ".wav"])
+def test_every_route_of_whole_answers_needs_the_key(kind):
+    policy = Fixed("" if kind == "audio" else kind, ("audio",) if kind == "audio" else ("text",))
+    app = build_app(PassEngine(policy, request), model_name="tiny", api_key="secret")
+    paths = {route.path.replace("{name:path}", "tiny") for route in app.routes}
+    assert len(paths) == 12
+    with running(PassEngine(policy, request), api_key="secret") as served:
+        for path in paths - OPEN_PATHS:
+            for method in ("GET", "POST"):
+                assert httpx.request(method, served.url + path).status_code == 401
+
+
+def test_the_document_names_what_is_there_and_its_schemas_are_sound(served, model, codec):
+    import jsonschema
+
+    made = httpx.get(f"{served.url}/openapi.json").json()
+    routes = build_app(Engine(model, codec), model_name="tiny").routes
+    assert set(made["paths"]) == {r.path.replace(":path", "") for r in routes}
+    for schema in made["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    chat = made["paths"]["/v1/chat/completions"]["post"]
+    reference = chat["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    assert reference.rpartition("/")[2] in made["components"]["schemas"]
+    assert "text/event-stream" in chat["responses"]["200"]["content"]

@@ -1,0 +1,204 @@
+"""The heavy faults of a server: by hand, `pytest tests/slow/test_serving_load.py -s`.
+
+MODELWRIGHT_SCALE (1) multiplies how much is done: 1 is what the release wants, 0.02 a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+SCALE = float(os.environ.get("MODELWRIGHT_SCALE", "1"))
+ROOT = Path(__file__).parents[2]
+CHAT = "/v1/chat/completions"
+ASK = {"model": "tiny", "messages": [{"role": "user", "content": "Who?"}], "max_tokens": 4}
+HEAD = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def scaled(count: int) -> int:
+    return max(1, int(count * SCALE))
+
+
+class Server:
+    """A server in a process of its own, and what the system says of it."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        program = ROOT / "tests" / "slow" / "tiny_server.py"
+        self.process = subprocess.Popen(
+            [sys.executable, str(program)], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.url = self.process.stdout.readline().split(" at ")[1].split()[0]
+        self.port = int(self.url.rpartition(":")[2])
+
+    @property
+    def kilobytes(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
+    @property
+    def descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def gauges(self) -> dict[str, float]:
+        lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
+        pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+        return {name.removeprefix("modelwright_"): float(value) for name, _, value in pairs}
+
+    def link(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    made = Server()
+    yield made
+    made.process.terminate()
+    assert made.process.wait(timeout=60) == 0
+    made.process.stdout.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def fuzzed(draw: random.Random) -> bytes:
+    """A body that is nearly right: fields dropped, mistyped, at their extremes, bytes changed."""
+    odd = [None, True, -1, 0, 1, 2**63, 1e308, "", "x" * 999, [], {}, [[]], {"a": []}, "\ud800"]
+    fields = [*ASK, "n", "stop", "temperature", "top_p", "seed", "stream", "logprobs",
+              "top_logprobs", "logit_bias", "response_format", "min_p"]  # fmt: skip
+    body: dict[str, object] = dict(ASK)
+    for _ in range(draw.randrange(4)):
+        body[draw.choice(fields)] = draw.choice(odd)
+    content = bytearray(json.dumps(body).encode())
+    for _ in range(draw.choice([0, 0, 0, 1, 5])):
+        content[draw.randrange(len(content))] = draw.randrange(256)
+    return bytes(content)
+
+
+def test_fuzzed_requests_never_make_the_server_fail(server):
+    """S1, S5: 100,000 bodies; no 5xx, no text of a library, the same memory."""
+    draw, statuses = random.Random(1), {}
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        grown = 0
+        for number in range(scaled(100_000)):
+            if number == scaled(100_000) // 10:
+                grown = server.kilobytes
+            headers = {"content-type": "application/json"}
+            response = http.post(CHAT, content=fuzzed(draw), headers=headers)
+            statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
+            assert response.status_code < 500, response.text
+            if response.status_code != 200:
+                assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+                assert "Traceback" not in response.text and "pydantic" not in response.text
+    print(f"\n{statuses}, memory {grown} -> {server.kilobytes} kB")
+    assert server.kilobytes < 1.05 * grown + 10_000
+    assert server.gauges()["num_requests_running"] == 0
+
+
+def quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def paces(server: Server, count: int) -> list[float]:
+    """Seconds that /health takes, each time on a connection of its own."""
+    found = []
+    for _ in range(count):
+        began = time.perf_counter()
+        with server.link() as link:
+            link.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert link.recv(4096).startswith(b"HTTP/1.1 200")
+        found.append(time.perf_counter() - began)
+    return found
+
+
+def told(quiet: list[float], busy: list[float]) -> None:
+    alone, beside = quantile(quiet, 0.99), quantile(busy, 0.99)
+    print(f"\nhealth p99 {1000 * alone:.1f} ms alone, {1000 * beside:.1f} ms beside")
+
+
+def test_ten_thousand_connections_leave_the_others_alone(server):
+    """S13: connections that say nothing are closed in time, and health answers meanwhile."""
+    before, quiet = server.descriptors, paces(server, 30)
+    links = [server.link() for _ in range(scaled(9_900))]
+    busy = paces(server, 30)
+    told(quiet, busy)
+    time.sleep(12)  # headers are due within ten seconds
+    assert server.descriptors < before + 50
+    for link in links:
+        link.close()
+
+
+def test_a_thousand_slow_clients_delay_nobody(server):
+    """S14: headers and bodies at a byte a second."""
+    quiet = paces(server, 30)
+    stop = threading.Event()
+    links = [server.link() for _ in range(scaled(1000))]
+    for link in links[::2]:
+        link.sendall(f"{HEAD}Content-Length: 99\r\n\r\n".encode())
+
+    def drip() -> None:
+        while not stop.wait(1.0):
+            for link in links:
+                with contextlib.suppress(OSError):
+                    link.sendall(b"x")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    busy = paces(server, 30)
+    told(quiet, busy)
+    time.sleep(33)
+    stop.set()
+    dripping.join()
+    for link in links:
+        link.settimeout(5)
+        with link, contextlib.suppress(ConnectionError):
+            while link.recv(4096):  # a timeout would fail: every one of them has been closed
+                pass
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_clients_that_leave_free_everything_within_a_second(server, stream):
+    """S16: at every moment of an answer."""
+    draw = random.Random(2)
+    for _ in range(scaled(1000)):
+        body = json.dumps({**ASK, "max_tokens": 60, "stream": stream}).encode()
+        content = f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        with server.link() as link:
+            link.sendall(content[: draw.randrange(len(content) // 2, len(content) + 1)])
+            time.sleep(draw.choice([0, 0, 0.001, 0.01, 0.03]))
+    time.sleep(1)
+    gauges = server.gauges()
+    names = ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc")
+    assert [gauges[name] for name in names] == [0, 0, 0]
+    assert httpx.post(server.url + CHAT, json=ASK, timeout=5).status_code == 200
+
+
+def test_an_hour_of_mixed_requests_takes_no_more_memory(server):
+    """S29: after a tenth of the time as warm-up, resident memory and descriptors stay."""
+    draw, until = random.Random(3), time.monotonic() + 3600 * SCALE
+    warm_at, warm = time.monotonic() + 360 * SCALE, 0
+    files = server.descriptors
+    with httpx.Client(base_url=server.url, timeout=60) as http:
+        while time.monotonic() < until:
+            words = " ".join(draw.choices(["fox", "dog", "quick"], k=draw.randrange(1, 30)))
+            varied = {"max_tokens": draw.randrange(1, 40), "logprobs": draw.random() < 0.3}
+            body = {**ASK, **varied, "messages": [{"role": "user", "content": words}]}
+            assert http.post(CHAT, json=body).status_code == 200
+            if not warm and time.monotonic() > warm_at:
+                warm = server.kilobytes
+    print(f"\nmemory {warm} -> {server.kilobytes} kB")
+    assert server.kilobytes < 1.01 * warm + 2000
+    assert server.descriptors < files + 10

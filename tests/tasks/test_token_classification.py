@@ -1,0 +1,112 @@
+"""Spans from tags and stretches, and how they are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelwright.data.sources import read_rows
+from modelwright.errors import ModelwrightError
+from modelwright.tasks.span_rows import of_stretches, of_tags
+from modelwright.tasks.task import Constant
+from modelwright.tasks.token_classification import TokenClassification
+from modelwright.types import Example, Span, Turn
+
+
+def only(row: dict[str, object], **options: str) -> Example:
+    (example,) = TokenClassification(**options).examples({"id": "r1", **row})
+    assert isinstance(example, Example)
+    return example
+
+
+def plain(spans: Sequence[Span]) -> list[tuple[str, str]]:
+    return [(span.label, span.text) for span in spans]
+
+
+@pytest.mark.parametrize(
+    ("tags", "meant"),
+    [
+        ("O B-x I-x O B-y", [("x", "b c"), ("y", "e")]),
+        ("B-x B-x I-x O O", [("x", "a"), ("x", "b c")]),
+        ("S-x O B-y I-y E-y", [("x", "a"), ("y", "c d e")]),  # BIOES
+        ("U-x O B-y I-y L-y", [("x", "a"), ("y", "c d e")]),  # BILOU
+        ("O I-x I-x I-y O", [("x", "b c"), ("y", "d")]),  # as conlleval reads it
+    ],
+)
+def test_tags_of_every_scheme_are_the_same_spans(tags: str, meant: list[tuple[str, str]]) -> None:
+    text, spans = of_tags(["a", "b", "c", "d", "e"], tags.split(), "row r1")
+    assert text == "a b c d e"
+    assert plain(spans) == meant
+
+
+@given(st.lists(st.sampled_from(["O", "B-x", "I-x", "B-y", "I-y"]), min_size=1, max_size=12))
+def test_spans_never_overlap_and_their_words_are_the_texts(tags: list[str]) -> None:
+    text, spans = of_tags([f"w{i}" for i in range(len(tags))], tags, "row")
+    assert all(text[span.begin : span.end] == span.text for span in spans)
+    assert of_stretches(text, [(s.begin, s.end, s.label) for s in spans], "row") == spans
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"words": ["a"], "tags": ["X-y"]}, "tag 'X-y' of the word 'a' is none; write O, B-KIND"),
+        ({"words": ["a"], "tags": ["B-"]}, "tag 'B-' of the word 'a' is none"),
+        ({"words": "a b", "tags": ["O"]}, "column 'words' holds 'a b', not a list"),
+        ({"text": "ab", "spans": [[0, 3, "x"]]}, "span 0 to 3 is not within a text of 2"),
+        ({"text": "abc", "spans": [[0, 2, "x"], [1, 3, "y"]]}, "spans 0 to 2 and 1 to 3 overlap"),
+        ({"text": "abc", "spans": [[0, "2", "x"]]}, r"write \[begin, end, kind\]"),
+        ({"text": 3, "spans": []}, "column 'text' holds '3', not a text"),
+        ({"words": ["a"]}, "no column 'tags'"),
+        ({"text": "a"}, "no column 'spans'"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said(row: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelwrightError, match=f"^row r1: .*{message}"):
+        only(row)
+
+
+def test_rows_that_give_nothing_say_why() -> None:
+    task = TokenClassification(label="intent")
+    assert task.examples({"words": ["a", "b"], "tags": ["O"]}) == "not a tag for every word"
+    assert task.examples({"text": "  ", "spans": [], "intent": "x"}) == "no text"
+    assert task.examples({"text": "a", "spans": [], "intent": ""}) == "no label"
+
+
+def test_spans_are_scored_as_by_seqeval() -> None:
+    """The example of seqeval's own page: F1 0.50."""
+    rows = [
+        ("O O O B-MISC I-MISC I-MISC O", "O O B-MISC I-MISC I-MISC I-MISC O"),
+        ("B-PER I-PER O", "B-PER I-PER O"),
+    ]
+    examples, answers = [], []
+    for meant, said in rows:
+        words = [f"w{i}" for i in range(len(meant.split()))]
+        examples.append(only({"words": words, "tags": meant.split()}))
+        answers.append(only({"words": words, "tags": said.split()}).answer)
+
+    class Said:
+        def answer(self, given: object) -> list[Turn]:
+            return answers
+
+    found = {m.name: m.value for m in TokenClassification().measures(examples, Said())}
+    assert found == {"span F1": 0.5, "span precision": 0.5, "span recall": 0.5}
+
+
+def test_slots_and_intents_of_real_commands(data: Callable[[str], Path]) -> None:
+    rows = list(islice(read_rows("snips_nlu", path=data("snips_nlu")), 300))
+    task = TokenClassification(label="intent")
+    examples = [example for row in rows for example in task.examples(row)]
+    assert len(examples) == 300
+    assert all(isinstance(e, Example) for e in examples)
+    assert len({label for e in examples for label in e.answer.labels}) == 7
+    (policy,) = task.baselines(examples).values()
+    found = {m.name: m.value for m in task.measures(examples, policy)}
+    nothing = {m.name: m.value for m in task.measures(examples, Constant(Turn("assistant", ())))}
+    assert 0.5 < found["span F1"] < 1
+    assert found["label accuracy"] == pytest.approx(1 / 7, abs=0.01)  # of the commonest intent
+    assert nothing["span F1"] == nothing["label accuracy"] == 0
