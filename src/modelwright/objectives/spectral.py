@@ -145,7 +145,7 @@ class Objective:
 
 
 def _magnitudes(samples: Tensor, size: int, hop: int = 0, side: int = -1) -> Tensor:
-    """Magnitudes of windows over all of samples (B, n) with silence around, none below the floor."""
+    """Magnitudes of windows over samples (B, n) with silence around, none below the floor."""
     around = size if side < 0 else side
     found = spectrum(F.pad(samples, (around, around)), size, hop or size // 4)
     power = found.real.square() + found.imag.square()

@@ -113,7 +113,7 @@ class Guard:
         # The route's own pattern: what a client writes as a path is neither counted nor shown.
         path = getattr(scope.get("route"), "path", "other")
         self._metrics.add("requests_total", endpoint=path, status=str(status or GONE))
-        client = scope["state"].get("client")
+        client = scope.get("state", {}).get("client")  # none of a request that was refused
         access.info(
             "%s %s %s %d %.3f s %s",
             request_id,

@@ -56,6 +56,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(waiting,), daemon=True).start()
     while True:
         outcome = attempt(json.loads(waiting.get()))
+        sys.stdout.flush()  # before the outcome, after which this process may be ended
         out.write(json.dumps(outcome) + "\n")
         out.flush()
         _let_go()
