@@ -111,6 +111,9 @@ def load(
     return Loaded(model.eval(), config, plan.passed, plan.fresh)
 
 
+_DRAWN = frozenset(("normal_", "uniform_", "trunc_normal_", "zero_", "fill_", "copy_"))
+
+
 class Unfilled(TorchFunctionMode):
     """In this block ``torch.empty`` takes no memory: parameters come to be on the meta device.
 
@@ -126,6 +129,9 @@ class Unfilled(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
+        filled = args[0] if args else given.get("tensor")
+        if getattr(func, "__name__", "") in _DRAWN and getattr(filled, "is_meta", False):
+            return filled  # there is nothing to fill, and asking loads a second of PyTorch
         if func is torch.empty and given.get("device") is None:
             given["device"] = "meta"
         return func(*args, **given)
