@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.run import Row
-from benchmarks.serving.single import REPEATS, measured
+from benchmarks.serving.single import HUGE, REPEATS, measured
 from benchmarks.serving.weights import PEERS, folder_of, prepare
 from benchmarks.training.measure import QUIET, Result, Script, in_turns
 from modelwright import runtime
@@ -137,7 +137,7 @@ def _server(who: str, shape: str, kind: str) -> Iterator[int]:
         command = [sys.executable, "-m", "benchmarks.serving.host", shape, kind, str(port)]
     else:
         command = _llama_server(folder_of(shape) / f"{PEERS[kind]}.gguf", port)
-    environment = {**os.environ, **QUIET}
+    environment = {**os.environ, **QUIET, **HUGE}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
