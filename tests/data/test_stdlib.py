@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import sys
 from collections import Counter
 
@@ -11,6 +12,9 @@ import pytest
 from modelwright.data.sources import read_rows
 from modelwright.data.stdlib import group_of, signature, stdlib_rows
 from modelwright.errors import ModelwrightError
+
+# Some systems put IDLE, Tk and the turtle, a fifth of all objects, into packages of their own.
+WHOLE = all(importlib.util.find_spec(name) for name in ("idlelib", "tkinter", "turtledemo"))
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def objects(rows):
 
 def test_how_much_there_is(rows):
     counts = Counter(row["kind"] for row in rows)
-    assert counts["object"] > 6000  # of Debian's Python, which leaves some modules out, 6,800
+    assert counts["object"] > (7000 if WHOLE else 6500)
     assert counts["source"] > 500
     assert counts["topic"] > 60
     assert sum(len(row["text"]) for row in rows if row["kind"] == "source") > 9_000_000
@@ -77,7 +81,7 @@ def test_definitions_are_python_without_their_docstring(rows):
         (node,) = ast.parse(row["source"]).body
         assert row["docstring"] not in (ast.get_docstring(node) or "")
         parsed += 1
-    assert parsed > 6000
+    assert parsed > (7000 if WHOLE else 6200)
 
 
 def test_private_objects_are_marked(objects):

@@ -11,14 +11,14 @@ from __future__ import annotations
 import json
 import resource
 import signal
-import struct
 import sys
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelwright.data import pictures, sounds
+from modelwright.data.page_child import frame, send
 from modelwright.errors import ModelwrightError
 
 
@@ -39,20 +39,6 @@ def answer(request: bytes, pixels: int, seconds: float) -> bytes:
 
 def _plus(head: list[int], numbers: NDArray[Any]) -> bytes:
     return b"+" + json.dumps(head).encode() + b"\0" + numbers.tobytes()
-
-
-def _frame(stream: BinaryIO) -> bytes | None:
-    head = stream.read(4)
-    if len(head) < 4:
-        return None
-    size = struct.unpack("<I", head)[0]
-    body = stream.read(size)
-    return body if len(body) == size else None
-
-
-def _send(stream: BinaryIO, body: bytes) -> None:
-    stream.write(struct.pack("<I", len(body)) + body)
-    stream.flush()
 
 
 def _load() -> None:
@@ -76,18 +62,18 @@ def main(seconds: float, megabytes: int, pixels: int, most: float) -> None:
     try:
         _load()
     except (ImportError, ModelwrightError) as error:
-        _send(stdout, str(error).encode())
+        send(stdout, str(error).encode())
         return
     resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # neither a file nor a socket is opened
-    _send(stdout, b"")
-    while (request := _frame(stdin)) is not None:
+    send(stdout, b"")
+    while (request := frame(stdin)) is not None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         reply = answer(request, pixels, most)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _send(stdout, reply)
+        send(stdout, reply)
 
 
 if __name__ == "__main__":

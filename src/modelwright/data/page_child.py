@@ -101,7 +101,8 @@ def answer(request: bytes, extract: Extractor) -> bytes:
     return f"+{title}\0{text}".encode("utf-8", "replace")
 
 
-def _frame(stream: BinaryIO) -> bytes | None:
+def frame(stream: BinaryIO) -> bytes | None:
+    """The next request; None at the end of the input."""
     head = stream.read(4)
     if len(head) < 4:
         return None
@@ -110,7 +111,8 @@ def _frame(stream: BinaryIO) -> bytes | None:
     return body if len(body) == size else None
 
 
-def _send(stream: BinaryIO, body: bytes) -> None:
+def send(stream: BinaryIO, body: bytes) -> None:
+    """An answer, its length before it."""
     stream.write(struct.pack("<I", len(body)) + body)
     stream.flush()
 
@@ -125,14 +127,14 @@ def main(library: str, seconds: float, megabytes: int) -> None:
     try:
         extract = with_trafilatura() if library == "trafilatura" else with_resiliparse()
     except ImportError as error:
-        _send(stdout, str(error).encode())
+        send(stdout, str(error).encode())
         return
-    _send(stdout, b"")
-    while (request := _frame(stdin)) is not None:
+    send(stdout, b"")
+    while (request := frame(stdin)) is not None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
         reply = answer(request, extract)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _send(stdout, reply)
+        send(stdout, reply)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
@@ -182,9 +183,9 @@ class Asked(Body):
         return values
 
     @property
+    @abstractmethod
     def scores_wanted(self) -> int | None:
         """How many of the likeliest tokens are told; None: no log-probabilities at all."""
-        raise NotImplementedError
 
     @property
     def echoed(self) -> bool:

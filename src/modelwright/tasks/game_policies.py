@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +16,7 @@ from modelwright.types import Example, Label, Number, Policy, Position, Turn
 SHOWN = 3  # moves of an answer
 
 
-class _Ranking:
+class _Ranking(ABC):
     """A policy that ranks the legal moves of each position, and always says the same value."""
 
     def __init__(self, value: float) -> None:
@@ -30,9 +31,9 @@ class _Ranking:
         labels = [Label(text(turn, number)) for number in self.ranked(position)[:SHOWN]]
         return Turn("assistant", (*labels, Number(self.value)))
 
+    @abstractmethod
     def ranked(self, position: Position) -> list[int]:
         """The numbers of the legal moves, the best first."""
-        raise NotImplementedError
 
 
 class Random(_Ranking):
