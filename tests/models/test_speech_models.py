@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from modelwright.data.spectrograms import synthesised
 from modelwright.models.speech_flow import Config as Speech
 from modelwright.models.speech_flow import SpeechFlow
 from modelwright.models.vocos import Config as Vocos
@@ -35,6 +37,15 @@ def test_a_vocoder_s_row_ends_with_its_frames() -> None:
     garbage = frames.clone()
     garbage[1, 5:] = 100.0  # beyond the end nothing is looked at
     assert torch.equal(model(garbage, torch.tensor([9, 5])), made)
+
+
+def test_a_traced_vocoder_leaves_nothing_to_the_next() -> None:
+    """What an export makes without numbers must not be kept for models that do compute."""
+    with FakeTensorMode():
+        synthesised(torch.ones(1, 9, 8, dtype=torch.cfloat), size=14, hop=4)
+    made = synthesised(torch.ones(1, 9, 8, dtype=torch.cfloat), size=14, hop=4)
+    assert type(made) is torch.Tensor
+    assert made.any()
 
 
 def test_an_untrained_vocoder_is_quiet() -> None:

@@ -8,7 +8,6 @@ Magnitudes are scaled by 2 / Σ window, by which a sine of amplitude 1 has a pea
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,9 +64,11 @@ class MelSettings:
         return asdict(self)
 
 
-@lru_cache(maxsize=16)
 def _window(size: int, device: torch.device) -> Tensor:
-    """The Hann window sin^2(π i / size), whose sum is size / 2."""
+    """The Hann window sin^2(π i / size), whose sum is size / 2.
+
+    Made anew each time: a tensor that was first made while a graph is traced holds no numbers.
+    """
     return torch.hann_window(size, device=device)
 
 
