@@ -225,15 +225,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """Turns, some given and some to be learned."""
+    """Turns, some given and some to be learned.
+
+    ``rejected`` is another answer to the same turns, a worse one, where answers are compared; one
+    that is not marked ``learn`` says that there is none. An example of a bad answer alone has no
+    turn to learn, and that answer as ``rejected``.
+    """
 
     turns: tuple[Turn, ...]
+    rejected: Turn | None = None
 
     @property
     def given(self) -> tuple[Turn, ...]:
-        """The turns before the first one to be learned: what a model is asked."""
-        for i, turn in enumerate(self.turns):
-            if turn.learn:
+        """The turns before ``answer``: what a model is asked; all of them where none is learned."""
+        for i in range(len(self.turns) - 1, -1, -1):
+            if self.turns[i].learn:
                 return self.turns[:i]
         return self.turns
 
@@ -276,6 +282,17 @@ class Ragged:
 
 
 Encoded = Mapping[str, Array]  # one example as arrays; scalars have shape ()
+
+
+class Shortened(dict[str, Array]):
+    """An encoded example of which its codec left out an end: it is longer than the codec reads."""
+
+    @classmethod
+    def where(cls, cut: bool, encoded: dict[str, Array]) -> Encoded:
+        """``encoded``, marked if an end was ``cut`` off."""
+        return cls(encoded) if cut else encoded
+
+
 Column = Array | Ragged  # one field of many examples
 Columns = Mapping[str, Column]  # many examples, every column with the same number of rows
 

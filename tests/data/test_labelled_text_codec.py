@@ -16,7 +16,7 @@ from modelwright.data.codecs.labelled_text import Codec
 from modelwright.data.sources import read_rows
 from modelwright.errors import ModelwrightError
 from modelwright.tasks.text_classification import TextClassification
-from modelwright.types import Example, Label, Text, Turn, stack
+from modelwright.types import Example, Label, Shortened, Text, Turn, stack
 
 
 def example(text: str, label: str | None = "good") -> Example:
@@ -52,9 +52,9 @@ def test_texts_stand_one_after_another_and_nothing_is_padded(texts: list[str]) -
 def test_what_is_cut_is_counted() -> None:
     codec = Codec.fit(TRAIN, vocabulary=270, longest=4)
     # One byte a token: digits are in no merge. Three fit beside the end.
-    lengths = [len(codec.encode(example("7 " * n))["tokens"]) for n in (0, 1, 2, 50)]
-    assert lengths == [1, 3, 4, 4]
-    assert codec.truncated == 2
+    read = [codec.encode(example("7 " * n)) for n in (0, 1, 2, 50)]
+    assert [len(encoded["tokens"]) for encoded in read] == [1, 3, 4, 4]
+    assert [isinstance(encoded, Shortened) for encoded in read] == [False, False, True, True]
     assert save_codec(codec) == save_codec(Codec.fit(TRAIN, vocabulary=270, longest=4))
 
 
@@ -87,9 +87,12 @@ def test_real_reviews(data: Callable[[str], Path]) -> None:
     examples = [e for row in rows for e in task.examples(row)]
     codec = Codec.fit(examples[:200], vocabulary=1024, longest=128)
     again = load_codec(save_codec(codec))
+    cut = 0
     for one in examples:
-        tokens = codec.encode(one)["tokens"]
+        encoded = codec.encode(one)
+        cut += isinstance(encoded, Shortened)
+        tokens = encoded["tokens"]
         assert np.array_equal(tokens, again.encode(one)["tokens"])
         whole = one.given[0].text
         assert whole.startswith(codec.text.text(tokens.tolist()).rstrip("\ufffd"))
-    assert 200 < codec.truncated < 300  # a review has 230 words
+    assert 200 < cut < 300  # a review has 230 words

@@ -14,7 +14,7 @@ from modelwright.data.codecs import load_codec, save_codec
 from modelwright.data.codecs.published_text import Codec as Published
 from modelwright.data.codecs.text_pairs import Codec
 from modelwright.errors import ModelwrightError
-from modelwright.types import Example, text_turn
+from modelwright.types import Example, Shortened, text_turn
 
 
 def pair(source: str, target: str | None = None) -> Example:
@@ -45,15 +45,13 @@ def test_a_pair_is_framed_and_read_back(source: str, target: str) -> None:
         assert CODEC.prompt(pair(source).turns) == read
 
 
-def test_what_is_cut_is_counted_once_an_example() -> None:
+def test_what_is_cut_is_marked() -> None:
     codec = load_codec(save_codec(CODEC))
     assert isinstance(codec, Codec)
     long = "x y z " * 20
-    for number, example in enumerate(
-        [pair("kurz", "short"), pair(long, "short"), pair("kurz", long), pair(long, long)]
-    ):
-        codec.encode(example)
-        assert codec.truncated == number
+    assert not isinstance(codec.encode(pair("kurz", "short")), Shortened)
+    for source, target in ((long, "short"), ("kurz", long), (long, long)):
+        assert isinstance(codec.encode(pair(source, target)), Shortened)
     assert len(codec.prompt([text_turn("user", long)])) > codec.longest  # what serves must refuse
 
 

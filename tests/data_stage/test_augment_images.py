@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from modelwright.data import pictures
 from modelwright.data.archive import tar_members
-from modelwright.data.augment import boards, chain, generator, images, names, transform_class
+from modelwright.data.augment import chain, generator, names, transform_class
 from modelwright.data.augment.images_randomly import OPERATIONS, colour, moved
+from modelwright.data.augment.transforms import boards, images
 from modelwright.data.games import begin, replay
 from modelwright.errors import ModelwrightError
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from modelwright.data import sounds
 from modelwright.data.archive import tar_members
-from modelwright.data.augment import audio, chain, generator, names, text_edits, text_noise
+from modelwright.data.augment import chain, generator, names
+from modelwright.data.augment.transforms import audio, text_edits, text_noise
 from modelwright.errors import ModelwrightError
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=80)

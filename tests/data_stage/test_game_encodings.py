@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright.data import games
-from modelwright.data.augment.boards import BoardSymmetry
+from modelwright.data.augment.transforms.boards import BoardSymmetry
 from modelwright.data.codecs.boards import Codec, padded, unpacked
 from modelwright.data.games.greedy_choice import by_greed, gains
 from modelwright.errors import ModelwrightError

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelwright.data.augment.boards import COUNT, squares
+from modelwright.data.augment.transforms.boards import COUNT, squares
 from modelwright.data.games import IllegalMove, begin, perft, replay
 from modelwright.data.games.othello import PASS, State
 from modelwright.data.readers.reader import Bad

@@ -15,7 +15,7 @@ from modelwright.pipeline.predicted import Known, together
 from modelwright.pipeline.prepare import Say, renamed
 from modelwright.runs import Run
 from modelwright.tasks.task import Task
-from modelwright.types import Example
+from modelwright.types import Example, Shortened
 
 MOST = 100_000  # rows of a file
 
@@ -51,13 +51,14 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
             f"{source}: no row gives an example for the run's task; its columns must be those of"
             " the recipe"
         )
-    before = getattr(fitted.codec, "truncated", 0)
+    cut = 0
     for number, example in enumerate(examples, start=1):
         try:
-            fitted.codec.encode(example)  # a class that train lacks is refused by name
+            # A class that train lacks is refused by name.
+            cut += isinstance(fitted.codec.encode(example), Shortened)
         except ModelwrightError as error:
             raise ModelwrightError(f"{source}: example {number}: {error}") from error
-    if cut := getattr(fitted.codec, "truncated", 0) - before:
+    if cut:
         say(f"evaluate: {cut:,} of {source} are longer than the codec reads, and were cut")
     say(f"evaluate: {len(examples):,} answers on {source}")
     settings = run.recipe.evaluate

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from modelwright.data.clean import clean_rows
 from modelwright.data.codecs import fit_codec, load_codec, save_codec
@@ -32,7 +35,7 @@ from modelwright.pipeline.pinned import Pinned, pinned
 from modelwright.recipe import Recipe, Stage
 from modelwright.runs import Run, fingerprint, source_hash
 from modelwright.tasks.task import Task, make_task
-from modelwright.types import Codec, Example, Ragged, Row
+from modelwright.types import Codec, Encoded, Example, Ragged, Row, Shortened
 
 Say = Callable[[str], None]
 
@@ -274,18 +277,18 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
             shutil.rmtree(folder, ignore_errors=True)  # of data that have changed since
             continue
         say(f"prepare: {name}: encoding {len(examples):,} examples of {part}")
-        tokens, before = [0], getattr(codec, "truncated", 0)
-        count = write_shard(folder, _encoded(codec, examples, tokens), codec.ragged)
+        seen = Counter[str]()
+        count = write_shard(folder, _encoded(codec, examples, seen), codec.ragged)
         if hasattr(codec, "seen"):  # what the model reads of a picture's file
             raw_samples.keep(run, name, part, examples)
         facts["splits"][part] = {"examples": count}
-        if cut := getattr(codec, "truncated", 0) - before:
+        if cut := seen["truncated"]:
             facts["splits"][part]["truncated"] = cut
             say(f"prepare: {name}: {cut:,} of them are longer than the codec reads, and were cut")
         if "boxes" in codec.ragged and part == "train":
             draw_labels(run, name, codec, say)
-        if tokens[0]:
-            facts["splits"][part]["tokens"] = tokens[0]
+        if seen["tokens"]:
+            facts["splits"][part]["tokens"] = seen["tokens"]
     graded.keep_columns(run, name, made.rows["test"], made.counts["test"])
     audit = leakage_audit(made.rows, _group(run.recipe))
     run.write_json(
@@ -300,11 +303,13 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
     return facts
 
 
-def _encoded(codec: Codec, examples: list[Example], tokens: list[int]) -> Iterator[Any]:
+def _encoded(codec: Codec, examples: list[Example], seen: Counter[str]) -> Iterator[Encoded]:
+    """The examples as arrays; their tokens and those that were cut are counted as they pass."""
     for example in examples:
         encoded = codec.encode(example)
         if codec.ragged:
-            tokens[0] += len(encoded[codec.ragged[0]])
+            seen["tokens"] += len(encoded[codec.ragged[0]])
+        seen["truncated"] += isinstance(encoded, Shortened)
         yield encoded
 
 
@@ -321,6 +326,12 @@ def prepared_codec(run: Run) -> Codec:
 
 
 def longest(columns: Any, ragged: Sequence[str]) -> Any:
-    """Lengths of all rows of the first ragged column, or None where all are equal."""
+    """Lengths of all rows of the first ragged column, or None where all are equal.
+
+    Of a row that compares two answers it is the longer of both texts.
+    """
     column = columns[ragged[0]] if ragged else None
-    return column.lengths if isinstance(column, Ragged) else None
+    if not isinstance(column, Ragged):
+        return None
+    other = columns.get("rejected")
+    return np.maximum(column.lengths, other.lengths) if other is not None else column.lengths

@@ -4,8 +4,8 @@ A recipe names transforms line by line, and a row goes through them in this orde
 
     augment: [{crop: {padding: 4}}, flip, {mixup: {alpha: 0.2}}]
 
-Each is a frozen dataclass in a module of this room, one module a family; its name in a recipe is
-that of the class in small letters, such as ``rand_augment`` for ``RandAugment``. All draw from a
+Each is a frozen dataclass in a module of ``transforms``, one module a family; its name in a recipe
+is that of the class in small letters: ``rand_augment`` for ``RandAugment``. All draw from a
 generator that is handed to them, so that who calls decides what a view is a function of: of
 (seed, step) in a training (``batches``), of (seed, row) in a corpus (``rows``).
 """
@@ -23,25 +23,20 @@ from typing import Any
 
 import numpy as np
 
+from modelwright.data.augment import transforms
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.options import checked
 
-__all__ = ["Line", "chain", "families", "generator", "names", "transform_class"]
+__all__ = ["Line", "chain", "generator", "names", "transform_class"]
 
 Line = str | Mapping[str, Any]  # a transform's name, or {name: settings}
-_APART = ("batches", "images_randomly", "rows", "sheet")  # modules without transforms
-
-
-def families() -> list[str]:
-    """The modules that hold transforms."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _APART)
 
 
 @cache
 def _classes() -> dict[str, type[Any]]:
     found = {}
-    for family in families():
-        module = importlib.import_module(f"{__name__}.{family}")
+    for family in pkgutil.iter_modules(transforms.__path__):
+        module = importlib.import_module(f"{transforms.__name__}.{family.name}")
         for name, cls in inspect.getmembers(module, inspect.isclass):
             if cls.__module__ == module.__name__ and hasattr(cls, "kind"):
                 found[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()] = cls

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.data.augment import Line, chain, generator
-from modelwright.data.augment.boxes import boxed
+from modelwright.data.augment.transforms.boxes import boxed
 from modelwright.data.codecs import codec_class
 from modelwright.data.sound_settings import SCALED
 from modelwright.errors import ModelwrightError

@@ -23,6 +23,7 @@ from modelwright.types import (
     Encoded,
     Example,
     Label,
+    Shortened,
     Text,
     Turn,
     ragged_column,
@@ -30,10 +31,7 @@ from modelwright.types import (
 
 
 class Codec(label_sets.Labelled):
-    """A trained tokenizer, the label set, and how much of a text is read.
-
-    ``truncated`` counts the texts of which ``encode`` has left out the end.
-    """
+    """A trained tokenizer, the label set, and how much of a text is read."""
 
     ragged = ("tokens",)
     packs = True  # what ``tensors`` gives holds no padding
@@ -43,7 +41,6 @@ class Codec(label_sets.Labelled):
     ) -> None:
         self.text, self.labels, self.longest = text_codec, labels, longest
         self.vocabulary = text_codec.vocabulary
-        self.truncated = 0
 
     @classmethod
     def fit(
@@ -88,23 +85,24 @@ class Codec(label_sets.Labelled):
             ModelwrightError: not one text or two, or an unknown label.
         """
         number = np.array(label_sets.label_number(example, self.labels), dtype=np.int64)
-        return {"tokens": self._read(example), "label": number}
+        tokens, cut = self._read(example)
+        return Shortened.where(cut, {"tokens": tokens, "label": number})
 
-    def _read(self, example: Example) -> Array:
-        """The tokens of the given texts, as far as they are read."""
+    def _read(self, example: Example) -> tuple[Array, bool]:
+        """The tokens of the given texts, as far as they are read, and whether an end is missing."""
         found = [self.text.tokens(part) for part in _texts(example)]
         if len(found) == 1:
-            self.truncated += len(found[0]) >= self.longest
+            cut = len(found[0]) >= self.longest
             tokens = self.text.framed(found[0], self.longest)
         else:
             between = self._between
             room = self.longest - len(self.text.framed([], self.longest)) - len(between)
             first, second = _shortened(found[0], found[1], max(2, room))
-            self.truncated += len(first) + len(second) < sum(map(len, found))
+            cut = len(first) + len(second) < sum(map(len, found))
             whole = [*first, *between, *second]
             tokens = self.text.framed(whole, max(self.longest, len(whole) + 2))
         small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
-        return np.array(tokens, dtype=small)
+        return np.array(tokens, dtype=small), cut
 
     @property
     def _between(self) -> list[int]:

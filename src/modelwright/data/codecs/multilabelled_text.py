@@ -8,7 +8,7 @@ from torch import Tensor
 
 from modelwright.data import labels as label_sets
 from modelwright.data.codecs import labelled_text
-from modelwright.types import Array, Columns, Encoded, Example, Label, Turn
+from modelwright.types import Array, Columns, Encoded, Example, Label, Shortened, Turn
 
 LEAST = 0.5  # probability from which a label holds
 
@@ -30,7 +30,8 @@ class Codec(labelled_text.Codec):
             if turn.learn:
                 chosen[:] = 0
                 chosen[[label_sets.numbered(name, self.labels) for name in turn.labels]] = 1
-        return {"tokens": self._read(example), "chosen": chosen}
+        tokens, cut = self._read(example)
+        return Shortened.where(cut, {"tokens": tokens, "chosen": chosen})
 
     def example(self, encoded: Encoded) -> Example:
         """The example that ``encode`` was given, as far as its texts were read."""

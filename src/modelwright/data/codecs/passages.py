@@ -26,6 +26,7 @@ from modelwright.types import (
     Columns,
     Encoded,
     Example,
+    Shortened,
     Span,
     Turn,
     ragged_column,
@@ -40,7 +41,7 @@ class Codec:
 
     ``types`` is how many kinds of tokens are told apart: with a tokenizer of its own what a word of
     the passage is to the question (``overlap.levels``), with a published one question and passage.
-    ``truncated`` counts questions of which the end was left out; passages never are.
+    Of questions an end may be left out, of passages never.
     """
 
     ragged = ("tokens", "kinds", "bounds", "question", "source")
@@ -66,7 +67,6 @@ class Codec:
                 f"codec.longest: {self.longest} tokens, {self.asked} of them of a question, leave"
                 f" {self.room} of a passage, which must be more than codec.stride, {self.stride}"
             )
-        self.truncated = 0
 
     @classmethod
     def fit(
@@ -133,7 +133,6 @@ class Codec:
         asked = self.text.tokens(question)
         if not ids or not asked:
             raise ModelwrightError("a passage and a question are needed, neither of them empty")
-        self.truncated += len(asked) > self.asked
         small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
         kinds = np.ones(len(ids), dtype=np.uint8)
         if self.types == overlap.KINDS:
@@ -141,7 +140,7 @@ class Codec:
         answer = (UNKNOWN, UNKNOWN)
         if spans is not None:
             answer = _tokens_of(spans, places)
-        return {
+        encoded = {
             "tokens": np.array(ids, dtype=small),
             "kinds": kinds,
             "bounds": places.astype(np.int32),
@@ -149,6 +148,7 @@ class Codec:
             "answer": np.array(answer, dtype=np.int32),
             "source": stored(passage, question, spans),
         }
+        return Shortened.where(len(asked) > self.asked, encoded)
 
     def example(self, encoded: Encoded) -> Example:
         """The example that ``encode`` was given."""

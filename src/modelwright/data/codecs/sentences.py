@@ -24,6 +24,7 @@ from modelwright.types import (
     Columns,
     Encoded,
     Example,
+    Shortened,
     Span,
     Text,
     Turn,
@@ -35,10 +36,7 @@ CHOSEN = "chosen"  # the label of the sentences that a reference is best made of
 
 
 class Codec:
-    """A tokenizer, and how many sentences an answer has.
-
-    ``truncated`` counts the texts of which sentences were left out.
-    """
+    """A tokenizer, and how many sentences an answer has."""
 
     ragged = ("tokens", "ends", "bounds", "scores", "source")
     packs = True
@@ -56,7 +54,6 @@ class Codec:
         self.vocabulary = text_codec.vocabulary
         self.before: list[int] = list(getattr(text_codec, "before", ()))
         self.after: list[int] = list(getattr(text_codec, "after", ())) or [text_codec.end]
-        self.truncated = 0
 
     @classmethod
     def fit(
@@ -112,20 +109,20 @@ class Codec:
                 break
             tokens += [*found[:room], *self.after]
             ends.append(len(tokens) - 1)
-        self.truncated += len(ends) < len(sentences)
         at = np.cumsum([0, *map(len, sentences)])
         scores = np.full(len(ends), -1.0, dtype=np.float32)
         if spans is not None:
             of = {span.begin: span.score for span in spans}
             scores[:] = [of.get(int(begin), 0.0) for begin in at[: len(ends)]]
         small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
-        return {
+        encoded = {
             "tokens": np.array(tokens, dtype=small),
             "ends": np.array(ends, dtype=np.int32),
             "bounds": np.stack([at[:-1], at[1:]], axis=1)[: len(ends)].astype(np.int32),
             "scores": scores,
             "source": stored("".join(sentences), sentences, _plain(answer)),
         }
+        return Shortened.where(len(ends) < len(sentences), encoded)
 
     def example(self, encoded: Encoded) -> Example:
         """The example that ``encode`` was given."""

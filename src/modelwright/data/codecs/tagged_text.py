@@ -25,6 +25,7 @@ from modelwright.types import (
     Encoded,
     Example,
     Label,
+    Shortened,
     Span,
     Turn,
     ragged_column,
@@ -36,10 +37,7 @@ NONE = -1  # of a tag or label that is not known
 
 
 class Codec:
-    """A tokenizer, the kinds of spans, and the labels of whole texts, which may be none.
-
-    ``truncated`` counts the texts of which ``encode`` has left out the end.
-    """
+    """A tokenizer, the kinds of spans, and the labels of whole texts, which may be none."""
 
     ragged = ("tokens", "first", "bounds", "tags", "source")
     packs = True
@@ -62,7 +60,6 @@ class Codec:
         self.tags = ["O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]
         self.vocabulary = text_codec.vocabulary
         self.outputs = len(self.tags) + len(self.wholes)
-        self.truncated = 0
 
     @classmethod
     def fit(
@@ -110,12 +107,11 @@ class Codec:
         framed = self.text.framed(ids, self.longest)
         before = len(getattr(self.text, "before", ()))
         kept = len(framed) - len(self.text.framed([], self.longest))
-        self.truncated += kept < len(ids)
         first, bounds = _first_pieces(word_bounds(words), places, kept)
         if not len(first):
             raise ModelwrightError("no words to tag; write some")
         small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
-        return {
+        encoded = {
             "tokens": np.array(framed, dtype=small),
             "first": (first + before).astype(np.int32),
             "bounds": bounds.astype(np.int32),
@@ -123,6 +119,7 @@ class Codec:
             "whole": np.array(_number(label, self.wholes), dtype=np.int64),
             "source": stored(words, spans, label),
         }
+        return Shortened.where(kept < len(ids), encoded)
 
     def _tags(self, bounds: Array, spans: Sequence[tuple[int, int, str]] | None) -> Array:
         """The tag of every word; of spans of a kind that train lacks nothing is learned."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from modelwright.data.codecs import marian_text, published_text, text
 from modelwright.errors import ModelwrightError
-from modelwright.types import Columns, Encoded, Example, Turn, ragged_column, text_turn
+from modelwright.types import Columns, Encoded, Example, Shortened, Turn, ragged_column, text_turn
 
 READ = ("user", "document")  # roles of what is given; each is read by itself
 
@@ -25,8 +25,7 @@ class Codec:
     """A tokenizer, the tokens between which a target stands, and how much of a text is read.
 
     ``opening`` is what a decoder reads before it writes: the start token, and what the tokenizer
-    puts before every text. ``truncated`` counts the examples of which ``encode`` has left out an
-    end.
+    puts before every text.
     """
 
     ragged = ("tokens", "source")
@@ -54,7 +53,6 @@ class Codec:
             self.special = frozenset(text_codec.facts["ends"])  # its other ones end nothing
         # Sentencepiece puts a space before the first word, which is none of the text's.
         self.spaced = self.spell(text_codec.tokens("a")[:1])[:1] == b" "
-        self.truncated = 0
 
     @classmethod
     def fit(
@@ -114,9 +112,9 @@ class Codec:
         if learned:
             written, also = self._framed(self.text.tokens(learned[0].text))
             target, cut = [self.start, *written], cut or also
-        self.truncated += cut
         small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
-        return {"tokens": np.array(target, dtype=small), "source": np.array(source, dtype=small)}
+        both = {"tokens": np.array(target, dtype=small), "source": np.array(source, dtype=small)}
+        return Shortened.where(cut, both)
 
     def _framed(self, whole: list[int]) -> tuple[list[int], bool]:
         """A text's tokens with what stands around it, and whether its end was left out."""

@@ -69,8 +69,8 @@ class Encoding(Protocol):
 
     Attributes:
         colours: of the two players as records name them, who begins first.
-        symmetries: those numbers of ``augment/boards.py`` under which the game stays the same, for
-            moves of one kind a square.
+        symmetries: those numbers of ``augment/transforms/boards.py`` under which the game stays
+            the same, for moves of one kind a square.
     """
 
     rows: int

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from modelwright.data.augment.images import Probability
+from modelwright.data.augment.transforms.images import Probability
 from modelwright.data.pictures import resized
 from modelwright.errors import ModelwrightError
 

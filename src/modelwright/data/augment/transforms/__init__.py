@@ -1,0 +1,1 @@
+"""The transforms, by what they change: every module here is a family of them."""
