@@ -7,11 +7,14 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from modelwright.errors import ModelwrightError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _CONFIG = ConfigDict(coerce_numbers_to_str=True, allow_inf_nan=False)
@@ -63,6 +66,28 @@ def checked(
                 f"{where}{joint}{option}{inner}: {first['msg']}{shown}"
             ) from None
     return values
+
+
+def problem_said(problem: ErrorDetails, known: Callable[[], list[str]], missing: str) -> str:
+    """What pydantic found wrong with one key, in the words of a recipe.
+
+    Args:
+        problem: the first of a ValidationError.
+        known: tells the keys of the section that it lies in, asked only of an unknown key.
+        missing: what is said of a key that is not there.
+    """
+    if problem["type"] == "extra_forbidden":
+        names = known()
+        hint = did_you_mean(str(problem["loc"][-1]), names)
+        return f"unknown key{hint}; known: {', '.join(names)}"
+    if problem["type"] == "missing":
+        return missing
+    given = problem.get("input")
+    shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
+    said = problem["msg"].removeprefix("Value error, ") + shown
+    if problem["type"] == "literal_error":
+        said += did_you_mean(str(given), re.findall("'([^']+)'", problem["ctx"]["expected"]))
+    return said
 
 
 def seconds(text: str) -> float:

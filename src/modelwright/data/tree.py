@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from modelwright.data.archive import TooLarge
+from modelwright.data.media_types import sniff_mime
 from modelwright.data.parts import FAULTS, Piece, cut_lines, pieces, reason
 from modelwright.data.readers.reader import CUT_BYTES, Bad, Range, is_container
 
@@ -76,6 +77,22 @@ def media_files(
                 continue
         else:
             yield piece.name or path.name, content
+
+
+def sniffed(
+    path: Path, part: Range, suffixes: tuple[str, ...], kind: str, what: str
+) -> Iterator[tuple[str, bytes, str] | Bad]:
+    """(name, content, media type) of those media files of a range that begin as ``kind`` does."""
+    for item in media_files(path, part, suffixes):
+        if isinstance(item, Bad):
+            yield item
+            continue
+        name, content = item
+        mime = sniff_mime(content)
+        if mime.startswith(f"{kind}/"):
+            yield name, content, mime
+        else:
+            yield Bad(name, f"not {what} of a known format")
 
 
 def notes(path: Path, suffixes: tuple[str, ...]) -> Iterator[tuple[str, bytes] | Bad]:

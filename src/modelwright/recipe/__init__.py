@@ -6,7 +6,6 @@ and the data, with its reason. An unknown or mistyped key is an error that sugge
 
 from __future__ import annotations
 
-import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -19,11 +18,11 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from modelwright import extensions
 from modelwright.data.augment.batches import check as check_augment
 from modelwright.data.codecs import codec_options
-from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.errors import ModelwrightError
 from modelwright.hub.files import is_keras, is_published
 from modelwright.models.model import checked_fields, config_class, families, of_named_size
 from modelwright.objectives import objective_class
-from modelwright.options import amount, count
+from modelwright.options import amount, count, problem_said
 from modelwright.places import recipe_text
 from modelwright.recipe.sections import (
     AdapterSection,
@@ -303,18 +302,7 @@ def parse(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
         first = problems[0]
         path = [str(p) for p in first["loc"]]
         key = ".".join(path)
-        if first["type"] == "extra_forbidden":
-            known = _keys_at(path[:-1])
-            said = f"unknown key{did_you_mean(path[-1], known)}; known: {', '.join(known)}"
-        elif first["type"] == "missing":
-            said = "is missing; every recipe needs it"
-        else:
-            given = first.get("input")
-            shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
-            said = first["msg"].removeprefix("Value error, ") + shown
-            if first["type"] == "literal_error":
-                words = re.findall("'([^']+)'", first["ctx"]["expected"])
-                said += did_you_mean(str(given), words)
+        said = problem_said(first, lambda: _keys_at(path[:-1]), "is missing; every recipe needs it")
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
         place = f"{where}: {key}: " if key else f"{where}: "
         raise ModelwrightError(place + said + more) from None

@@ -13,15 +13,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from markupsafe import Markup
-
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.reporting import corpus_facts, corpus_page, corpus_sheet
 from modelwright.reporting.blocks import shorten
 from modelwright.reporting.record import mapping
-from modelwright.reporting.report import CONTROL
+from modelwright.reporting.report import dressed
 
 JSON, BEFORE, PAGE = "report.json", "report.previous.json", "report.html"
 
@@ -62,24 +58,15 @@ def render(report: dict[str, Any], before: dict[str, Any], sheets: list[tuple[st
         before: the report of the run before; empty where there was none.
         sheets: (name, data URI) of the contact sheets of augmentation.
     """
-    here = Path(__file__).parent
-    base = (here / "report.html").read_text(encoding="utf-8")
-    macros = base.partition("{% macro answer")[0]
-    style = base.partition("<style>")[2].partition("</style>")[0]
-    environment = ImmutableSandboxedEnvironment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = macros + (here / "corpus.html").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(
+    return dressed(
+        "corpus.html",
         name=shorten(report["name"], 200),
-        style=Markup(style),  # noqa: S704 - our own file
         cards=corpus_page.cards(report),
         sections=corpus_page.sections(report, before),
         samples=corpus_page.samples(report),
         clusters=corpus_page.clusters(report),
         sheets=sheets,
     )
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
 def _earlier(folder: Path, report: dict[str, Any]) -> dict[str, Any]:

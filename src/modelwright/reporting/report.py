@@ -14,15 +14,42 @@ from pathlib import Path
 
 from jinja2 import StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
 
 from modelwright.errors import MachineError
-from modelwright.reporting import origins, results
+from modelwright.reporting import classified, origins, results
 from modelwright.reporting.blocks import shorten
 from modelwright.reporting.drawings import drawings
 from modelwright.reporting.record import Record, read_record, text
 
 # Not characters of HTML (tab and newline are), and those that turn the direction of text around.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def dressed(template: str, **values: object) -> str:
+    """Another page of this room in the dress of the run's: its style sheet, its tables and figures.
+
+    Args:
+        template: the name of a file beside this one.
+        values: what it finds, and ``style`` beside them.
+    """
+    source = _source("report.html")
+    macros = source.partition("{% macro answer")[0]
+    style = source.partition("<style>")[2].partition("</style>")[0]
+    values["style"] = Markup(style)  # noqa: S704 - our own file
+    return _rendered(macros + _source(template), **values)
+
+
+def _source(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def _rendered(source: str, **values: object) -> str:
+    environment = ImmutableSandboxedEnvironment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(source).render(**values)
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", page.replace("\r\n", "\n"))
 
 
 def render(record: Record) -> str:
@@ -34,14 +61,11 @@ def render(record: Record) -> str:
     Returns:
         A complete HTML document.
     """
-    environment = ImmutableSandboxedEnvironment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     derived, others = origins.recipe_tables(record)
     made = drawings(record)  # before the problems are told: it may find some
     time_chart, cost_table = origins.cost(record)
-    page = environment.from_string(source).render(
+    return _rendered(
+        _source("report.html"),
         name=shorten(record.name, 200),
         folder=record.path.resolve().name,
         created=shorten(record.manifest.get("created"), 100),
@@ -63,13 +87,14 @@ def render(record: Record) -> str:
         drawings=made,
         measures=results.evaluation(record),
         slices=results.slices(record),
+        confusions=classified.confusions(record),
+        calibrations=classified.calibrations(record),
         time_chart=time_chart,
         cost_table=cost_table,
         machine=origins.machine(record),
         commands=origins.commands(record),
         provenance=origins.provenance(record),
     )
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", page.replace("\r\n", "\n"))
 
 
 def write_report(run: Path) -> Path:

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
 from modelwright.errors import CorruptError, MachineError
 from modelwright.reporting.blocks import Figure, Table, duration, figures, scaled, shorten, whole
 from modelwright.reporting.record import entries, mapping, number, text
-from modelwright.reporting.report import CONTROL
+from modelwright.reporting.report import dressed
 from modelwright.reporting.results import Card
 from modelwright.reporting.study_charts import Strip, strip_chart
 
@@ -47,19 +45,11 @@ def write_page(
     Raises:
         MachineError: The page cannot be written.
     """
-    here = Path(__file__).parent
-    report = (here / "report.html").read_text(encoding="utf-8")
-    macros = report.partition("{% macro answer")[0]
-    style = report.partition("<style>")[2].partition("</style>")[0]
-    environment = ImmutableSandboxedEnvironment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = macros + (here / "study.html").read_text(encoding="utf-8")
-    page = environment.from_string(source).render(
+    page = dressed(
+        "study.html",
         kind=kind,
         name=shorten(name, 200),
         folder=folder.resolve().name,
-        style=Markup(style),  # noqa: S704 - our own file
         cards=cards,
         sections=sections,
     )
@@ -68,7 +58,7 @@ def write_page(
     try:
         handle, draft = tempfile.mkstemp(dir=folder, prefix=".report-", suffix=".html")
         with os.fdopen(handle, "wb") as stream:
-            stream.write(CONTROL.sub("\N{REPLACEMENT CHARACTER}", page).encode(errors="replace"))
+            stream.write(page.encode(errors="replace"))
         Path(draft).chmod(0o644)
         Path(draft).replace(target)
     except OSError as error:
@@ -209,6 +199,7 @@ def _folds(folds: Sequence[dict[str, Any]], measures: Sequence[dict[str, Any]]) 
     rows = [
         (
             text(fold.get("run")),
+            text(fold.get("held_out")) or "rows",
             whole(fold.get("train_rows")),
             whole(fold.get("held_out_rows")),
             *(_value(values[i] if i < len(values) else None) for values in ours),
@@ -218,5 +209,5 @@ def _folds(folds: Sequence[dict[str, Any]], measures: Sequence[dict[str, Any]]) 
         for i, fold in enumerate(folds)
     ]
     names = tuple(text(m.get("name")) for m in measures)
-    head = ("fold", "train rows", "held-out rows", *names, "time", "peak memory")
-    return Table("Every fold, ours", head, "l" + "r" * (len(head) - 1), rows)
+    head = ("fold", "held out", "train rows", "held-out rows", *names, "time", "peak memory")
+    return Table("Every fold, ours", head, "ll" + "r" * (len(head) - 2), rows)

@@ -54,15 +54,9 @@ class ImageClassification(Task):
             raise missing_column(row, self.label, "holds the class", "label")
         if row[self.label] is None or row[self.label] == "":
             return "no label"
-        part = picture_of(row, self.image)
-        if part is None:
-            return "no image"
-        if isinstance(part, ImageFile):
-            try:
-                check(part.content)
-            except Undecodable as error:
-                limit = "limit" in str(error)
-                return "more pixels than the limit" if limit else "image cannot be decoded"
+        part = sound_picture(row, self.image)
+        if isinstance(part, str):
+            return part
         given = Turn("user", (part,))
         return iter([Example((given, Turn("assistant", (Label(str(row[self.label])),), True)))])
 
@@ -106,6 +100,20 @@ class ImageClassification(Task):
         if text.strip().startswith(("[", "data:")):
             return self.request(text)
         return (Turn("user", (_file(text.strip()),)),)
+
+
+def sound_picture(row: Row, column: str = "") -> Image | ImageFile | str:
+    """The picture of a row as ``picture_of`` finds it, or why it has none that can be read."""
+    part = picture_of(row, column)
+    if part is None:
+        return "no image"
+    if isinstance(part, ImageFile):
+        try:
+            check(part.content)
+        except Undecodable as error:
+            limit = "limit" in str(error)
+            return "more pixels than the limit" if limit else "image cannot be decoded"
+    return part
 
 
 def picture_of(row: Row, column: str = "") -> Image | ImageFile | None:

@@ -8,11 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from modelwright.data.pictures import Undecodable, check
-from modelwright.tasks.image_classification import picture_of
+from modelwright.tasks.image_classification import sound_picture
 from modelwright.tasks.task import Task
 from modelwright.tasks.vector_classification import missing_column
-from modelwright.types import Example, ImageFile, Label, Row, Turn
+from modelwright.types import Example, Label, Row, Turn
 
 
 class ImageGeneration(Task):
@@ -60,15 +59,9 @@ class ImageGeneration(Task):
             if row[self.label] is None or row[self.label] == "":
                 return "no label"
             given = (Turn("user", (Label(str(row[self.label])),)),)
-        part = picture_of(row, self.image)
-        if part is None:
-            return "no image"
-        if isinstance(part, ImageFile):
-            try:
-                check(part.content)
-            except Undecodable as error:
-                limit = "limit" in str(error)
-                return "more pixels than the limit" if limit else "image cannot be decoded"
+        part = sound_picture(row, self.image)
+        if isinstance(part, str):
+            return part
         return iter([Example((*given, Turn("assistant", (part,), learn=True)))])
 
     def kind(self, example: Example) -> str:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from modelwright.data.pictures import Undecodable, check, measured
+from modelwright.data.pictures import measured
 from modelwright.errors import ModelwrightError
 from modelwright.tasks.box_scores import Usual, average_precision, f1
-from modelwright.tasks.image_classification import ImageClassification, picture_of
+from modelwright.tasks.image_classification import ImageClassification, sound_picture
 from modelwright.tasks.task import Measured
 from modelwright.tasks.vector_classification import missing_column
 from modelwright.types import Box, Example, ImageFile, Policy, Row, Turn
@@ -57,16 +57,11 @@ class ObjectDetection(ImageClassification):
             raise missing_column(row, self.boxes, "holds the boxes", "boxes")
         if row.get("problem"):
             return str(row["problem"])
-        part = picture_of(row, self.image)
-        if part is None:
-            return "no image"
+        part = sound_picture(row, self.image)
+        if isinstance(part, str):
+            return part
         if isinstance(part, ImageFile):
-            try:
-                check(part.content)
-                height, width, _ = measured(part.content)
-            except Undecodable as error:
-                limit = "limit" in str(error)
-                return "more pixels than the limit" if limit else "image cannot be decoded"
+            height, width, _ = measured(part.content)
         else:
             height, width = np.shape(part.pixels)[:2]
         found = _boxes(row, self.boxes)

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from modelwright.data.corpus.steps import make_operation
 from modelwright.data.readers.reader import make_reader
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.options import checked
+from modelwright.options import checked, problem_said
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 CRAWLED = ("warc", "html")  # kinds of which some are always broken
@@ -282,17 +282,7 @@ def _problem(error: ValidationError, tree: yaml.Node, where: str) -> Modelwright
         first = next((p for p in problems if p["type"] == "extra_forbidden"), first)
     path = [p for p in first["loc"] if not _branch(p)]
     key = ".".join(str(p) for p in path)
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(path[:-1])
-        said = f"unknown key{did_you_mean(str(path[-1]), known)}; known: {', '.join(known)}"
-    elif first["type"] == "missing":
-        said = "is missing"
-    else:
-        given = first.get("input")
-        shown = f" (got {given!r})" if isinstance(given, str | int | float | bool) else ""
-        said = first["msg"].removeprefix("Value error, ") + shown
-        if first["type"] == "literal_error":
-            said += did_you_mean(str(given), re.findall("'([^']+)'", first["ctx"]["expected"]))
+    said = problem_said(first, lambda: _keys_at(path[:-1]), "is missing")
     line = _line(tree, path)
     return ModelwrightError(f"{where}:{line}: {key + ': ' if key else ''}{said}")
 

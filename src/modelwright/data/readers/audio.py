@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from modelwright.data.lines import MAX_LINE_BYTES, sniff
-from modelwright.data.media_types import SOUNDS, sniff_mime
+from modelwright.data.media_types import SOUNDS
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.readers.reader import Bad, Range, new_row
-from modelwright.data.tree import cut_tree, label_of, media_files, notes, part_of
+from modelwright.data.tree import cut_tree, label_of, notes, part_of, sniffed
 
 _FSDD = re.compile(r"(\d)_([A-Za-z]+)_(\d+)")  # digit, speaker, take
 _COMMAND = re.compile(r"([0-9a-f]{6,12})_nohash_\d+")  # speaker
@@ -44,6 +44,10 @@ class Reader:
         """Ranges of about 64 MiB of recordings."""
         return cut_tree(path, self.suffixes)
 
+    def tells(self, path: Path) -> bool:
+        """Whether transcripts lie beside the recordings of ``path``."""
+        return bool(_notes(path, path.stat().st_mtime_ns).texts)
+
     def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
         """One row a recording; its id is its name.
 
@@ -56,16 +60,8 @@ class Reader:
         found = _notes(path, path.stat().st_mtime_ns)
         if part.start == 0:
             yield from found.bad
-        for item in media_files(path, part, self.suffixes):
-            if isinstance(item, Bad):
-                yield item
-                continue
-            name, content = item
-            mime = sniff_mime(content)
-            if not mime.startswith("audio/"):
-                yield Bad(name, "not a recording of a known format")
-                continue
-            yield _row(name, content, mime, found)
+        for item in sniffed(path, part, self.suffixes, "audio", "a recording"):
+            yield item if isinstance(item, Bad) else _row(*item, found)
 
 
 def _row(name: str, content: bytes, mime: str, found: _Notes) -> WorkRow:

@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from modelwright.data.media_types import IMAGES, sniff_mime
+from modelwright.data.media_types import IMAGES
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.readers.reader import Bad, Range, new_row
-from modelwright.data.tree import cut_tree, label_of, media_files, notes, part_of
+from modelwright.data.tree import cut_tree, label_of, notes, part_of, sniffed
 from modelwright.errors import MachineError
 
 Boxes = dict[str, Any]  # label, and x0, y0, x1, y1 in pixels from the upper left corner
@@ -55,15 +55,11 @@ class Reader:
         found = _notes(path, path.stat().st_mtime_ns)
         if part.start == 0:
             yield from found.bad
-        for item in media_files(path, part, self.suffixes):
+        for item in sniffed(path, part, self.suffixes, "image", "an image"):
             if isinstance(item, Bad):
                 yield item
                 continue
-            name, content = item
-            mime = sniff_mime(content)
-            if not mime.startswith("image/"):
-                yield Bad(name, "not an image of a known format")
-                continue
+            name, content, mime = item
             stem = PurePosixPath(name).stem
             meta: dict[str, Any] = {}
             if split := found.parts.get(stem) or part_of(name):
