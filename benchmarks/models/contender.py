@@ -27,7 +27,7 @@ from modelwright.hub.writing import write
 from modelwright.models.model import config_class, of_named_size
 from modelwright.training.compiled import compile_regions
 
-STEPS, WARMUP = 8, 3
+STEPS, WARMUP = 5, 2
 IGNORED = -100  # of targets, in transformers
 
 Batch = dict[str, Tensor]
