@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 
+from modelwright import api
+from modelwright.cli import main
 from modelwright.data.codecs import load_codec, marian_text, save_codec, text_pairs
 from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.hub.files import Published
@@ -217,3 +220,51 @@ def test_bad_files_are_named(folder: Path, tmp_path: Path) -> None:
         read_codec(published(changed("target_vocab.json", b"{}")), rows(folder))
     with pytest.raises(ModelwrightError, match="the model only 5 rows"):
         read_codec(published(folder), 5)
+
+
+def test_a_checkpoint_is_tuned_and_goes_back(
+    folder: Path, sides: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """From Helsinki's files through a training of ours to what transformers answers with."""
+    start, size = rows(folder) - 1, 24
+    torch.manual_seed(0)
+    config = transformers.MarianConfig(
+        vocab_size=rows(folder), d_model=size, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=48,
+        decoder_ffn_dim=48, max_position_embeddings=64, pad_token_id=start, eos_token_id=0,
+        decoder_start_token_id=start, forced_eos_token_id=None, static_position_embeddings=True,
+        scale_embedding=True, activation_function="swish",
+    )  # fmt: skip
+    published_at = tmp_path / "opus"
+    transformers.MarianMTModel(config).save_pretrained(published_at)
+    for file in folder.iterdir():
+        shutil.copy(file, published_at)
+    table = tmp_path / "pairs.tsv"
+    pairs = zip(sides["source"][:80], sides["target"][:80], strict=True)
+    table.write_text("english\tgerman\n" + "".join(f"{a}\t{b}\n" for a, b in pairs))
+    recipe = {
+        "name": "marian",
+        "data": {"source": str(table), "split": {"by": "row"}},
+        "model": str(published_at),
+        "codec": {"longest": 60},
+        "train": {"task": "translation", "steps": 3, "batch": 8, "threads": 1,
+                  "precision": "float32", "learning_rate": 1e-3,
+                  "options": {"source": "english", "target": "german"}},
+        "evaluate": {"answer_tokens": 8},
+    }  # fmt: skip
+    ours = api.load(api.train(recipe, out=tmp_path / "run"))
+    hub = tmp_path / "hub"
+    assert main(["export", str(tmp_path / "run"), str(hub), "--to", "hub"]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(hub)
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(hub)
+    assert type(model).__name__ == "MarianMTModel"
+    before = dict(transformers.MarianMTModel.from_pretrained(published_at).named_parameters())
+    assert any(not torch.equal(p, before[n]) for n, p in model.named_parameters())
+    for question in sides["source"][80:84]:
+        said = model.generate(**tokenizer(question, return_tensors="pt"), num_beams=1,
+                              max_new_tokens=20)  # fmt: skip
+        answer = tokenizer.decode(said[0], skip_special_tokens=True)
+        assert answer
+        assert ours(question, max_tokens=20) == answer
