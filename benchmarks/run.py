@@ -3,7 +3,8 @@
 A benchmark is a module ``benchmarks/NAME.py`` or a package ``benchmarks/NAME/`` with a function
 ``questions(quick: bool) -> list[Row]``. The libraries it compares with stand in
 ``benchmarks/NAME.requirements.txt`` (or ``benchmarks/NAME/requirements.txt``) and are installed
-under the constraints of the repository, so that a peer never changes what is measured.
+under the constraints of the repository, so that a peer never changes what is measured. Where there
+is a function ``page(result: dict) -> str``, what it makes of the result is kept as Markdown too.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Row:
 
     ``ours`` and ``peer`` are measurements of the same thing, numbers or text with a unit;
     ``ratio`` is ours over peer; ``bar`` says in words what was promised of the ratio, such as
-    "<= 1.10"; ``holds`` says whether it was kept.
+    "<= 1.10"; ``holds`` says whether it was kept; ``details`` are kept beside it and not printed.
     """
 
     question: str
@@ -55,6 +56,7 @@ class Row:
     ratio: float
     bar: float | str
     holds: bool
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 def alternate(
@@ -138,7 +140,7 @@ def left_out(question: str, why: str) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as a table of text, columns aligned."""
-    cells = [HEADINGS, *(tuple(_cell(v) for v in asdict(row).values()) for row in rows)]
+    cells = [HEADINGS, *(tuple(_cell(getattr(row, h)) for h in HEADINGS) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(HEADINGS))]
     lines = [" | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
     lines.insert(1, "-|-".join("-" * w for w in widths))
@@ -159,10 +161,8 @@ def write(name: str, quick: bool, rows: Sequence[Row], requirements: Path | None
     """
     path = FOLDER / "results" / f"{name}.json"
     date, commit = datetime.now(UTC).isoformat(timespec="seconds"), _commit()
-    kept = [
-        {**{k: _plain(v) for k, v in asdict(row).items()}, "date": date, "commit": commit}
-        for row in rows
-    ]
+    made = {"date": date, "commit": commit}
+    kept = [{**{k: _plain(v) for k, v in asdict(row).items() if v != {}}, **made} for row in rows]
     if ONLY in os.environ and path.exists():
         former = json.loads(path.read_text(encoding="utf-8"))
         fresh = {_asked(row) for row in kept}
@@ -181,6 +181,8 @@ def write(name: str, quick: bool, rows: Sequence[Row], requirements: Path | None
     }
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if page := getattr(importlib.import_module(f"benchmarks.{name}"), "page", None):
+        path.with_suffix(".md").write_text(page(result), encoding="utf-8")
     return path
 
 

@@ -25,6 +25,7 @@ LIMITS = {
     "digits": 200,
     "mnist": 300,
     "cifar10": 300,
+    "flowers12": 960,
     "fsdd": 700,
     "fsdd-strings": 300,
     "imdb": 300,
@@ -34,11 +35,19 @@ LIMITS = {
     "xquad": 60,
     "cmrc2018": 30,
     "scitldr": 60,
+    "instruct_demo": 200,
+    "english_novels": 60,
+    "tatoeba_en_zh": 200,
     "bccd": 24,
     "chess_pgn": 60,
     "othello_wthor": 60,
     "connect4-played": 12,
+    "cartpole-played": 300,
     "kathleen": 60,
+    "hh_rlhf_harmless": 60,
+    "arithmetic": 100,
+    "coffee_slu": 40,
+    "coffee-sentences": 100,
 }
 SMALL = {
     "detector": {"widths": "[4, 4, 6, 8]", "stem_width": 4, "width": 8, "layers": 1},
@@ -51,15 +60,18 @@ SMALL = {
     "unet": {"width": 4, "multipliers": "[1, 2]", "blocks": 1, "attention": "[]", "heads": 1},
     "bart": {"depth": 1, "width": 16, "heads": 2, "hidden": 16},
     "board": {"width": 8, "depth": 1},
+    "actor_critic": {"hidden": "[8]"},
     "conformer": {"width": 8, "heads": 2, "depth": 1},
     "vocos": {"width": 8, "depth": 1},
     "speech_flow": {"width": 8, "text_depth": 1, "depth": 1},
+    "whisper": {"width": 8, "heads": 2, "encoder_depth": 1, "decoder_depth": 1},
 }
 
 
 DOWNLOADED = (
     "mnist",
     "cifar10",
+    "flowers12",
     "fsdd",
     "fsdd-strings",
     "imdb",
@@ -73,6 +85,12 @@ DOWNLOADED = (
     "xquad",
     "cmrc2018",
     "scitldr",
+    "instruct_demo",
+    "english_novels",
+    "tatoeba_en_zh",
+    "hh_rlhf_harmless",
+    "coffee_slu",
+    "coffee-sentences",
 )
 # The others' data come with Python and with scikit-learn.
 FETCHED = [n for n in places.shipped() if recipe.read(n).data.source in DOWNLOADED]
@@ -93,6 +111,8 @@ def little(name: str, data: Callable[[str], Path]) -> list[str]:
     for stage in made.stages:
         overrides += [f"{stage}.steps=2", f"{stage}.epochs=null", f"{stage}.batch=4"]
         overrides += [f"{stage}.threads=1", f"{stage}.precision=float32"]
+    if made.first.task in ("chat", "preferences"):  # conversations do not fit into so little
+        overrides.append("model.context=2048")
     if made.family in ("decoder", "encoder", "bart"):
         overrides.append("codec.vocabulary=300")
     return overrides

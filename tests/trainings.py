@@ -13,10 +13,10 @@ from modelwright import runtime
 from modelwright.data.codecs import fit_codec
 from modelwright.errors import ModelwrightError
 from modelwright.models.model import config_class, fields_for
-from modelwright.objectives import make_objective
+from modelwright.objectives import beside, make_objective
 from modelwright.recipe import Recipe, Stage
 from modelwright.tasks.task import make_task, task_class
-from modelwright.training.examples import Examples, Shuffled, Windows
+from modelwright.training.examples import Augmented, Examples, Shuffled, Windows
 from modelwright.training.optimizers import build_optimizers
 from modelwright.training.parallel import SERIAL, World, place
 from modelwright.training.train import Trainer
@@ -84,7 +84,11 @@ class Setting:
         if task_class(self.task).stream:
             return Windows(columns, self.batch, CONTEXT, seed=5, accumulate=self.accumulate)
         ragged = codec.ragged[0] if codec.ragged else ""
-        return Shuffled(columns, self.batch, seed=5, accumulate=self.accumulate, by_length=ragged)
+        found = Shuffled(columns, self.batch, seed=5, accumulate=self.accumulate, by_length=ragged)
+        objective = self.objective(codec)
+        if not hasattr(objective, "beside"):
+            return found
+        return Augmented(found, lambda rows, _: beside(objective, rows))
 
     def trainer(self, world: World = SERIAL, shard: str = "none") -> Trainer:
         codec, columns = self.data()

@@ -37,11 +37,13 @@ def varied(example: Example, number: int) -> Example:
     """The example changed as ``number`` says; 0 leaves it as it is."""
     if any(turn.positions for turn in example.turns):
         return _later(example, number) if number else example
+    every = (*example.turns, *([example.rejected] if example.rejected else []))
     turns = tuple(
-        replace(turn, parts=tuple(_varied(part, number) for part in turn.parts))
-        for turn in example.turns
+        replace(turn, parts=tuple(_varied(part, number) for part in turn.parts)) for turn in every
     )
-    return replace(example, turns=turns)
+    if example.rejected is None:
+        return replace(example, turns=turns)
+    return replace(example, turns=turns[:-1], rejected=turns[-1])
 
 
 def _later(example: Example, number: int) -> Example:

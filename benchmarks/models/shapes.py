@@ -5,8 +5,13 @@ Dropout is off on both sides: it would be drawn differently, and losses are comp
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
+
+from modelwright.errors import ModelwrightError, did_you_mean
+
+ONLY = "MODELWRIGHT_BENCH_MODELS"  # names of models with commas between; left out: all
 
 
 @dataclass(frozen=True)
@@ -93,5 +98,14 @@ SMALL = {
 
 
 def shapes(quick: bool) -> dict[str, Shape]:
-    """All shapes, or tiny ones of the same five kinds."""
-    return SMALL if quick else LARGE
+    """All shapes, or tiny ones of the same five kinds; of both those that ``ONLY`` names.
+
+    Raises:
+        ModelwrightError: it names none of them.
+    """
+    found = SMALL if quick else LARGE
+    chosen = [name for name in os.environ.get(ONLY, "").split(",") if name]
+    if unknown := next((name for name in chosen if name not in found), None):
+        hint = did_you_mean(unknown, found)
+        raise ModelwrightError(f"{ONLY}: no model {unknown!r}{hint}; known: {', '.join(found)}")
+    return {name: found[name] for name in chosen or found}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks.run import Row
 
-PARTS = ("single", "streams", "load")
+PARTS = ("single", "streams", "load", "classifiers", "speech")
 
 
 def questions(quick: bool) -> list[Row]:

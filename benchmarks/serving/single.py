@@ -72,7 +72,12 @@ def _median(results: list[Result], what: str) -> float:
 
 def measured(*arguments: str) -> Result:
     """What ``contender.py`` printed."""
-    command = [sys.executable, "-m", "benchmarks.serving.contender", *arguments]
+    return ran("contender", *arguments)
+
+
+def ran(module: str, *arguments: str) -> Result:
+    """What a module beside this one printed, in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.serving.{module}", *arguments]
     environment = {**os.environ, **QUIET, **HUGE}
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=1800

@@ -45,29 +45,33 @@ def shakespeare() -> tuple[Tokens, Tokens]:
     return tokens[:cut], tokens[cut:]
 
 
-def stream(vocabulary: int, length: int, seed: int) -> Tokens:
+def stream(vocabulary: int, length: int, seed: int, rule: int = 0) -> Tokens:
     """Synthetic text with something to learn: frequencies of Zipf, half of it determined.
 
     Every second token on average follows from the one before it, the others are drawn anew with
-    probability proportional to 1 / (rank + 1).
+    probability proportional to 1 / (rank + 1). ``rule`` is the seed of what follows from what.
     """
     rng = np.random.default_rng(seed)
     weights = 1.0 / np.arange(2, vocabulary + 2)
     tokens = rng.choice(vocabulary, size=length, p=weights / weights.sum())
-    follows = np.random.default_rng(0).permutation(vocabulary)
+    follows = np.random.default_rng(rule).permutation(vocabulary)
     determined = rng.random(length) < 0.5
     for i in np.flatnonzero(determined[1:]) + 1:
         tokens[i] = follows[tokens[i - 1]]
     return tokens.astype(np.int64)
 
 
-def documents(vocabulary: int, count: int, seed: int) -> list[Tokens]:
-    """Documents of log-normal lengths: median 84, mean 116, between 8 and 1012 tokens."""
-    rng = np.random.default_rng(seed)
+def lengths(count: int, seed: int, median: int = MEDIAN, longest: int = LONGEST) -> Tokens:
+    """Log-normal lengths (count,) of texts: the mean is 1.38 times the median."""
     sigma = math.sqrt(2 * math.log(MEAN / MEDIAN))
-    lengths = np.exp(rng.normal(math.log(MEDIAN), sigma, count)).astype(int).clip(8, LONGEST)
-    cuts = np.cumsum(lengths)
-    return np.split(stream(vocabulary, int(cuts[-1]), seed), cuts[:-1])
+    drawn = np.random.default_rng(seed).normal(math.log(median), sigma, count)
+    return np.exp(drawn).astype(np.int64).clip(8, longest)
+
+
+def documents(vocabulary: int, count: int, seed: int, rule: int = 0) -> list[Tokens]:
+    """Documents of log-normal lengths: median 84, mean 116, between 8 and 1012 tokens."""
+    cuts = np.cumsum(lengths(count, seed))
+    return np.split(stream(vocabulary, int(cuts[-1]), seed, rule), cuts[:-1])
 
 
 def reviews(vocabulary: int, longest: int, count: int, seed: int) -> list[tuple[Tokens, int]]:

@@ -34,13 +34,15 @@ Result = dict[str, Any]
 Script = Callable[[], Result]
 
 
-def script(module: str, *arguments: object, cold: bool = False) -> Script:
-    """A measurement: ``python -m benchmarks.training.MODULE ARGUMENTS``, what it printed.
+def script(
+    module: str, *arguments: object, cold: bool = False, package: str = "benchmarks.training"
+) -> Script:
+    """A measurement: ``python -m PACKAGE.MODULE ARGUMENTS``, what it printed.
 
     ``cold`` gives the process an empty folder for compiled code, torch's and our own kernels, so
     that its wall time holds all of its compilation; else the user's caches are used.
     """
-    return partial(_run, module, tuple(map(str, arguments)), cold)
+    return partial(_run, f"{package}.{module}", tuple(map(str, arguments)), cold)
 
 
 def _run(module: str, arguments: tuple[str, ...], cold: bool) -> Result:
@@ -48,7 +50,7 @@ def _run(module: str, arguments: tuple[str, ...], cold: bool) -> Result:
         environment = {**os.environ, **QUIET, BEGAN: repr(time.time())}
         if cold:
             environment |= {"TORCHINDUCTOR_CACHE_DIR": folder, "XDG_CACHE_HOME": folder}
-        command = [sys.executable, "-m", f"benchmarks.training.{module}", *arguments]
+        command = [sys.executable, "-m", module, *arguments]
         try:
             done = subprocess.run(
                 command,
@@ -62,7 +64,7 @@ def _run(module: str, arguments: tuple[str, ...], cold: bool) -> Result:
             )
         except subprocess.TimeoutExpired as error:
             raise MachineError(f"bench: {module} took more than {LONGEST:.0f} s") from error
-    return parsed(" ".join((module, *arguments)), done)
+    return parsed(" ".join((module.removeprefix("benchmarks."), *arguments)), done)
 
 
 def parsed(name: str, done: subprocess.CompletedProcess[str]) -> Result:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelwright import pipeline, recipe
 from modelwright.errors import ModelwrightError
@@ -27,6 +27,10 @@ from modelwright.places import is_run
 from modelwright.runs import Run
 from modelwright.training.range_test import RangeTest
 from modelwright.types import Turn
+
+if TYPE_CHECKING:
+    from modelwright.pipeline.explained import Explanation
+    from modelwright.serving.listening import Listener
 
 ROOT = Path("runs")
 Source = str | Path | Mapping[str, Any] | recipe.Recipe | Run
@@ -43,14 +47,15 @@ class Model:
         """What answers: a policy that writes, predicts in one pass, or draws."""
         return answerer_of(self.fitted)
 
-    def __call__(self, question: str | list[Turn], **params: Any) -> str:
+    def __call__(self, question: str | list[Turn], **params: Any) -> Any:
         """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label.
 
-        Where answers are files (``suffix``), one is written, and its path is the answer.
+        Of a model of vectors it is a list of numbers. Where answers are files (``suffix``), one is
+        written, and its path is the answer.
         """
         if self.suffix:
             return str(self.make(question, seed=params.get("seed", 0)))
-        return self.answerer.answer([self._turns(question)], **params)[0].said
+        return self.answerer.value(self.answerer.answer([self._turns(question)], **params)[0])
 
     @functools.cached_property
     def _named(self) -> NamedAdapters:
@@ -130,6 +135,27 @@ class Model:
         replace_file(Path(out), content)
         return Path(out)
 
+    def listener(self, *, window: float = 10.0, margin: float = 2.0) -> Listener:
+        """What writes down a stream of sound; see ``serving.listening.Listener``.
+
+        Raises:
+            ModelwrightError: the model gives no letters frame by frame.
+        """
+        from modelwright.serving.listening import Listener  # noqa: PLC0415 - seldom wanted
+
+        found = self.fitted
+        return Listener(found.model, found.codec, window=window, margin=margin)
+
+    def transcribe(self, recording: str | Path, **settings: Any) -> Iterator[str]:
+        """What is said in a file of hours, piece by piece; ``settings`` are those of ``listener``.
+
+        Raises:
+            ModelwrightError: the model gives no letters frame by frame, or the file no sound.
+        """
+        from modelwright.serving.listening import written_down  # noqa: PLC0415 - as above
+
+        return written_down(recording, self.listener(**settings))
+
     def probabilities(self, question: str | Sequence[Turn]) -> dict[str, float]:
         """The probability of every label, the likeliest first."""
         (details,) = self.answerer.details([self._turns(question)])
@@ -140,13 +166,39 @@ class Model:
             )
         return dict(details["probabilities"])
 
+    def explain(self, question: str | Sequence[Turn], *, label: str | None = None) -> Explanation:
+        """What an answer among labels rests on: maps over a picture, words of a text.
+
+        Args:
+            question: as a person types it, such as the path of a picture, or turns.
+            label: what speaks for this one; left out: for the likeliest.
+
+        Raises:
+            ModelwrightError: the model does not choose among labels, or has no such label.
+            MachineError: captum is not installed.
+        """
+        from modelwright.pipeline.explained import explain  # noqa: PLC0415 - seldom wanted
+
+        return explain(self.fitted, self._turns(question), label)
+
+    def keep_explanation(
+        self, found: Explanation, question: str, out: str | Path | None = None
+    ) -> Path:
+        """Write an explanation of a picture as a PNG; by default into ``samples/`` of the run."""
+        if out is None:
+            stem = "".join(c if c.isalnum() else "-" for c in Path(question[-60:]).stem)
+            out = self.fitted.path.parents[2] / "samples" / f"explain-{stem[:40]}-{found.label}.png"
+        make_folder(Path(out).parent)
+        replace_file(Path(out), found.png)
+        return Path(out)
+
     def _turns(self, question: str | Sequence[Turn]) -> Sequence[Turn]:
         return self.fitted.task.question(question) if isinstance(question, str) else question
 
     def said(self, question: str, **params: Any) -> str:
         """The answer as it is shown to a person: a label with its probability."""
         if self.suffix:
-            return self(question, **params)
+            return str(self(question, **params))
         return self.answerer.said(self._turns(question), **params)
 
     def complete(self, text: str, **params: Any) -> str:
@@ -337,18 +389,24 @@ def _read(source: str | Path, overrides: tuple[str, ...]) -> recipe.Recipe:
     return recipe.read(str(source), overrides)
 
 
-def evaluate(source: Source, on: str | Path | None = None) -> dict[str, Any]:
+def evaluate(source: Source, on: str | Path | None = None, **options: Any) -> dict[str, Any]:
     """Measure a trained run on its test split; the content of evaluation.json.
 
-    ``on``: a file to measure it on instead, see ``pipeline.on_file``.
+    ``on``: a file to measure it on instead, see ``pipeline.on_file``. ``options`` of its task hold
+    while it is measured, such as the run of a ``recogniser``.
     """
     found = existing(source)
+    if on is not None and options:
+        raise ModelwrightError(
+            f"evaluate: {', '.join(options)} and a file: options hold for the run's own test part;"
+            " give one of both"
+        )
     if on is not None:
         from modelwright.pipeline.on_file import evaluate_on  # noqa: PLC0415
 
         return evaluate_on(found, str(on), say)
     with found.locked():
-        return pipeline.evaluate(found, say)
+        return pipeline.evaluate(found, say, options)
 
 
 def answers(

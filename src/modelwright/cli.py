@@ -15,6 +15,7 @@ from typing import NoReturn
 from modelwright import (
     data_commands,
     design_commands,
+    explain_commands,
     export_commands,
     label_commands,
     play_commands,
@@ -139,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     data_commands.add_data(commands)
     label_commands.add_command(commands)
     export_commands.add_command(commands)
+    explain_commands.add_command(commands)
     play_commands.add_command(commands)
     return parser
 
@@ -219,6 +221,8 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     evaluate = commands.add_parser("evaluate", help="measure a run beside trivial baselines")
     evaluate.add_argument("run", type=existing_run)
     evaluate.add_argument("--on", metavar="FILE", help="rows of your own, not its test part")
+    words = "options of its task while it is measured, such as recogniser=runs/ears"
+    evaluate.add_argument("options", nargs="*", metavar="key=value", help=words)
     evaluate.set_defaults(work=_evaluate)
 
     ask = commands.add_parser("ask", help="one answer, or a conversation when no question is given")
@@ -234,6 +238,7 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     ask.set_defaults(work=_ask)
 
     serve_commands.add_serve(commands)
+    serve_commands.add_deploy(commands)
     serve_commands.add_bench_serve(commands)
     serve_commands.add_new_key(commands)
 
@@ -341,10 +346,10 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from modelwright import api, pipeline  # noqa: PLC0415
+    from modelwright import api, pipeline, recipe  # noqa: PLC0415
     from modelwright.pipeline.graded import lines  # noqa: PLC0415
 
-    result = api.evaluate(options.run, options.on)
+    result = api.evaluate(options.run, options.on, **recipe.assigned(options.options))
     for line in (*pipeline.summary_lines(result), *(lines(result) if options.on else ())):
         print(line)
     return EXIT_OK

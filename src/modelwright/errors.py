@@ -46,6 +46,12 @@ class Interrupted(ModelwrightError):
         self.exit_code = exit_code
 
 
+def error_of(exit_code: int, message: str) -> ModelwrightError:
+    """The error of another program that said so and ended with an exit code of ours."""
+    kinds = {kind.exit_code: kind for kind in (CorruptError, MachineError)}
+    return kinds.get(exit_code, ModelwrightError)(message)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the nearest of ``known``, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)

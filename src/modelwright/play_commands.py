@@ -1,4 +1,4 @@
-"""``modelwright play``: against a trained model on the terminal, in matches, or by UCI."""
+"""``modelwright play`` and ``record``: games and episodes, against a model and of one's own."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from modelwright.errors import EXIT_OK, ModelwrightError
 from modelwright.places import existing_run, is_run
 
 if TYPE_CHECKING:
+    from modelwright.pipeline.fitted import Fitted
     from modelwright.play.players import Network, Player
 
 OPPONENTS = (
@@ -24,7 +25,7 @@ OPPONENTS = (
 
 def add_command(commands: Any) -> None:
     """Add ``play`` to the commands of the command line."""
-    text = "play a board game against a trained model, or let it play"
+    text = "play a board game against a trained model, or let it play or act"
     play = commands.add_parser("play", help=text, description=text)
     play.add_argument("run", type=existing_run)
     play.add_argument("--stage", choices=("train", "tune"), help="which model (default: the last)")
@@ -33,16 +34,55 @@ def add_command(commands: Any) -> None:
     )
     play.add_argument("--second", action="store_true", help="the model begins")
     play.add_argument("--against", metavar="WHO", help=f"a match instead: {OPPONENTS}")
-    play.add_argument("--games", type=int, default=100, help="of the match (default 100)")
-    play.add_argument("--seed", type=int, default=0, help="of openings and of players of chance")
+    play.add_argument(
+        "--games", type=int, default=100, help="of the match, or episodes (default 100)"
+    )
+    play.add_argument("--seed", type=int, default=0, help="of openings, episodes and chance")
     play.add_argument("--page", action="store_true", help="a board on a page instead")
     play.add_argument("--port", type=int, default=8000, help="of the page; 0 takes a free one")
     play.add_argument("--uci", action="store_true", help="speak UCI, for chess programs")
     play.set_defaults(work=_play, terminable=True)
+    _add_record(commands)
+
+
+def _add_record(commands: Any) -> None:
+    text = "record episodes of a Gymnasium environment, to learn from"
+    record = commands.add_parser("record", help=text, description=text)
+    record.add_argument("environment", help="such as CartPole-v1")
+    record.add_argument("--to", type=Path, required=True, help="the JSONL file to write")
+    record.add_argument("--episodes", type=int, default=20)
+    record.add_argument(
+        "--by",
+        choices=("me", "player"),
+        default="player",
+        help="you, who type an action each time, or a simple player (default)",
+    )
+    record.add_argument("--seed", type=int, default=0, help="of the first episode")
+    record.set_defaults(work=_record, terminable=True)
+
+
+def _record(options: argparse.Namespace) -> int:
+    from modelwright.play.recording import record  # noqa: PLC0415
+
+    if options.episodes < 1 or options.seed < 0:
+        raise ModelwrightError("--episodes and --seed: positive numbers are meant")
+    count = record(
+        options.environment,
+        options.to,
+        options.episodes,
+        seed=options.seed,
+        lines=_typed() if options.by == "me" else None,
+        say=print,
+    )
+    print(f"{options.to}: {count} episodes")
+    return EXIT_OK
 
 
 def _play(options: argparse.Namespace) -> int:
-    network = network_of(options.run, options.stage)
+    fitted = _fitted(options.run, options.stage)
+    if fitted.task.asks:
+        return _act(fitted, options)
+    network = _network(fitted, options.run)
     if options.search < 0 or options.games < 1:
         raise ModelwrightError("--search and --games: positive numbers are meant")
     if options.uci:
@@ -67,14 +107,42 @@ def network_of(run: Path, stage: str | None = None) -> Network:
     Raises:
         ModelwrightError: it plays no game.
     """
+    return _network(_fitted(run, stage), run)
+
+
+def _fitted(run: Path, stage: str | None) -> Fitted:
     from modelwright import api  # noqa: PLC0415
     from modelwright.pipeline.fitted import load_fitted, newest_checkpoint  # noqa: PLC0415
+
+    return load_fitted(newest_checkpoint(api.existing(run), stage))
+
+
+def _network(fitted: Fitted, run: Path) -> Network:
     from modelwright.play.players import Network  # noqa: PLC0415
 
-    fitted = load_fitted(newest_checkpoint(api.existing(run), stage))
     if not hasattr(fitted.codec, "seen_as"):
         raise ModelwrightError(f"{run}: this model plays no game; ask it with `modelwright ask`")
     return Network(fitted.model, fitted.codec, fitted.objective)
+
+
+def _act(fitted: Fitted, options: argparse.Namespace) -> int:
+    """What a policy earns in its environment, on average."""
+    import math  # noqa: PLC0415
+    import statistics  # noqa: PLC0415
+
+    from modelwright.serving.predictor import Predictor  # noqa: PLC0415
+
+    if options.games < 2:
+        raise ModelwrightError("--games: 2 or more episodes are meant")
+    task: Any = fitted.task
+    policy = Predictor(fitted.model, fitted.codec, fitted.objective)
+    found = task.earned(policy, episodes=options.games, seed=options.seed)
+    half = 1.96 * statistics.stdev(found) / math.sqrt(len(found))
+    print(
+        f"{len(found)} episodes of {task.environment}: {statistics.fmean(found):.1f} earned on"
+        f" average (95 %: +- {half:.1f}), {min(found):g} to {max(found):g}"
+    )
+    return EXIT_OK
 
 
 def player_of(network: Network, simulations: int, name: str = "") -> Player:

@@ -1,4 +1,4 @@
-"""The commands around a server: ``serve``'s options, ``bench-serve`` and ``new-key``."""
+"""The commands around a server: ``serve``, ``deploy``, ``bench-serve`` and ``new-key``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from modelwright.errors import EXIT_OK, ModelwrightError
-from modelwright.export_commands import add_weights
+from modelwright.export_commands import DTYPES, add_weights
 from modelwright.places import existing_run
 
 KEY_VARIABLE = "MODELWRIGHT_API_KEY"
+ADMIN_VARIABLE = "MODELWRIGHT_ADMIN_KEY"
 
 Commands = Any  # what argparse gives for subcommands, which has no public name
 
@@ -22,9 +23,16 @@ def add_serve(commands: Commands) -> None:
     """``modelwright serve RUN``: answer requests over HTTP."""
     serve = commands.add_parser("serve", help="an OpenAI-compatible server and a chat page")
     serve.add_argument("run", type=existing_run)
+    serve.add_argument("--name", help="what clients call the model (the run's folder)")
     serve.add_argument("--host", default="127.0.0.1", help="another address needs a key")
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     serve.add_argument("--stage", choices=("train", "tune"))
+    serve.add_argument("--one-process", action="store_true", help="the engine in the server's own")
+    serve.add_argument("--admin-key", help=f"also {ADMIN_VARIABLE}; opens /admin: load and unload")
+    serve.add_argument("--runs", type=Path, help="the folder that runs are loaded from (RUN's)")
+    serve.add_argument(
+        "--adapter", action="append", default=[], metavar="RUN", help="of RUN's folder; repeatable"
+    )
     serve.add_argument("--api-key", help=f"also {KEY_VARIABLE}; without, only this machine may ask")
     serve.add_argument("--keys", type=Path, help="a file of keys, see `modelwright new-key`")
     serve.add_argument("--requests-a-minute", type=int, default=0, help="of a key; 0: no limit")
@@ -37,9 +45,29 @@ def add_serve(commands: Commands) -> None:
     serve.add_argument(
         "--reproducible", action="store_true", help="the same bits whoever else asks; slower"
     )
+    serve.add_argument("--keep-requests", type=Path, metavar="FOLDER", help="for training, masked")
+    serve.add_argument("--keep-share", type=float, default=1.0, help="of the answers (1)")
     serve.add_argument("--access-log", action="store_true", help="a line a request on stderr")
     add_weights(serve)
     serve.set_defaults(work=_serve, terminable=True)
+
+
+def add_deploy(commands: Commands) -> None:
+    """``modelwright deploy RUN OUT``: hand a run over to an engine that serves it."""
+    text = "write what another engine needs to serve a run, start it, and compare its answers"
+    deploy = commands.add_parser("deploy", help=text, description=text)
+    deploy.add_argument("run", type=existing_run)
+    deploy.add_argument("out", type=Path, help="a folder that does not exist yet")
+    deploy.add_argument("--to", required=True, help="vllm | llama.cpp | ray-serve | docker")
+    deploy.add_argument("--stage", choices=("train", "tune"), help="which (default: the last)")
+    deploy.add_argument("--dtype", choices=DTYPES, help="of exported weights")
+    deploy.add_argument("--quantize", metavar="TYPE", help="of exported weights, as of export")
+    deploy.add_argument("--host", default="127.0.0.1", help="that the engine listens on")
+    deploy.add_argument("--port", type=int, default=8000)
+    deploy.add_argument("--replicas", type=int, default=2, help="of ray-serve (2)")
+    deploy.add_argument("--license", default="", help="of the weights, for the card")
+    deploy.add_argument("--no-start", action="store_true", help="do not start it to compare")
+    deploy.set_defaults(work=_deploy)
 
 
 def add_bench_serve(commands: Commands) -> None:
@@ -67,6 +95,36 @@ def add_new_key(commands: Commands) -> None:
     key.add_argument("--requests", type=int, default=0, help="a minute; 0: no limit")
     key.add_argument("--tokens", type=int, default=0, help="a minute; 0: no limit")
     key.set_defaults(work=_new_key)
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    """Write, start, compare; print what was proved."""
+    import torch  # noqa: PLC0415
+
+    from modelwright import api  # noqa: PLC0415
+    from modelwright.exporting.subject import Options  # noqa: PLC0415
+    from modelwright.pipeline.deploy import LAUNCH, deploy  # noqa: PLC0415
+
+    proved = deploy(
+        api.existing(options.run),
+        options.out,
+        api.say,
+        to=options.to,
+        stage=options.stage,
+        options=Options(
+            dtype=getattr(torch, options.dtype) if options.dtype else None,
+            quantization=options.quantize,
+        ),
+        host=options.host,
+        port=options.port,
+        replicas=options.replicas,
+        license=options.license,
+        start=not options.no_start,
+    )
+    for line in proved:
+        print(line)
+    print(f"start it: sh {options.out / LAUNCH}")
+    return EXIT_OK
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -109,33 +167,52 @@ def _new_key(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     """Answer requests until a signal."""
-    from modelwright import api  # noqa: PLC0415
+    from modelwright.api import say  # noqa: PLC0415
+    from modelwright.pipeline.served import ServedRuns, Settings  # noqa: PLC0415
     from modelwright.serving.hosting import Tls  # noqa: PLC0415
+    from modelwright.serving.kept import Keeper  # noqa: PLC0415
     from modelwright.serving.limits import Limits  # noqa: PLC0415
-    from modelwright.serving.server import serve  # noqa: PLC0415
+    from modelwright.serving.server import Access, serve  # noqa: PLC0415
 
     if (options.tls_certificate is None) != (options.tls_key is None):
         raise ModelwrightError("--tls-certificate, --tls-key: give both or neither")
     tls = Tls(options.tls_certificate, options.tls_key) if options.tls_key else None
     if options.access_log:
         _show_access()
-    model = api.load(options.run, options.stage, weights=options.weights)
-    engine = model.answerer.server(
+    run = options.run.resolve()
+    access = Access(
+        options.api_key or os.environ.get(KEY_VARIABLE) or None,
+        options.keys,
+        options.admin_key or os.environ.get(ADMIN_VARIABLE) or None,
+    )
+    limits = Limits(
+        requests_a_minute=options.requests_a_minute, tokens_a_minute=options.tokens_a_minute
+    )
+    settings = Settings(
+        run=str(options.run),  # as it was typed: messages name it so
+        stage=options.stage,
+        weights=options.weights,
         max_batch=options.max_batch,
         max_waiting=options.max_waiting,
         drafts=options.drafts,
         reproducible=options.reproducible,
     )
+    runs = ServedRuns(
+        options.runs or run.parent, settings, say, limits, separate=not options.one_process
+    )
+    kept: Path | None = options.keep_requests
+    keeper = None if kept is None else Keeper(kept, options.keep_share)
+    engine = runs.first()
     serve(
         engine,
-        options.run.resolve().name,
+        options.name or run.name,
         options.host,
         options.port,
-        options.api_key or os.environ.get(KEY_VARIABLE) or None,
-        keys_file=options.keys,
-        limits=Limits(
-            requests_a_minute=options.requests_a_minute, tokens_a_minute=options.tokens_a_minute
-        ),
+        access=access,
+        limits=limits,
+        runs=runs,
+        adapters=options.adapter,
+        keeper=keeper,
         tls=tls,
     )
     return EXIT_OK

@@ -32,6 +32,7 @@ EXTRAS = {
     "optuna": ("modelwright search", "search"),
     "onnxruntime": ("export --to onnx", "onnx"),
     "pycocotools": ("mAP of boxes", "vision"),
+    "captum": ("modelwright explain", "interpret"),
     "keras": ("export --to keras, and models of Keras", "keras"),
     "gguf": ("export --to gguf", "gguf"),
     "transformers": ("model.through: transformers", "transformers"),

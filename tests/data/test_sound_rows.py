@@ -13,6 +13,7 @@ from modelwright.data.sound_rows import recording, sound_rows
 from modelwright.data.sounds import encode_wav, resampled
 from modelwright.data.sources import read_rows
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.tasks.task import make_task
 from modelwright.types import Sound
 
 HUM = np.sin(np.arange(4000) / 9).astype(np.float32) / 2
@@ -47,6 +48,22 @@ def test_a_folder_of_recordings_is_a_source(tmp_path: Path) -> None:
     assert isinstance(two, Sound)
     assert np.allclose(one.samples, HUM, atol=1e-4)
     assert np.allclose(two.samples, 0, atol=1e-4)  # the mean of the channels
+
+
+def test_a_forgotten_transcript_is_a_reason_and_a_forgotten_recording_nothing(
+    tmp_path: Path,
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.wav").write_bytes(encode_wav(HUM, 8000))
+    (tmp_path / "metadata.csv").write_text("id|text\na|one hum\nb|\nz|nobody hums\n")
+    rows = list(read_rows(str(tmp_path)))
+    assert [(r["id"], r["text"]) for r in rows] == [
+        ("a.wav", "one hum"),
+        ("b.wav", ""),
+        ("c.wav", ""),
+    ]
+    task = make_task("speech_recognition", {})
+    assert [task.examples(r) for r in rows[1:]] == ["no transcript", "no transcript"]
 
 
 def test_a_speaker_keeps_together(tmp_path: Path) -> None:

@@ -147,6 +147,40 @@ def test_speed_moves_pitch_and_length_together(factor: float) -> None:
     assert sounds.level(out) == pytest.approx(sounds.level(sound), abs=0.1)
 
 
+@settings(max_examples=60, deadline=None)
+@given(length=st.integers(1024, 400_000), factor=st.floats(0.1, 10))
+def test_speed_is_exact_to_a_thousandth_at_lengths_that_are_quick(
+    length: int, factor: float
+) -> None:
+    wanted = max(1, round(length / factor))
+    before, after = audio._quick_lengths(length, wanted, factor)
+    if min(length, wanted) < audio.SHORT:
+        assert (before, after) == (length, wanted)
+        return
+    assert length <= before <= 1.15 * length + 1
+    assert after >= wanted
+    assert abs(before / after / factor - 1) < 2e-3
+    for number in (before, after):
+        left = number
+        for prime in (2, 3, 5, 7):
+            while left % prime == 0:
+                left //= prime
+        assert left == 1
+
+
+def test_speed_says_the_same_as_a_transform_of_the_whole() -> None:
+    """What is below half the lower rate is the same tone, from beginning to end."""
+    rate, length, factor = 16_000, 50_021, 0.93  # a prime: slow to transform
+    fade = np.hanning(length)
+    sound = (tone(4, 440, rate)[:length] * fade).astype("f4")
+    out = audio.Speed(factor, factor)(sound, rate, generator(1))
+    time = np.arange(len(out)) * factor
+    meant = 0.4 * np.sin(2 * np.pi * 440 * time / rate) * np.interp(time, np.arange(length), fade)
+    assert len(out) == round(length / factor)
+    assert np.abs(out - meant)[: rate // 10].max() < 0.01
+    assert sounds.level(out) == pytest.approx(sounds.level(sound), abs=0.05)
+
+
 @pytest.mark.parametrize("ratio", [0.0, 10.0, 25.0])
 def test_noise_has_the_power_it_should(ratio: float) -> None:
     sound = 0.25 * tone(2.0)

@@ -58,14 +58,15 @@ CASES = {
     "audio_convolution": Case(
         ("model.width=8", "data.limit=600", "train.options.bands=8"),
         str([[float(i + j) for i in range(8)] for j in range(9)]), "[1, 2]",
-        ("test accuracy",), "fsdd",
+        ("test accuracy", "test calibration error"), "fsdd",
     ),
     "pairwise_ranking": Case(
-        ("data.limit=600",), str([[1.0] * 10, [2.0] * 10]), "[[1], [2]]", ("test accuracy",),
+        ("data.limit=600",), str([[1.0] * 10, [2.0] * 10]), "[[1], [2]]",
+        ("test accuracy", "test calibration error"),
     ),
     "tic_tac_toe": Case(
         ("data.limit=300",), "X...O....", "X",
-        ("test accuracy", "test perfect moves", "test games not lost"),
+        ("test accuracy", "test calibration error", "test perfect moves", "test games not lost"),
     ),
 }  # fmt: skip
 

@@ -99,7 +99,7 @@ def test_an_encoder_with_a_new_head(
     rows, texts = reviews
     published(tmp_path / "encoder", kind, texts)
     run = api.run(recipe(rows, tmp_path / "encoder"), out=tmp_path / "run")
-    (measure,) = run.read_json("evaluation.json")["measures"]
+    measure, *_ = run.read_json("evaluation.json")["measures"]
     assert measure["name"] == "test accuracy"
     assert export(run, tmp_path / "out", lambda _: None, to="hub").samples == 4
     model = small.quietly(

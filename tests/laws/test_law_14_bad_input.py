@@ -198,7 +198,7 @@ def test_data_where_a_recipe_is_wanted(refused: Refuse) -> None:
         (["evaluate", "dome"], "(did you mean 'done'?); see `modelwright runs`"),
         (["evaluate", "tiny.yaml"], "not a run directory, it has no recipe.yaml"),
         (["evaluate", "."], "not a run directory, it has no recipe.yaml"),
-        (["evaluate", "done", "x=1"], "unrecognized arguments: x=1"),
+        (["evaluate", "done", "x=1"], "no option 'x'; known: kinds"),
         (["ask", "nope", "q"], "nope: no such run"),
         (["ask", "quickstart", "q"], "quickstart: no such run"),
         (["ask", "done", "q", "--stage", "tun"], "(did you mean 'tune'?)"),

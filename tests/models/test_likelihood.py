@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modelwright.models import likelihood
-from modelwright.models.likelihood import linear_cross_entropy
+from modelwright.models.likelihood import linear_cross_entropy, token_log_probabilities
 
 caps = st.sampled_from([0.0, 0.5, 5.0, 15.0])
 
@@ -106,3 +106,56 @@ def test_a_sum_over_rows() -> None:
         for a, b in ((0, 1), (1, 50), (50, 90))
     ]
     torch.testing.assert_close(whole, torch.stack(pieces).sum(), rtol=1e-6, atol=1e-4)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 200), st.integers(1, 12), st.integers(1, 50)), cap=caps,
+    seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_every_row_is_given_its_own_weight(
+    shape: tuple[int, int, int], cap: float, seed: int
+) -> None:
+    hidden, weight, targets = parts(*shape, seed)
+    logits = (hidden @ weight.T).float()
+    logits = cap * torch.tanh(logits / cap) if cap else logits
+    plainly = logits.log_softmax(1).gather(1, targets[:, None])[:, 0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likelihood, "CHUNK_BYTES", 4 * shape[2] * 70)
+        ours = token_log_probabilities(hidden, weight, targets, cap)
+        mine = gradients(ours.square().sum(), hidden, weight)
+        frozen = token_log_probabilities(hidden, weight.detach(), targets, cap)
+        alone = gradients(frozen.square().sum(), hidden)
+    torch.testing.assert_close(ours, plainly, rtol=1e-5, atol=1e-4)
+    theirs = gradients(plainly.square().sum(), hidden, weight)
+    for a, b in zip((*mine, *alone), (*theirs, theirs[0]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("cap", [0.0, 15.0])
+def test_rows_in_bfloat16_are_as_near_as_bfloat16_is(cap: float) -> None:
+    hidden, weight, targets = parts(1100, 32, 200, 4)  # more than a chunk of the kernel's
+    exact = plain(hidden, weight, targets, cap)
+    exact_gradients = gradients(exact, hidden, weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = -token_log_probabilities(hidden, weight, targets, cap)
+        with torch.no_grad():
+            silent = -token_log_probabilities(hidden, weight, targets, cap)
+    assert ours.dtype == silent.dtype == torch.float32
+    assert torch.equal(ours, silent)
+    torch.testing.assert_close(ours.sum(), exact, rtol=1e-2, atol=1e-2)
+    for a, b in zip(gradients(ours.sum(), hidden, weight), exact_gradients, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.02 * b.norm()
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_frozen_head_costs_no_gradient_and_changes_none(narrow: bool) -> None:
+    hidden, weight, targets = parts(150, 32, 200, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
+        trained = linear_cross_entropy(hidden, weight, targets, 15.0)
+        frozen = linear_cross_entropy(hidden, weight.detach(), targets, 15.0)
+    assert torch.equal(trained, frozen)
+    kept = {t.numel() for t in frozen.grad_fn.saved_tensors}  # type: ignore[union-attr]
+    assert weight.numel() not in kept
+    assert torch.equal(gradients(frozen, hidden)[0], gradients(trained, hidden)[0])

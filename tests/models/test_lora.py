@@ -179,3 +179,12 @@ def test_every_family_takes_adapters_in_its_usual_layers(family):
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[n], before[n]) for n in before)
+
+
+@pytest.mark.parametrize("family", ["decoder", "llama", "encoder"])
+def test_what_attention_reads_of_the_values_is_adapted_as_the_rest_is(family):
+    cls = config_class(family)
+    model = cls(**cls.specimen).build()
+    found = {n.rpartition(".")[2] for n in lora.adapt(model, Adapter(rank=2))}
+    assert {"query", "key", "value", "out"} <= found
+    assert "output" not in found and "head" not in found

@@ -102,7 +102,7 @@ def test_a_shared_weight_stays_one():
     model["blocks"] = nn.ModuleList([nn.Linear(64, 64)])
     model["output"].weight = model["embedding"].weight
     count = narrow.parameter_count(model)
-    narrow.hold(model, "nf4", (), ("output",))
+    narrow.hold(model, "nf4", (), lora.is_head)
     assert model["output"].narrow is model["embedding"].narrow
     assert model["output"].narrow.kind == "int8" and model["blocks"][0].narrow.kind == "nf4"
     assert narrow.parameter_count(model) == count
@@ -134,4 +134,4 @@ def test_what_cannot_be_held_is_refused(bad):
     with pytest.raises(ModelwrightError, match=r"blocks\.0\.weight is not of finite"):
         lora.adapt(model, Adapter(rank=2, quantize="nf4"))
     with pytest.raises(ModelwrightError, match="no linear layer or embedding"):
-        narrow.hold(nn.ModuleDict({"norm": nn.LayerNorm(4)}), "nf4", (), ())
+        narrow.hold(nn.ModuleDict({"norm": nn.LayerNorm(4)}), "nf4", (), lora.is_head)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
 from modelwright.kernels import quantized as kernel
-from modelwright.models import decoder, gpt2, llama, mixture
+from modelwright.models import bert, decoder, gpt2, llama, mixture
 from modelwright.models.model import ModelConfig
 from modelwright.models.quantized import KINDS, PackedLinear, laid_out, layout, observed, quantize
 
@@ -57,7 +57,7 @@ def _filled(config: ModelConfig) -> nn.Module:
     kind=st.sampled_from(KINDS),
     outputs=st.integers(1, 70),
     inputs=st.integers(1, 150),
-    rows=st.integers(1, 21),
+    rows=st.integers(1, 21) | st.just(197),
     seed=st.integers(0, 1000),
 )
 def test_a_product_is_that_of_the_stored_numbers(
@@ -208,6 +208,19 @@ def test_what_is_not_there_is_refused() -> None:
     stored["matrices"]["blocks.0.attention.query"][0] += 1
     with pytest.raises(ModelwrightError, match=r"blocks\.0\.attention\.query \(129 x 128\)"):
         laid_out(FAMILIES["llama"].build(), stored)
+
+
+def test_a_classifier_keeps_its_own_head() -> None:
+    """Its embedding is tied to a head only where it guesses tokens."""
+    shape = {"vocabulary": 96, "depth": 2, "width": 64, "heads": 2}
+    model = _filled(bert.Config(**shape, classes=5, dropout=0.0, head_dropout=0.0))
+    tokens = torch.randint(0, 96, (3, 20))
+    with torch.inference_mode():
+        whole = model(tokens)
+        quantize(model, "int8")
+        found = model(tokens)
+    assert found.shape == whole.shape == (3, 5)
+    torch.testing.assert_close(found, whole, atol=0.05, rtol=0.05)
 
 
 def test_importance_is_the_mean_square_of_inputs() -> None:

@@ -88,8 +88,9 @@ def test_the_codec_of_a_fold_saw_its_training_rows_only(
 def test_the_result_is_the_mean_of_the_folds(done: tuple[Path, dict[str, Any]]) -> None:
     folder, result = done
     assert json.loads((folder / "crossval.json").read_text()) == json.loads(json.dumps(result))
-    accuracy, loss = result["measures"]
-    assert (accuracy["name"], loss["name"]) == ("held-out accuracy", "held-out loss")
+    by_name = {measure["name"]: measure for measure in result["measures"]}
+    accuracy = by_name["held-out accuracy"]
+    assert set(by_name) == {"held-out accuracy", "held-out loss", "held-out calibration error"}
     evaluations = [
         json.loads((folder / f"fold-{n}" / "evaluation.json").read_text()) for n in (1, 2, 3)
     ]
@@ -103,6 +104,7 @@ def test_the_result_is_the_mean_of_the_folds(done: tuple[Path, dict[str, Any]]) 
     assert "Nadeau and Bengio" in result["caveat"]
     said = "\n".join(table_lines(result))
     assert f"{row['mean']:.4f}" in said
+    assert all(re.search(rf"fold-{n} +\d+ +{ours[n - 1]:.4f}", said) for n in (1, 2, 3))
     assert "Nadeau" in said
 
 
@@ -175,6 +177,22 @@ def test_each_speaker_is_held_out_once(data: Any) -> None:
         assert reserved.isdisjoint(r["id"] for part in splits.values() for r in part)
         held.append(speaker)
     assert len(set(held)) == 5
+
+
+def test_every_speaker_is_named_with_its_own_figure(data: Any, tmp_path: Path) -> None:
+    small = ("budget=null", "train.steps=2", "train.threads=1", "model.depth=1", "model.width=16")
+    some = (f"data.path={data('fsdd')}", "data.limit=500", "data.columns={group: speaker}")
+    result = api.crossval(
+        "digits-spoken", *small, *some, "evaluate.baselines=false", folds=5, by="group",
+        out=tmp_path / "cv",
+    )  # fmt: skip
+    named = [fold["held_out"] for fold in result["fold_runs"]]
+    assert sorted(named) == sorted({row["speaker"] for row in read_rows("fsdd", path=data("fsdd"))})
+    values = result["measures"][0]["rows"][0]["values"]
+    said = "\n".join(table_lines(result))
+    for speaker, value in zip(named, values, strict=True):
+        assert re.search(rf"{speaker} +\d+ +{value:.4f}", said)
+        assert f">{speaker}<" in (tmp_path / "cv" / "report.html").read_text()
 
 
 def test_killed_and_gone_on_with_in_processes(programs: Programs) -> None:

@@ -216,9 +216,14 @@ def test_a_recogniser_judges_what_is_understood(
         "train": {"task": "speech_recognition", "steps": 2, **STAGE},
     }
     ear = api.train(listening, out=tmp_path / "ear")
-    made = speech_recipe(data("kathleen"), recogniser=str(ear.path), vocoder=str(vocoder.path))
+    made = speech_recipe(data("kathleen"), vocoder=str(vocoder.path))
     made["train"]["steps"] = 2
-    found = api.evaluate(api.train(made, out=tmp_path / "voice"))
+    voice = api.train(made, out=tmp_path / "voice")
+    before = [p.stat().st_mtime_ns for p in (voice.path / "checkpoints").rglob("*")]
+    assert main(["evaluate", str(voice.path), f"recogniser={ear.path}"]) == 0
+    assert before == [p.stat().st_mtime_ns for p in (voice.path / "checkpoints").rglob("*")]
+    found = json.loads((voice.path / "evaluation.json").read_text())
+    assert ", of whose train part 0 are;" in found["measures"][-1]["note"]  # the same split
     rates = {m["name"]: [r["who"] for r in m["rows"]] for m in found["measures"]}
     assert list(rates)[-2:] == [
         "word error rate of a recogniser",

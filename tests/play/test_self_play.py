@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ import torch
 from modelwright import api, checkpoint
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
+from modelwright.play.generations import Context, Generations
 from modelwright.play.players import Network
-from modelwright.play.self_play import Played, Settings, games
+from modelwright.play.self_play import Maker, Settings, games
 from modelwright.runs import Run
 from modelwright.types import Columns, rows_in, stack
 from tests.play.test_players import network
@@ -25,24 +25,21 @@ SMALL = Settings(games=6, simulations=6, steps=3, window=2, opening=2)
 
 def test_every_position_has_a_policy_and_the_result() -> None:
     judge = network()
-    rows, results = games(judge, SMALL, np.random.default_rng(0))
+    rows, results = games(judge, SMALL, 0)
     assert len(results) == 6
     columns = stack(rows, judge.codec.ragged)
     batch = judge.objective.collate(columns, torch.Generator())
     assert batch.count == len(rows)
     torch.testing.assert_close(batch.targets["policy"].sum(1), torch.ones(len(rows)))
     assert set(batch.targets["value"].tolist()) <= {-1.0, 0.0, 1.0}
-    same = games(network(), SMALL, np.random.default_rng(0))[1]
+    same = games(network(), SMALL, 0)[1]
     assert same == results
 
 
-def made(judge: Network, folder: Path, told: list[str], **more: int) -> Played:
-    @contextmanager
-    def playing() -> Iterator[None]:
-        yield
-
-    given = {"batch": 16, "parts": 2, "seed": 7, **more}
-    return Played(judge, SMALL, folder=folder, playing=playing, tell=told.append, **given)  # type: ignore[arg-type]
+def made(judge: Network, folder: Path, told: list[str]) -> Generations:
+    context = Context(7, folder, told.append)
+    maker = Maker(judge, SMALL, context)
+    return Generations(maker, context, batch=16, parts=2, playing=nullcontext)
 
 
 def same(one: list[Columns], other: list[Columns]) -> bool:

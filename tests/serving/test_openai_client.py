@@ -122,10 +122,8 @@ def test_errors_are_those_the_client_knows(client, stream):
         client.chat.completions.create(**{**ask, "model": "gpt"})
     assert (error.value.code, error.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError) as error:
-        client.chat.completions.create(
-            **ask, tools=[{"type": "function", "function": {"name": "f"}}]
-        )
-    assert (error.value.code, error.value.param) == ("unsupported_parameter", "tools")
+        client.chat.completions.create(**ask, functions=[{"name": "f"}])
+    assert (error.value.code, error.value.param) == ("unsupported_parameter", "functions")
 
 
 def test_log_probabilities_have_the_shapes_the_client_knows(client, codec):

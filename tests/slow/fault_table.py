@@ -198,18 +198,21 @@ def soaked(table: Table) -> Iterator[str]:
 
 def suite(names: str) -> Callable[[Table], Iterator[str]]:
     """The cases of some tests, from pytest's own count."""
+    return lambda _: iter(judged(names)[0])
 
-    def run(table: Table) -> Iterator[str]:
-        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *_split(names)]
-        done = subprocess.run(
-            words, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-        )
-        last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-200:]
-        counts = {w.rstrip(","): int(n) for n, w in _pairs(last)}
-        yield from [""] * counts.get("passed", 0)
-        yield from [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
 
-    return run
+def judged(names: str, *flags: str, **extra: str) -> tuple[list[str], str]:
+    """What is wrong with each case of some tests, empty where it holds; and all that they said."""
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *_split(names), *flags]
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment(**extra), capture_output=True, text=True, check=False
+    )
+    said = done.stdout.strip() or done.stderr[-200:]
+    counts = {w.rstrip(","): int(n) for n, w in _pairs(said.splitlines()[-1])}
+    failed = [line for line in said.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if done.returncode:
+        failed = [*failed, *done.stderr.splitlines()[-3:]] if failed else [said[-300:]]
+    return [*[""] * counts.get("passed", 0), *failed], said
 
 
 def _split(names: str) -> list[str]:
@@ -233,23 +236,31 @@ CASES: dict[str, Callable[[Table], Iterator[str]]] = {
 
 def write(table: Table, command: str) -> None:
     """The figures as JSON and as a table."""
+    keep(table.results, command, RESULTS / "faults.json", "Faults of training", WORDS)
+
+
+def keep(
+    found: dict[str, Any], command: str, path: Path, title: str, words: dict[str, str]
+) -> None:
+    """Put results beside those that a file has, and write them as a table as well."""
     machine = {
         "cpu": runtime.cpu_name(), "cores": runtime.cores(), "system": platform.system(),
         "torch": torch.__version__, "python": platform.python_version(),
     }  # fmt: skip
-    path = RESULTS / "faults.json"
     kept: dict[str, Any] = json.loads(path.read_text())["results"] if path.exists() else {}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    for figures in table.results.values():
-        figures.update(date=now, command=command)
-    results = {**kept, **table.results}
+    for name, figures in found.items():
+        holds = words.get(name, words.get(name.split()[0], ""))
+        figures.update(date=now, command=command, holds=holds)
+    results = {**kept, **found}
     path.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
     rows = [
-        f"| {name} | {WORDS.get(name.split()[0], '')} | {r['held']} of {r['tried']} | {r['date']} |"
+        f"| {name} | {r.get('holds', words.get(name.split()[0], ''))} "
+        f"| {r['held']} of {r['tried']} | {r['date']} |"
         for name, r in sorted(results.items(), key=lambda item: int(item[0].split()[0][1:]))
         if "held" in r
     ]
-    head = ["# Faults of training", "", f"{machine['cpu']}, torch {machine['torch']}.", "",
+    head = [f"# {title}", "", f"{machine['cpu']}, torch {machine['torch']}.", "",
             "| fault | what must hold | held | measured |", "|---|---|---|---|"]  # fmt: skip
     path.with_suffix(".md").write_text("\n".join([*head, *rows]) + "\n")
 

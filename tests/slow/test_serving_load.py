@@ -25,7 +25,13 @@ SCALE = float(os.environ.get("MODELWRIGHT_SCALE", "1"))
 ROOT = Path(__file__).parents[2]
 CHAT = "/v1/chat/completions"
 ASK = {"model": "tiny", "messages": [{"role": "user", "content": "Who?"}], "max_tokens": 4}
+ROUTES = (CHAT, CHAT, "/v1/completions", "/v1/responses", "/v1/embeddings")
+SPOKEN = {"prompt": "fox", "input": "fox", "max_output_tokens": 4}  # of the other routes
+TOOL = {"type": "function", "function": {"name": "f"}}
 HEAD = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+WARM = 2000  # requests until the allocator has all it needs; it grows in steps before
 
 
 def scaled(count: int) -> int:
@@ -78,8 +84,11 @@ def fuzzed(draw: random.Random) -> bytes:
     """A body that is nearly right: fields dropped, mistyped, at their extremes, bytes changed."""
     odd = [None, True, -1, 0, 1, 2**63, 1e308, "", "x" * 999, [], {}, [[]], {"a": []}, "\ud800"]
     fields = [*ASK, "n", "stop", "temperature", "top_p", "seed", "stream", "logprobs",
-              "top_logprobs", "logit_bias", "response_format", "min_p"]  # fmt: skip
-    body: dict[str, object] = dict(ASK)
+              "top_logprobs", "logit_bias", "response_format", "min_p", "prompt", "input", "tools",
+              "tool_choice", "parallel_tool_calls", "echo", "text"]  # fmt: skip
+    body: dict[str, object] = {**ASK, **SPOKEN}
+    if draw.random() < 0.1:
+        body |= {"tools": [TOOL], "messages": [*ASK["messages"], {"role": "tool", "content": "x"}]}
     for _ in range(draw.randrange(4)):
         body[draw.choice(fields)] = draw.choice(odd)
     content = bytearray(json.dumps(body).encode())
@@ -97,7 +106,7 @@ def test_fuzzed_requests_never_make_the_server_fail(server):
             if number == scaled(100_000) // 10:
                 grown = server.kilobytes
             headers = {"content-type": "application/json"}
-            response = http.post(CHAT, content=fuzzed(draw), headers=headers)
+            response = http.post(draw.choice(ROUTES), content=fuzzed(draw), headers=headers)
             statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
             assert response.status_code < 500, response.text
             if response.status_code != 200:
@@ -169,6 +178,57 @@ def test_a_thousand_slow_clients_delay_nobody(server):
                 pass
 
 
+def test_of_three_times_the_capacity_what_is_over_is_refused(server):
+    """S12: what is admitted is answered, the rest is 429 with Retry-After."""
+    statuses, refusals = [], []
+
+    def ask(http: httpx.Client, count: int) -> None:
+        for _ in range(count):
+            began = time.perf_counter()
+            answer = http.post(CHAT, json={**ASK, "max_tokens": 30})
+            statuses.append(answer.status_code)
+            if answer.status_code == 429:
+                assert answer.headers["retry-after"]
+                refusals.append(time.perf_counter() - began)
+
+    with httpx.Client(base_url=server.url, timeout=120,
+                      limits=httpx.Limits(max_connections=None)) as http:  # fmt: skip
+        crowd = [threading.Thread(target=ask, args=(http, scaled(20))) for _ in range(3 * 72)]
+        for one in crowd:
+            one.start()
+        for one in crowd:
+            one.join()
+    assert set(statuses) <= {200, 429} and 200 in statuses
+    told = 1000 * quantile(refusals, 0.5) if refusals else 0.0
+    print(f"\n{len(statuses)} asked, {len(refusals)} refused, half of them within {told:.0f} ms")
+    assert server.gauges()["num_requests_running"] == 0
+
+
+def test_a_server_that_is_told_to_end_under_load_finishes_what_it_has(server):
+    """S19: SIGTERM with streams under way; each is whole, and the server ends in time."""
+    whole, begun = [], threading.Barrier(9)
+    body = {**ASK, "max_tokens": 60, "stream": True}
+
+    def follow() -> None:
+        with httpx.stream("POST", server.url + CHAT, json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            begun.wait(timeout=60)
+            whole.append("data: [DONE]" in list(lines))
+
+    crowd = [threading.Thread(target=follow) for _ in range(8)]
+    for one in crowd:
+        one.start()
+    begun.wait(timeout=60)
+    server.process.terminate()
+    began = time.monotonic()
+    assert server.process.wait(timeout=40) == 0  # 30 seconds to drain, and 10
+    for one in crowd:
+        one.join()
+    print(f"\n{len(whole)} streams, all whole: {all(whole)}; {time.monotonic() - began:.1f} s")
+    assert whole == [True] * 8
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_clients_that_leave_free_everything_within_a_second(server, stream):
     """S16: at every moment of an answer."""
@@ -187,18 +247,20 @@ def test_clients_that_leave_free_everything_within_a_second(server, stream):
 
 
 def test_an_hour_of_mixed_requests_takes_no_more_memory(server):
-    """S29: after a tenth of the time as warm-up, resident memory and descriptors stay."""
+    """S29: after a tenth of the time, and WARM requests, resident memory and descriptors stay."""
     draw, until = random.Random(3), time.monotonic() + 3600 * SCALE
     warm_at, warm = time.monotonic() + 360 * SCALE, 0
-    files = server.descriptors
+    files, asked = server.descriptors, 0
     with httpx.Client(base_url=server.url, timeout=60) as http:
         while time.monotonic() < until:
-            words = " ".join(draw.choices(["fox", "dog", "quick"], k=draw.randrange(1, 30)))
+            words = " ".join(draw.choices(["fox", "dog", "quick"], k=draw.randrange(1, 18)))
             varied = {"max_tokens": draw.randrange(1, 40), "logprobs": draw.random() < 0.3}
             body = {**ASK, **varied, "messages": [{"role": "user", "content": words}]}
             assert http.post(CHAT, json=body).status_code == 200
-            if not warm and time.monotonic() > warm_at:
+            asked += 1
+            if not warm and time.monotonic() > warm_at and asked >= WARM:
                 warm = server.kilobytes
-    print(f"\nmemory {warm} -> {server.kilobytes} kB")
+    print(f"\n{asked} requests, memory {warm} -> {server.kilobytes} kB")
+    assert warm, f"too short: {asked} requests, and {WARM} warm the server up"
     assert server.kilobytes < 1.01 * warm + 2000
     assert server.descriptors < files + 10

@@ -104,6 +104,8 @@ def test_a_folder_of_pictures_trains_and_bad_files_are_named(tmp_path: Path) -> 
         path.write_bytes(encode_png(grain + np.uint8(190 * (i % 2))))
     (folder / "dark" / "cut.png").write_bytes(png(0)[:80])
     (folder / "light" / "text.jpg").write_bytes(b"not a picture")
+    bright = np.full((9, 9, 3), 230, np.uint8)
+    (folder / "light" / "called.jpg").write_bytes(encode_png(bright))  # the content decides
     recipe = {
         "name": "shades",
         "data": {"source": str(folder), "split": {"by": "row", "validation": 0.1, "test": 0.3}},
@@ -120,12 +122,13 @@ def test_a_folder_of_pictures_trains_and_bad_files_are_named(tmp_path: Path) -> 
     (step,) = [s for s in run.read_json("data/waterfall.json") if "image_class" in s["step"]]
     assert step["examples"] == {"image cannot be decoded": ["dark/cut.png", "light/text.jpg"]}
     measures = {m["name"]: m for m in run.read_json("evaluation.json")["measures"]}
-    assert set(measures) == {"test accuracy", "test macro-F1"}
+    assert set(measures) == {"test accuracy", "test macro-F1", "test calibration error"}
     rows = {r["who"]: r["value"] for r in measures["test accuracy"]["rows"]}
     assert set(rows) == {"ours", "majority class", "linear model"}
     assert rows["ours"] > rows["majority class"]
     model = api.load(run)
     assert model(str(folder / "light" / "01.png")) == "light"
+    assert model(str(folder / "light" / "called.jpg")) == "light"
     with pytest.raises(ModelwrightError, match=r"cut\.png: cannot be decoded"):
         model(str(folder / "dark" / "cut.png"))
 

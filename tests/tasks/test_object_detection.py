@@ -283,7 +283,7 @@ def test_it_is_measured_beside_what_is_trivial(run: Run) -> None:
     found = {m["name"]: m for m in api.evaluate(run)["measures"]}
     assert {"test mAP@0.5", "test mAP@[.5:.95]", "test F1 at IoU 0.5"} <= set(found)
     assert [r["who"] for r in found["test mAP@0.5"]["rows"]] == ["ours", "commonest boxes"]
-    assert (run.path / "data" / "train" / "hardest.png").read_bytes().startswith(b"\x89PNG")
+    assert (run.path / "samples" / "hardest-train.png").read_bytes().startswith(b"\x89PNG")
     assert all(0 <= r["value"] <= 1 for m in found.values() for r in m["rows"])
 
 

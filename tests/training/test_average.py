@@ -10,6 +10,7 @@ from torch import nn
 
 from modelwright.errors import CorruptError
 from modelwright.training.average import Average
+from modelwright.training.optimizers import build_optimizers
 
 
 def moved(model: nn.Module, seed: int) -> None:
@@ -81,6 +82,40 @@ def test_frozen_parameters_are_left_out() -> None:
     average = Average(model, 0.5)
     average.update()
     assert not [name for name in average.state() if name.startswith("0.weight")]
+
+
+def test_running_statistics_are_averaged_with_the_weights() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    found = build_optimizers(
+        model, "sgd", learning_rate=0.5, matrix_learning_rate=0.1, momentum=0.0, weight_decay=0.0,
+        precision=torch.float32, ema=0.9,
+    )  # fmt: skip
+    means = []
+    for _ in range(5):
+        model(torch.randn(8, 3)).square().sum().backward()
+        found.step()
+        means.append(model[1].running_mean.clone())
+    expected = means[0]
+    for n, mean in enumerate(means):
+        d = min(0.9, n / (9 + n))
+        expected = d * expected + (1 - d) * mean
+    with found.evaluation():
+        torch.testing.assert_close(model[1].running_mean, expected)
+        used = model[1].running_mean.clone()
+        saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        groups = {g: {n: t.clone() for n, t in s.items()} for g, s in found.saved().items()}
+    assert torch.equal(model[1].running_mean, means[-1])
+    other = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    other.load_state_dict(saved)
+    again = build_optimizers(
+        other, "sgd", learning_rate=0.5, matrix_learning_rate=0.1, momentum=0.0, weight_decay=0.0,
+        precision=torch.float32, ema=0.9,
+    )  # fmt: skip
+    again.restore(groups)
+    assert torch.equal(other[1].running_mean, means[-1])  # what trains on is what trained
+    with again.evaluation():
+        assert torch.equal(other[1].running_mean, used)
 
 
 def test_state_comes_back_exactly() -> None:

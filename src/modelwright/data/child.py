@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modelwright.errors import MachineError
@@ -35,11 +35,27 @@ class Child:
     bits, little-endian) and its bytes. It ends itself by SIGPROF when a request takes too long.
     """
 
-    def __init__(self, program: Path, arguments: Sequence[str], seconds: float) -> None:
-        """``seconds`` is the time for an answer by the clock: the last resort."""
+    def __init__(
+        self,
+        program: Path,
+        arguments: Sequence[str],
+        seconds: float,
+        *,
+        environment: Mapping[str, str] | None = None,
+        largest: int = 1 << 32,
+    ) -> None:
+        """Take what is needed to start it.
+
+        Args:
+            program: a script.
+            arguments: of it.
+            seconds: the time for an answer by the clock: the last resort.
+            environment: all that it has of one; left out, it is ours.
+            largest: bytes of an answer; one that writes more is lost.
+        """
         # -P: the program's folder holds modules named like the standard library's.
         self._command = [sys.executable, "-P", str(program), *arguments]
-        self._seconds = seconds
+        self._seconds, self._environment, self._largest = seconds, environment, largest
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._stop: weakref.finalize[[subprocess.Popen[bytes], int], Child] | None = None
@@ -54,13 +70,15 @@ class Child:
         process = self._process if self._owner == os.getpid() else None
         process = process or self._start()
         try:
-            answer = _exchange(process, _HEAD.pack(len(request)) + request, self._seconds)
+            whole = _HEAD.pack(len(request)) + request
+            answer = _exchange(process, whole, self._seconds, self._largest)
         except TimeoutError:
             self.stop()
             return b"", HUNG
         if answer is None:
             self.stop()
-            return b"", HUNG if process.returncode == -signal.SIGPROF else DIED
+            slow = process.returncode in (-signal.SIGPROF, -signal.SIGXCPU)
+            return b"", HUNG if slow else DIED
         self.answered += 1
         return answer, ""
 
@@ -77,11 +95,12 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
+            env=None if self._environment is None else dict(self._environment),
         )
         self._process, self._owner, self.answered = process, os.getpid(), 0
         self._stop = weakref.finalize(self, _end, process, self._owner)
         try:
-            ready = _exchange(process, b"", START_SECONDS)
+            ready = _exchange(process, b"", START_SECONDS, self._largest)
         except TimeoutError:
             ready = b"it did not answer"
         if ready != b"":
@@ -91,8 +110,13 @@ class Child:
         return process
 
 
-def _exchange(process: subprocess.Popen[bytes], request: bytes, seconds: float) -> bytes | None:
-    """Write a request and read a frame; None when the program ended, TimeoutError if too slow."""
+def _exchange(
+    process: subprocess.Popen[bytes], request: bytes, seconds: float, largest: int
+) -> bytes | None:
+    """Write a request and read a frame; TimeoutError if too slow.
+
+    None when the program ended, or writes more than ``largest`` bytes.
+    """
     assert process.stdin is not None and process.stdout is not None  # noqa: S101 - pipes
     inward, outward = process.stdin.fileno(), process.stdout.fileno()
     os.set_blocking(inward, False)
@@ -112,6 +136,8 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, seconds: float) 
                 if not part:
                     return None
                 got += part
+                if len(got) >= 4 and _HEAD.unpack_from(got)[0] > largest:
+                    return None
             elif events & (select.POLLERR | select.POLLHUP):
                 poll.unregister(inward)  # it is gone: the other pipe says so
             else:

@@ -92,7 +92,11 @@ def text_pieces(path: Path, name: str) -> Iterator[Row]:
     Were it one row, nothing of it could be held out. A stretch of twice that size without a
     blank line is cut at a line's end. Files below two pieces stay whole.
     """
-    whole = decode(gunzip(path), name)
+    yield from pieces(decode(gunzip(path), name), name)
+
+
+def pieces(whole: str, name: str) -> Iterator[Row]:
+    """A text as rows of about PIECE_CHARS; see ``text_pieces``."""
     if len(whole) < 2 * PIECE_CHARS:
         yield {"id": name, "text": whole}
         return

@@ -27,6 +27,8 @@ from modelwright.types import Array, Columns, Example, Ragged, RawInput, Sound, 
 
 SAMPLED = 1024  # recordings, evenly chosen, from which mean and deviation are taken
 FLOOR = melscale.FLOOR
+LEVEL = 0.1  # root mean square of recordings that are brought to one loudness
+QUIETEST = 1e-10  # mean square below which a recording counts as silence
 
 
 class LogMel(nn.Module):
@@ -56,8 +58,8 @@ class LogMel(nn.Module):
         window = self.get_buffer("window")
         pieces = F.pad(samples, (0, len(window))).unfold(1, len(window), self.hop)
         spectrum = torch.view_as_real(torch.fft.rfft(pieces * window, n=self.size))
-        power = melscale.product(spectrum.square().sum(-1), self.get_buffer("filters"))
-        return (FLOOR + power).log()
+        power = spectrum[..., 0].square() + spectrum[..., 1].square()  # a sum over two is slow
+        return (FLOOR + melscale.product(power, self.get_buffer("filters"))).log()
 
 
 class Front(nn.Module):
@@ -80,11 +82,18 @@ class Front(nn.Module):
 
     def forward(self, samples: Tensor, lengths: Tensor) -> dict[str, Tensor]:
         """``frames`` (B, T, bands), 0 where a row has ended, and their number ``lengths`` (B,)."""
-        frames = self.mel(samples.to(torch.float32) / SCALED)
-        frames = (frames - self.get_buffer("mean")) / self.get_buffer("deviation")
+        sound = samples.to(torch.float32) / SCALED
+        if self.ear.settings.centred:
+            power = sound.square().sum(1) / lengths
+            sound = sound * (LEVEL / power.clamp(min=QUIETEST).sqrt())[:, None]
+        frames = self.mel(sound)
         counts = torch.div(lengths, self.mel.hop, rounding_mode="floor") + 1
-        true = torch.arange(frames.shape[1], device=frames.device) < counts[:, None]
-        return {"frames": frames.where(true[..., None], 0.0), "lengths": counts}
+        true = (torch.arange(frames.shape[1], device=frames.device) < counts[:, None])[..., None]
+        if self.ear.settings.centred:
+            sums = frames.where(true, 0.0).sum(1, keepdim=True)
+            frames = frames - sums / counts[:, None, None]
+        frames = (frames - self.get_buffer("mean")) / self.get_buffer("deviation")
+        return {"frames": frames.where(true, 0.0), "lengths": counts}
 
     def raw(self, example: Example) -> dict[str, Array]:
         """The recording of the example as a batch of one."""
@@ -105,7 +114,13 @@ class Ear:
 
     @classmethod
     def fit(
-        cls, examples: Iterable[Example], *, rate: int, bands: int, highest: float | None
+        cls,
+        examples: Iterable[Example],
+        *,
+        rate: int,
+        bands: int,
+        highest: float | None,
+        centred: bool = False,
     ) -> Ear:
         """Learn the scale of the frames from the ``examples`` of the train split.
 
@@ -114,10 +129,12 @@ class Ear:
             rate: samples a second to which every recording is brought.
             bands: of the mel scale.
             highest: upper edge of the last band in hertz; None: half the rate.
+            centred: whether recordings are brought to one loudness, and each band is less its mean
+                over the recording.
         """
         window = max(2, round(melscale.WINDOW_SECONDS * rate))
         hop = max(1, round(melscale.HOP_SECONDS * rate))
-        settings = AudioSettings(rate, bins=bands, window=window, hop=hop)
+        settings = AudioSettings(rate, bins=bands, window=window, hop=hop, centred=centred)
         blank = np.zeros(bands, np.float32)
         ear = cls(settings, blank, np.ones_like(blank), highest or rate / 2)
         kept = list(examples)

@@ -43,7 +43,8 @@ def sound_rows(path: Path) -> Iterator[Row]:
     Args:
         path: a folder of recordings, a tar of them, or a folder with one such tar. Transcripts
             are those of ``metadata.csv`` (LJSpeech), ``*.trans.txt`` (LibriSpeech), or a .txt or
-            .lab of a recording's name; for a tar they may lie beside it.
+            .lab of a recording's name; for a tar they may lie beside it. A recording that they
+            forget has an empty ``text``.
 
     Raises:
         ModelwrightError: there is no recording.
@@ -51,6 +52,7 @@ def sound_rows(path: Path) -> Iterator[Row]:
     """
     place = packed_or_folder(path)
     reader, found = Reader(), False
+    told = reader.tells(place)
     for part in reader.cut(place):
         for item in reader.rows(place, part):
             if isinstance(item, Bad):
@@ -59,6 +61,8 @@ def sound_rows(path: Path) -> Iterator[Row]:
             found = True
             row: dict[str, object] = {"id": item["id"], "audio": item["media"]}
             row |= {k: item[k] for k in ("text", "label") if item.get(k) is not None}
+            if told:  # of one that was forgotten there, too: a task gives the reason
+                row.setdefault("text", "")
             row |= {k: item["meta"][k] for k in ("speaker", "split") if k in item["meta"]}
             if item["groups"]:
                 row["group"] = item["groups"][0]

@@ -18,6 +18,7 @@ class AudioSettings:
         normalise: whether every sound is brought to mean 0 and variance 1 (wav2vec2).
         bins: mel bands; 0: the samples themselves are read.
         window, hop: samples of a Fourier window, and between two.
+        centred: whether sounds are brought to one loudness and each band of their frames to mean 0.
         seconds: to which every sound is padded or cut; None: as long as it is.
         rest: all other fields of the file, as they were.
     """
@@ -28,6 +29,7 @@ class AudioSettings:
     window: int = 400
     hop: int = 160
     seconds: float | None = None
+    centred: bool = False
     rest: Mapping[str, Any] = field(default_factory=dict)
 
     def written(self) -> dict[str, Any]:

@@ -54,12 +54,19 @@ def at_rate(content: bytes, wanted: int, *, seconds: float = LONG_SECONDS) -> ND
         MachineError: as ``decode``.
     """
     return np.concatenate([
-        resampled(mono(block), rate, wanted) for block, rate in _minutes(content, seconds)
+        resampled(mono(block), rate, wanted) for block, rate in minutes(content, seconds)
     ])  # fmt: skip
 
 
-def _minutes(content: bytes, seconds: float) -> Iterator[tuple[NDArray[np.float32], int]]:
-    """Samples (n, channels) of a minute, and how many there are a second."""
+def minutes(
+    content: bytes, seconds: float = LONG_SECONDS
+) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Samples (n, channels) in [-1, 1] of a minute at a time, and how many there are a second.
+
+    Raises:
+        Undecodable: as ``decode``.
+        MachineError: as ``decode``.
+    """
     if content[:4] == b"RIFF":
         _check_wave(content)
         try:

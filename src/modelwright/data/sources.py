@@ -22,10 +22,20 @@ from typing import Any
 import numpy as np
 
 from modelwright import extensions
-from modelwright.data import formats, game_rows, picture_rows, spoken, text_sets
+from modelwright.data import (
+    environments,
+    formats,
+    game_rows,
+    picture_rows,
+    spoken,
+    talk_sets,
+    text_sets,
+)
 from modelwright.data.archive import gunzip, tar_members
+from modelwright.data.arithmetic import arithmetic_rows
 from modelwright.data.box_rows import box_rows, has_boxes, packed_or_folder
 from modelwright.data.corpus.open import corpus_rows, is_corpus
+from modelwright.data.environments import played_rows
 from modelwright.data.games.recorded_play import connect4_rows
 from modelwright.data.pictures import Undecodable, decode
 from modelwright.data.sound_rows import is_sound, is_sound_tar, sound_rows
@@ -40,12 +50,15 @@ ORIGINS = {
     "imdb": "https://ai.stanford.edu/~amaas/data/sentiment (as train.jsonl with text and label)",
     "multi30k": "https://github.com/multi30k/dataset (data/task1/raw)",
     "bccd": "https://github.com/Shenggan/BCCD_Dataset (the folder BCCD, or a tar of it)",
+    "flowers12": "https://github.com/daniele-gilio/Machine-Learning-Class (lab3/flowers as a tar)",
     **spoken.ORIGINS,
     **text_sets.ORIGINS,
+    **talk_sets.ORIGINS,
     **game_rows.ORIGINS,
 }
 IMDB_LABELS = {"0": "negative", "1": "positive"}
 MULTI30K_PARTS = {"train": "train", "val": "validation", "test_2016_flickr": "test"}
+_ALIKE = {".md": ".txt", ".json": ".jsonl"}  # formats that may stand in a folder together
 _NOTES = ("readme", "license", "licence", "notice", "source", "index")
 
 
@@ -176,7 +189,7 @@ def _read_folder(folder: Path, source: str) -> Iterator[Row]:
         return sound_rows(folder)
     if sequences or pictures or len({formats.format_of(f) for f in plain}) > 1:
         plain = [f for f in plain if len(f.parts) > 1 or f.stem.lower() not in _NOTES]
-    kinds = {".txt" if formats.format_of(f) == ".md" else formats.format_of(f) for f in plain}
+    kinds = {_ALIKE.get(kind, kind) for kind in map(formats.format_of, plain)}
     if pictures and not sequences and not kinds:
         return picture_rows.folder_rows(folder, pictures)
     if not sequences and not kinds:
@@ -416,6 +429,11 @@ def _bccd(path: Path | None) -> Iterator[Row]:
     return box_rows(packed_or_folder(data_set_folder("bccd", path)))
 
 
+def _flowers12(path: Path | None) -> Iterator[Row]:
+    """Flowers of 12 kinds (Nilsback and Zisserman): ``image``, ``label``, ``split``."""
+    return read_rows(str(packed_or_folder(data_set_folder("flowers12", path))))
+
+
 def _from_folder(
     name: str, rows: Callable[[Path], Iterator[Row]]
 ) -> Callable[[Path | None], Iterator[Row]]:
@@ -423,7 +441,12 @@ def _from_folder(
 
 
 # Rows that are made here, of no file: the code of this room says what they are.
-MADE: dict[str, Callable[[Path | None], Iterator[Row]]] = {"connect4-played": connect4_rows}
+MADE: dict[str, Callable[[Path | None], Iterator[Row]]] = {
+    "connect4-played": connect4_rows,
+    "arithmetic": arithmetic_rows,
+    **{name: partial(played_rows, of) for name, of in environments.SETS.items()},
+}
+_OF_FOLDERS = spoken.ROWS | text_sets.ROWS | talk_sets.ROWS
 DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
     "python-stdlib": _python_stdlib,
     "digits": _digits,
@@ -432,7 +455,8 @@ DATA_SETS: dict[str, Callable[[Path | None], Iterator[Row]]] = {
     "imdb": _imdb,
     "multi30k": _multi30k,
     "bccd": _bccd,
-    **{n: _from_folder(n, rows) for n, rows in (spoken.ROWS | text_sets.ROWS).items()},
+    "flowers12": _flowers12,
+    **{n: _from_folder(n, rows) for n, rows in _OF_FOLDERS.items()},
     **{n: _from_folder(n, partial(game_rows.set_rows, n)) for n in game_rows.ORIGINS},
     **MADE,
 }

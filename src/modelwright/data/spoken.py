@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.data.archive import gunzip, tar_members
+from modelwright.data.orders import sentences
 from modelwright.data.sound_rows import sound_rows
 from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.types import Array, Row
@@ -22,8 +23,12 @@ ORIGINS = {
     "fsdd-strings": "https://github.com/Jakobovski/free-spoken-digit-dataset",
     "kathleen": "https://github.com/rhasspy/dataset-voice-kathleen (recordings, metadata.csv)",
     "coffee_slu": "https://github.com/Picovoice/speech-to-intent-benchmark (data)",
+    "coffee-sentences": "https://github.com/Picovoice/speech-to-intent-benchmark (data)",
 }
-FOLDERS = {"fsdd-strings": "fsdd"}  # data sets that are made of another's files
+FOLDERS = {
+    "fsdd-strings": "fsdd",
+    "coffee-sentences": "coffee_slu",
+}  # data sets that are made of another's files
 TEST_TAKES = 5
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 VALIDATION_TAKES = range(5, 9)  # takes of the train part whose strings are for choosing
@@ -153,4 +158,5 @@ ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "fsdd-strings": lambda folder: digit_strings(digits(folder)),
     "kathleen": sound_rows,
     "coffee_slu": orders,
+    "coffee-sentences": sentences,
 }

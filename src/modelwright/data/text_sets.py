@@ -42,7 +42,7 @@ def _found(folder: Path, pattern: str, name: str) -> list[Path]:
     return found
 
 
-def _in_turn(sources: Sequence[Iterator[Row]]) -> Iterator[Row]:
+def in_turn(sources: Sequence[Iterator[Row]]) -> Iterator[Row]:
     """One row of each source after another, of those that have one left."""
     for rows in itertools.zip_longest(*sources):
         yield from (row for row in rows if row is not None)
@@ -61,7 +61,7 @@ def snips(folder: Path) -> Iterator[Row]:
     Its files train_INTENT_full are train, its files validate_INTENT the test, as is customary.
     """
     files = _found(folder, r"(train_.*_full|validate_.*)\.json", "snips_nlu")
-    yield from _in_turn([_commands(file) for file in files])
+    yield from in_turn([_commands(file) for file in files])
 
 
 def _commands(file: Path) -> Iterator[Row]:
@@ -94,7 +94,7 @@ def chnsenticorp(folder: Path) -> Iterator[Row]:
         if label is None or "review" not in row:
             raise CorruptError(f"{file}: line {number}: no 'review' or no 'label' of 0 or 1")
         of_label[label].append({"id": str(number), "text": row["review"], "label": label})
-    yield from _in_turn([iter(rows) for rows in of_label.values()])
+    yield from in_turn([iter(rows) for rows in of_label.values()])
 
 
 def xquad(folder: Path) -> Iterator[Row]:
@@ -103,7 +103,7 @@ def xquad(folder: Path) -> Iterator[Row]:
     Rows are paragraphs, ``language`` says of which language. An article is one ``group`` in all
     languages, for they are translations of each other.
     """
-    yield from _in_turn([_paragraphs(f) for f in _found(folder, r"xquad\.[a-z]+\.json", "xquad")])
+    yield from in_turn([_paragraphs(f) for f in _found(folder, r"xquad\.[a-z]+\.json", "xquad")])
 
 
 def _paragraphs(file: Path) -> Iterator[Row]:
@@ -131,7 +131,7 @@ def scitldr(folder: Path) -> Iterator[Row]:
     ``source`` is the list of sentences, ``target`` a list of summaries, the author's first.
     """
     files = _found(folder, r"(train|dev|test)\.jsonl", "scitldr")
-    yield from _in_turn([_papers(file) for file in files])
+    yield from in_turn([_papers(file) for file in files])
 
 
 def _papers(file: Path) -> Iterator[Row]:

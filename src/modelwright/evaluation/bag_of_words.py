@@ -58,8 +58,15 @@ class BagOfWords:
 
     def predict(self, texts: Sequence[str]) -> list[str]:
         """The most likely label of every text."""
-        logits = self._logits(self._vectors([Counter(words(text)) for text in texts]), len(texts))
-        return [self._classes[i] for i in logits.argmax(1).tolist()]
+        return [self._classes[i] for i in self._of(texts).argmax(1).tolist()]
+
+    def scores(self, texts: Sequence[str], label: str) -> list[float]:
+        """The logit of one label for every text: by which texts can be compared."""
+        found: list[float] = self._of(texts)[:, self._classes.index(label)].tolist()
+        return found
+
+    def _of(self, texts: Sequence[str]) -> Tensor:
+        return self._logits(self._vectors([Counter(words(text)) for text in texts]), len(texts))
 
     def _converge(self, vectors: tuple[Tensor, Tensor, Tensor], target: Tensor) -> None:
         parameters = [self._weight.requires_grad_(), self._bias.requires_grad_()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch._dynamo.exc import UserError
 
 from modelwright.data.codecs import text_codec
 from modelwright.errors import ModelwrightError
+from modelwright.exporting import pictures
 from modelwright.exporting.scanned import Scanned
 from modelwright.exporting.subject import Options, Subject
 from modelwright.extensions import own_name, short
@@ -33,7 +34,11 @@ from modelwright.version import __version__
 
 PREPROCESSING = "preprocessing.json"
 FIRST = "preprocessing"  # in messages: what comes before the first layer
+Said = Callable[[nn.Module, Mapping[str, Any]], Sequence[Tensor]]
 Shares = Callable[[Tensor], Tensor]  # a codec's: logits (B, outputs) to probabilities (B, labels)
+LABEL_SHOWN = 'print(facts["labels"][probabilities[0].argmax()])'
+NEXT_SHOWN = "print(tokenizer.decode([logits[0, -1].argmax()]))  # what follows"
+EVERY_SHOWN = "print(tokenizer.decode(logits[0].argmax(-1)))  # what stands everywhere"
 BATCH, TIME = 3, 5  # of the inputs that a graph is traced with; it takes any
 
 
@@ -48,6 +53,8 @@ class Graph:
         front: of the codec; None where text is read.
         facts: the content of ``preprocessing.json``.
         files: to lie beside the graph: name -> content.
+        said: the same outputs by the trained model, of its own inputs.
+        shown: of its card's script, the line that shows them.
     """
 
     module: nn.Module
@@ -56,6 +63,8 @@ class Graph:
     front: Front | None
     facts: Mapping[str, Any]
     files: Mapping[str, bytes]
+    said: Said
+    shown: str
 
     @property
     def example(self) -> tuple[Tensor, ...]:
@@ -136,6 +145,10 @@ def graph_of(subject: Subject, options: Options, form: str) -> Graph:
             raise ModelwrightError(f"{flag}: not for --to {form}, whose weights are float32")
     codec = cast(Any, subject.codec)
     kind, family = short(own_name(type(codec))), short(subject.config.family)
+    if hasattr(subject.model, "candidates") and hasattr(codec, "front"):
+        return _of_boxes(subject, codec.front())
+    if hasattr(subject.objective, "velocity"):
+        return _of_flow(subject)
     if hasattr(subject.objective, "predict"):
         raise ModelwrightError(
             f"--to {form}: the objective of this {family} asks it in a way of its own, which no"
@@ -158,7 +171,57 @@ def _of_numbers(subject: Subject, front: Front) -> Graph:
     wrapper = Numbers if len(front.reads) == 1 else Sequences
     facts = {"labels": codec.labels, **front.facts}
     module = wrapper(front, subject.model, codec.probabilities)
-    return _graph(module, front.reads, facts, {}, front)
+    said = _labelled(codec.probabilities)
+    return _graph(module, front.reads, facts, said=said, shown=LABEL_SHOWN, front=front)
+
+
+def _of_boxes(subject: Subject, front: Front) -> Graph:
+    outputs, rule = pictures.of_boxes(subject)
+    facts = {"labels": cast(Any, subject.codec).labels, **front.facts, **rule}
+    module = pictures.Boxes(front, subject.model)
+    return _graph(
+        module,
+        front.reads,
+        facts,
+        said=pictures.candidates,
+        shown=pictures.BOXES_SHOWN,
+        front=front,
+        outputs=outputs,
+    )
+
+
+def _of_flow(subject: Subject) -> Graph:
+    front = pictures.Noised(subject)
+    module = pictures.Flow(subject.model)
+    facts = {"labels": cast(Any, subject.codec).labels, **front.facts}
+
+    def said(model: nn.Module, inputs: Mapping[str, Any]) -> Sequence[Tensor]:
+        return [model(**inputs).float()]
+
+    return _graph(
+        module,
+        front.reads,
+        facts,
+        said=said,
+        shown=pictures.VELOCITY_SHOWN,
+        front=cast(Front, front),
+        outputs={"velocity": front.reads[0].shape},
+    )
+
+
+def _labelled(shares: Shares) -> Said:
+    """Logits and probabilities."""
+
+    def said(model: nn.Module, inputs: Mapping[str, Any]) -> Sequence[Tensor]:
+        logits = model(**inputs)
+        return [logits, shares(logits)]
+
+    return said
+
+
+def _of_every_token(model: nn.Module, inputs: Mapping[str, Any]) -> Sequence[Tensor]:
+    logits = model(**inputs)
+    return [logits.view(1, -1, logits.shape[-1])]
 
 
 def _of_text(subject: Subject) -> Graph:
@@ -179,22 +242,32 @@ def _of_text(subject: Subject) -> Graph:
     facts = {"labels": labels or [], "text": rule}
     files = files_of(codec, longest)
     if hasattr(subject.model, "new_cache"):
-        return _graph(Continued(subject.model), (ids,), facts, files)
+        module: nn.Module = Continued(subject.model)
+        said: Said = _of_every_token
+        return _graph(module, (ids,), facts, said=said, shown=NEXT_SHOWN, files=files)
     shares = codec.probabilities if labels is not None else None
-    return _graph(Texts(subject.model, shares), (ids, kept), facts, files)
+    said = _of_every_token if shares is None else _labelled(shares)
+    shown = LABEL_SHOWN if labels else EVERY_SHOWN
+    module = Texts(subject.model, shares)
+    return _graph(module, (ids, kept), facts, said=said, shown=shown, files=files)
 
 
 def _graph(
     module: nn.Module,
     inputs: tuple[RawInput, ...],
     facts: Mapping[str, Any],
-    files: Mapping[str, bytes],
+    *,
+    said: Said,
+    shown: str,
+    files: Mapping[str, bytes] | None = None,
     front: Front | None = None,
+    outputs: Mapping[str, tuple[int | str, ...]] | None = None,
 ) -> Graph:
     labels = facts["labels"]
-    outputs: dict[str, tuple[int | str, ...]] = {"logits": ("batch", "time", "vocabulary")}
-    if labels:
+    if outputs is None and labels:
         outputs = {"logits": ("batch", "outputs"), "probabilities": ("batch", len(labels))}
+    elif outputs is None:
+        outputs = {"logits": ("batch", "time", "vocabulary")}
     named = [
         {
             "name": i.name,
@@ -210,7 +283,7 @@ def _graph(
         "outputs": [{"name": n, "dtype": "float32", "shape": list(s)} for n, s in outputs.items()],
         **facts,
     }
-    return Graph(module.eval(), inputs, outputs, front, written, files)
+    return Graph(module.eval(), inputs, outputs, front, written, files or {}, said, shown)
 
 
 def _answers(logits: Tensor, shares: Shares) -> tuple[Tensor, Tensor]:

@@ -153,14 +153,11 @@ def _sample(folder: Path, subject: Subject, graph: Graph, number: int) -> Sample
     made = graph.front.raw(example) if graph.front else _text(folder, subject, example, name)
     raw = {given.name: np.array(made[given.name]) for given in graph.inputs}
 
-    def run(model: nn.Module, _: int) -> list[Tensor]:
-        logits = model(**inputs)
-        if labels is None:
-            return [logits.view(1, -1, logits.shape[-1])]
-        return [logits, cast(Any, subject.codec).probabilities(logits)]
+    def run(model: nn.Module, _: int) -> Sequence[Tensor]:
+        return graph.said(model, inputs)
 
     found = recorded(subject.model, run, 0)
-    count = 1 if labels is None else 2
+    count = len(graph.outputs)
     layers = [(k, v) for k, v in inputs.items() if v.is_floating_point()][:1]
     before = [(FIRST, v) for _, v in layers]
     return Sample(name, raw, [t for _, t in found[-count:]], [*before, *found[:-count]])

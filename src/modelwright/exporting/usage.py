@@ -28,8 +28,9 @@ def snippet(graph: Graph, *, install: str, load: str, run: str, about: str) -> s
     lines += [load, 'facts = json.load(open("preprocessing.json"))', ""]
     lines += _of_text(graph) if reads_text else _of_numbers(graph)
     given = ", ".join(f'"{i.name}": {i.name}' for i in graph.inputs)
-    made = "logits, probabilities" if len(graph.outputs) > 1 else "(logits,)"
-    lines += [f"{made} = {run.format(names='{' + given + '}')}", _shown(graph)]
+    made = ", ".join(graph.outputs)
+    made = made if len(graph.outputs) > 1 else f"({made},)"
+    lines += [f"{made} = {run.format(names='{' + given + '}')}", graph.shown]
     needed = f"pip install numpy {install}" + " tokenizers" * reads_text
     script = "```python\n" + "\n".join(lines) + "\n```"
     return "\n\n".join((about, _table(graph), f"```bash\n{needed}\n```", script))
@@ -72,11 +73,3 @@ def _of_numbers(graph: Graph) -> list[str]:
         value = filled if i.name == "lengths" else f"np.zeros({shape}, {kind})"
         lines.append(f"{i.name} = {value}  # yours")
     return lines
-
-
-def _shown(graph: Graph) -> str:
-    if graph.facts["labels"]:
-        return 'print(facts["labels"][probabilities[0].argmax()])'
-    if len(graph.inputs) == 1:
-        return "print(tokenizer.decode([logits[0, -1].argmax()]))  # what follows"
-    return "print(tokenizer.decode(logits[0].argmax(-1)))  # what stands everywhere"

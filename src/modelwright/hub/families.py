@@ -14,6 +14,7 @@ from modelwright.hub.names import Family
 from modelwright.models.model import ModelConfig
 
 _STATE_FILES = ("torchvision", "timm")  # names of tensors without a layout of folders
+_OWN_PICTURES = "own_pictures"  # what of pictures no other layout has
 
 
 @functools.cache
@@ -63,8 +64,12 @@ def writer_of(config: ModelConfig, model_type: str | None = None) -> Family:
     """
     if model_type is not None and model_type not in _STATE_FILES:
         return family_of(model_type, "export")
-    if (found := families().get(config.family)) is not None:
+    own = families()[_OWN_PICTURES]
+    found = families().get(config.family)
+    if found is not None and (config.family not in own.architectures or _has(found, config)):
         return found
+    if config.family in own.architectures:
+        return own
     for name in _STATE_FILES:  # which this house alone reads as a folder
         if config.family in families()[name].architectures:
             return families()[name]
@@ -72,3 +77,12 @@ def writer_of(config: ModelConfig, model_type: str | None = None) -> Family:
         f"export: there is no published layout for a {short(config.family)}; "
         f"there is one for: {', '.join(families())}"
     )
+
+
+def _has(family: Family, config: ModelConfig) -> bool:
+    """Whether the layout of a family has this member."""
+    try:
+        family.layout(config)
+    except ModelwrightError:
+        return False
+    return True

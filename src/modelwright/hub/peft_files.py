@@ -24,7 +24,7 @@ from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.files import sync_folder, write_file
 from modelwright.hub import peft_prompts
 from modelwright.hub.names import Entry, Layout
-from modelwright.models.lora import HEADS, Adapter, base_fingerprint
+from modelwright.models.lora import Adapter, base_fingerprint, is_head
 from modelwright.models.narrow import KINDS, hold, widen
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -295,7 +295,7 @@ def _round(folder: Path, model: nn.Module, kind: str, whole: Sequence[str]) -> N
     """Round the weights as training on a base in few bits has them."""
     if kind not in KINDS:
         raise CorruptError(f"{folder / WEIGHTS}: no base is held as {kind!r}; get the file again")
-    hold(model, kind, whole, HEADS)
+    hold(model, kind, whole, is_head)
     widen(model)
 
 

@@ -287,5 +287,5 @@ def _audio(stored: Mapping[str, Any]) -> AudioSettings:
         int(stored.get("n_fft", 400)),
         int(stored.get("hop_length", 160)),
         None if chunk is None else float(chunk),
-        {k: v for k, v in stored.items() if k not in known},
+        rest={k: v for k, v in stored.items() if k not in known},
     )

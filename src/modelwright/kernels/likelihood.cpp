@@ -70,12 +70,10 @@ double row_of(Bf16* z, long size, long target, float cap, float* e, float* t) {
 
 extern "C" {
 
-// The summed loss; logits (rows, size) become its gradient. Rows are summed in a fixed order, so
-// the result does not depend on the threads. -1e300 where memory was short.
-double likelihood(Bf16* logits, const int64_t* targets, long rows, long size, float cap,
-                  int threads) {
-  double* losses = static_cast<double*>(std::malloc(rows * sizeof(double)));
-  int failed = losses == nullptr;
+// The loss of every row; logits (rows, size) become its gradient. 1 where memory was short.
+int likelihoods(Bf16* logits, const int64_t* targets, long rows, long size, float cap, int threads,
+                double* losses) {
+  int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
   {
     float* scratch = static_cast<float*>(std::malloc(2 * size * sizeof(float)));
@@ -85,12 +83,19 @@ double likelihood(Bf16* logits, const int64_t* targets, long rows, long size, fl
       if (!failed) losses[i] = row_of(logits + i * size, size, targets[i], cap, scratch, scratch + size);
     std::free(scratch);
   }
-  if (failed) {
-    std::free(losses);
-    return -1e300;
-  }
+  return failed;
+}
+
+// The summed loss. Rows are summed in a fixed order, so the result does not depend on the threads.
+// -1e300 where memory was short.
+double likelihood(Bf16* logits, const int64_t* targets, long rows, long size, float cap,
+                  int threads) {
+  double* losses = static_cast<double*>(std::malloc(rows * sizeof(double)));
   double total = 0;
-  for (long i = 0; i < rows; i++) total += losses[i];
+  if (losses == nullptr || likelihoods(logits, targets, rows, size, cap, threads, losses))
+    total = -1e300;
+  else
+    for (long i = 0; i < rows; i++) total += losses[i];
   std::free(losses);
   return total;
 }

@@ -28,9 +28,29 @@ def likelihood_(logits: Tensor, targets: Tensor, cap: float) -> float:
     kernel = library("likelihood", NEEDS)
     assert kernel is not None  # noqa: S101 - asked before by ``fits``
     kernel.likelihood.restype = ctypes.c_double
+    total: float = kernel.likelihood(*_given(logits, targets, cap))
+    if total <= -1e300:
+        raise MemoryError("likelihood: not enough memory for its scratch")
+    return total
+
+
+def likelihoods_(logits: Tensor, targets: Tensor, cap: float) -> Tensor:
+    """-log p of every row's target, (n,) float64 in nats; otherwise as ``likelihood_``."""
+    losses = torch.empty(len(logits), dtype=torch.float64)
+    if hollow(logits):
+        return losses
+    kernel = library("likelihood", NEEDS)
+    assert kernel is not None  # noqa: S101
+    if kernel.likelihoods(*_given(logits, targets, cap), ctypes.c_void_p(losses.data_ptr())):
+        raise MemoryError("likelihood: not enough memory for its scratch")
+    return losses
+
+
+def _given(logits: Tensor, targets: Tensor, cap: float) -> tuple[object, ...]:
+    """What both of them are called with."""
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
         raise IndexError(f"likelihood: a target is not in 0..{logits.shape[1] - 1}")
-    total: float = kernel.likelihood(
+    return (
         ctypes.c_void_p(logits.data_ptr()),
         ctypes.c_void_p(targets.data_ptr()),
         ctypes.c_long(logits.shape[0]),
@@ -38,9 +58,6 @@ def likelihood_(logits: Tensor, targets: Tensor, cap: float) -> float:
         ctypes.c_float(cap),
         ctypes.c_int(torch.get_num_threads()),
     )
-    if total <= -1e300:
-        raise MemoryError("likelihood: not enough memory for its scratch")
-    return total
 
 
 def accumulate_(into: Tensor, part: Tensor) -> None:

@@ -27,6 +27,7 @@ namespace {
 
 constexpr long LANES = 16;
 constexpr long GROUP = 32;
+constexpr long AT_ONCE = 192;  // rows
 enum Kind { INT4 = 0, INT8 = 1, BF16 = 2 };
 
 constexpr long group_bytes(int kind) {
@@ -37,11 +38,12 @@ constexpr long group_bytes(int kind) {
 struct Rounded {
   const int8_t* numbers;  // (rows, width)
   const float* scales;    // (rows, width / 32)
-  const int32_t* sums;    // (rows, width / 32), of the numbers
+  const int32_t* sums;    // (rows, width / 32), of the numbers, times what weights were raised by
 };
 
-// The largest of a group becomes 127.
-inline void round_group(const float* x, int8_t* numbers, float* scale, int32_t* sum) {
+// The largest of a group becomes 127; the sum is what takes ``raised`` off every weight again.
+inline void round_group(const float* x, int32_t raised, int8_t* numbers, float* scale,
+                        int32_t* sum) {
   const __m512 a = _mm512_loadu_ps(x), b = _mm512_loadu_ps(x + 16);
   const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
   const __m512 factor = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
@@ -50,7 +52,7 @@ inline void round_group(const float* x, int8_t* numbers, float* scale, int32_t* 
   _mm_storeu_si128(reinterpret_cast<__m128i*>(numbers), _mm512_cvtsepi32_epi8(p));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(numbers + 16), _mm512_cvtsepi32_epi8(q));
   *scale = most / 127.0f;
-  *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
+  *sum = -raised * _mm512_reduce_add_epi32(_mm512_add_epi32(p, q));
 }
 
 inline __m512i four(const int8_t* from) {
@@ -59,91 +61,108 @@ inline __m512i four(const int8_t* from) {
   return _mm512_set1_epi32(x);
 }
 
-// Some rows with one block of integer weights.
-template <int KIND, int ROWS>
-inline void integer_tile(const uint8_t* block, long groups, const Rounded& x, long row, float* out,
-                         long stride, __mmask16 some) {
+// Some rows with one or two blocks of integer weights, which lie ``apart`` bytes from each other: what
+// is read of a row serves both. A sum is made in the same order whatever stands beside it.
+template <int KIND, int ROWS, int BLOCKS>
+inline void integer_tile(const uint8_t* block, long apart, long groups, const Rounded& x, long row,
+                         float* out, long stride, __mmask16 some) {
   const long width = groups * GROUP;
   const __m512i low = _mm512_set1_epi8(15);
-  __m512 total[ROWS];
-  for (int m = 0; m < ROWS; ++m) total[m] = _mm512_setzero_ps();
+  __m512 total[BLOCKS][ROWS];
+  for (int b = 0; b < BLOCKS; ++b)
+    for (int m = 0; m < ROWS; ++m) total[b][m] = _mm512_setzero_ps();
   for (long g = 0; g < groups; ++g, block += group_bytes(KIND)) {
-    const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)block));
-    const uint8_t* data = block + 32;
-    __m512i part[ROWS];
+    __m512i part[BLOCKS][ROWS];
     for (int m = 0; m < ROWS; ++m) {
-      const int32_t raised = KIND == INT4 ? 8 : 128;
-      part[m] = _mm512_set1_epi32(-raised * x.sums[(row + m) * groups + g]);
+      part[0][m] = _mm512_set1_epi32(x.sums[(row + m) * groups + g]);
+      if (BLOCKS == 2) part[BLOCKS - 1][m] = part[0][m];
     }
     const int8_t* numbers = x.numbers + row * width + g * GROUP;
-    if (KIND == INT4) {
-      for (int j = 0; j < 4; ++j) {
-        const __m512i both = _mm512_loadu_si512(data + 64 * j);
-        const __m512i one = _mm512_and_si512(both, low);
-        const __m512i two = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-        for (int m = 0; m < ROWS; ++m) {
-          part[m] = _mm512_dpbusd_epi32(part[m], one, four(numbers + m * width + 8 * j));
-          part[m] = _mm512_dpbusd_epi32(part[m], two, four(numbers + m * width + 8 * j + 4));
+    for (int j = 0; j < (KIND == INT4 ? 4 : 8); ++j) {
+      __m512i one[BLOCKS], two[BLOCKS];
+      for (int b = 0; b < BLOCKS; ++b) {
+        one[b] = _mm512_loadu_si512(block + b * apart + 32 + 64 * j);
+        if (KIND == INT4) {
+          two[b] = _mm512_and_si512(_mm512_srli_epi16(one[b], 4), low);
+          one[b] = _mm512_and_si512(one[b], low);
         }
       }
-    } else {
-      for (int j = 0; j < 8; ++j) {
-        const __m512i one = _mm512_loadu_si512(data + 64 * j);
-        for (int m = 0; m < ROWS; ++m)
-          part[m] = _mm512_dpbusd_epi32(part[m], one, four(numbers + m * width + 4 * j));
+      for (int m = 0; m < ROWS; ++m) {
+        const int8_t* at = numbers + m * width + (KIND == INT4 ? 8 : 4) * j;
+        const __m512i first = four(at);
+        for (int b = 0; b < BLOCKS; ++b)
+          part[b][m] = _mm512_dpbusd_epi32(part[b][m], one[b], first);
+        if (KIND == INT4) {
+          const __m512i second = four(at + 4);
+          for (int b = 0; b < BLOCKS; ++b)
+            part[b][m] = _mm512_dpbusd_epi32(part[b][m], two[b], second);
+        }
       }
     }
-    for (int m = 0; m < ROWS; ++m) {
-      const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scales[(row + m) * groups + g]));
-      total[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[m]), both, total[m]);
+    for (int b = 0; b < BLOCKS; ++b) {
+      const __m512 scale = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)(block + b * apart)));
+      for (int m = 0; m < ROWS; ++m) {
+        const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scales[(row + m) * groups + g]));
+        total[b][m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(part[b][m]), both, total[b][m]);
+      }
     }
   }
-  for (int m = 0; m < ROWS; ++m) _mm512_mask_storeu_ps(out + m * stride, some, total[m]);
+  for (int b = 0; b < BLOCKS; ++b)
+    for (int m = 0; m < ROWS; ++m)
+      _mm512_mask_storeu_ps(out + b * LANES + m * stride, b + 1 < BLOCKS ? 0xffff : some,
+                            total[b][m]);
 }
 
-// Some rows with one block of bfloat16; ``x`` are rows of pairs.
-template <int ROWS>
-inline void half_tile(const uint8_t* block, long groups, const Bf16* x, long row, float* out,
-                      long stride, __mmask16 some) {
+// Some rows with one or two blocks of bfloat16; ``x`` are rows of pairs.
+template <int ROWS, int BLOCKS>
+inline void half_tile(const uint8_t* block, long apart, long groups, const Bf16* x, long row,
+                      float* out, long stride, __mmask16 some) {
   const long width = groups * GROUP;
   // Two sums a row: a single row would leave the multiplier waiting for its own result.
   constexpr int SUMS = 2;
-  __m512 total[ROWS][SUMS];
-  for (int m = 0; m < ROWS; ++m)
-    for (int s = 0; s < SUMS; ++s) total[m][s] = _mm512_setzero_ps();
+  __m512 total[BLOCKS][ROWS][SUMS];
+  for (int b = 0; b < BLOCKS; ++b)
+    for (int m = 0; m < ROWS; ++m)
+      for (int s = 0; s < SUMS; ++s) total[b][m][s] = _mm512_setzero_ps();
   for (long k = 0; k < width / 2; k += SUMS) {
     for (int s = 0; s < SUMS; ++s) {
-      const __m512i w = _mm512_loadu_si512(block + 64 * (k + s));
+      __m512i w[BLOCKS];
+      for (int b = 0; b < BLOCKS; ++b) w[b] = _mm512_loadu_si512(block + b * apart + 64 * (k + s));
       for (int m = 0; m < ROWS; ++m) {
         const __m512i pair = four((const int8_t*)(x + (row + m) * width + 2 * (k + s)));
-        total[m][s] = _mm512_dpbf16_ps(total[m][s], (__m512bh)w, (__m512bh)pair);
+        for (int b = 0; b < BLOCKS; ++b)
+          total[b][m][s] = _mm512_dpbf16_ps(total[b][m][s], (__m512bh)w[b], (__m512bh)pair);
       }
     }
   }
-  for (int m = 0; m < ROWS; ++m) {
-    _mm512_mask_storeu_ps(out + m * stride, some, _mm512_add_ps(total[m][0], total[m][1]));
-  }
+  for (int b = 0; b < BLOCKS; ++b)
+    for (int m = 0; m < ROWS; ++m)
+      _mm512_mask_storeu_ps(out + b * LANES + m * stride, b + 1 < BLOCKS ? 0xffff : some,
+                            _mm512_add_ps(total[b][m][0], total[b][m][1]));
 }
 
-template <int KIND, int ROWS>
-inline void tile(const uint8_t* block, long groups, const Rounded& x, const Bf16* halves, long row,
-                 float* out, long stride, __mmask16 some) {
+template <int KIND, int ROWS, int BLOCKS>
+inline void tile(const uint8_t* block, long apart, long groups, const Rounded& x, const Bf16* halves,
+                 long row, float* out, long stride, __mmask16 some) {
   if constexpr (KIND == BF16)
-    half_tile<ROWS>(block, groups, halves, row, out, stride, some);
+    half_tile<ROWS, BLOCKS>(block, apart, groups, halves, row, out, stride, some);
   else
-    integer_tile<KIND, ROWS>(block, groups, x, row, out, stride, some);
+    integer_tile<KIND, ROWS, BLOCKS>(block, apart, groups, x, row, out, stride, some);
 }
 
-template <int KIND>
+template <int KIND, int BLOCKS>
 void block_product(const uint8_t* block, long groups, const Rounded& x, const Bf16* halves,
-                   long rows, float* out, long stride, __mmask16 some) {
-  long m = 0;
-  for (; m + 8 <= rows; m += 8)
-    tile<KIND, 8>(block, groups, x, halves, m, out + m * stride, stride, some);
+                   long row, long rows, float* out, long stride, __mmask16 some) {
+  const long apart = groups * group_bytes(KIND);
+  long m = row;
+  if (BLOCKS == 1) {  // as many sums as there are registers for: 8, or 4 of two blocks
+    for (; m + 8 <= rows; m += 8)
+      tile<KIND, 8, 1>(block, apart, groups, x, halves, m, out + m * stride, stride, some);
+  }
   for (; m + 4 <= rows; m += 4)
-    tile<KIND, 4>(block, groups, x, halves, m, out + m * stride, stride, some);
+    tile<KIND, 4, BLOCKS>(block, apart, groups, x, halves, m, out + m * stride, stride, some);
   for (; m < rows; ++m)
-    tile<KIND, 1>(block, groups, x, halves, m, out + m * stride, stride, some);
+    tile<KIND, 1, BLOCKS>(block, apart, groups, x, halves, m, out + m * stride, stride, some);
 }
 
 // A row as it is multiplied, in the room of ``rows`` of them.
@@ -165,23 +184,33 @@ struct Room {
       store_bf16(halves + at * GROUP, _mm512_loadu_ps(x));
       store_bf16(halves + at * GROUP + 16, _mm512_loadu_ps(x + 16));
     } else {
-      round_group(x, numbers + at * GROUP, scales + at, sums + at);
+      round_group(x, kind == INT4 ? 8 : 128, numbers + at * GROUP, scales + at, sums + at);
     }
   }
 };
 
-void product_of_block(int kind, const uint8_t* packed, long b, long groups, const Room& x,
-                      long rows, long outputs, float* out) {
-  const uint8_t* block = packed + b * groups * group_bytes(kind);
-  const __mmask16 some = first_of(outputs - b * LANES);
+// Rows ``row`` to ``rows`` with ``count`` (1 or 2) blocks from the ``b``th on.
+template <int KIND>
+void product_of_kind(const uint8_t* packed, long b, long count, long groups, const Room& x, long row,
+                     long rows, long outputs, float* out) {
+  const uint8_t* block = packed + b * groups * group_bytes(KIND);
+  const __mmask16 some = first_of(outputs - (b + count - 1) * LANES);
   const Rounded rounded{x.numbers, x.scales, x.sums};
   float* to = out + b * LANES;
-  if (kind == INT4)
-    block_product<INT4>(block, groups, rounded, x.halves, rows, to, outputs, some);
-  else if (kind == INT8)
-    block_product<INT8>(block, groups, rounded, x.halves, rows, to, outputs, some);
+  if (count == 2)
+    block_product<KIND, 2>(block, groups, rounded, x.halves, row, rows, to, outputs, some);
   else
-    block_product<BF16>(block, groups, rounded, x.halves, rows, to, outputs, some);
+    block_product<KIND, 1>(block, groups, rounded, x.halves, row, rows, to, outputs, some);
+}
+
+void product_of_blocks(int kind, const uint8_t* packed, long b, long count, long groups,
+                       const Room& x, long row, long rows, long outputs, float* out) {
+  if (kind == INT4)
+    product_of_kind<INT4>(packed, b, count, groups, x, row, rows, outputs, out);
+  else if (kind == INT8)
+    product_of_kind<INT8>(packed, b, count, groups, x, row, rows, outputs, out);
+  else
+    product_of_kind<BF16>(packed, b, count, groups, x, row, rows, outputs, out);
 }
 
 inline void share(long count, int of, int who, long* first, long* last) {
@@ -370,12 +399,12 @@ void product_share(const Step& s, const Room& room, long rows, int of, int who,
   const long groups = s.width / GROUP;
   if (!s.adds && !s.bias) {
     for (long b = first; b < last; ++b)
-      product_of_block(s.kind, packed, b, groups, room, rows, s.outputs, s.to);
+      product_of_blocks(s.kind, packed, b, 1, groups, room, 0, rows, s.outputs, s.to);
     return;
   }
   scratch.resize(rows * s.outputs);
   for (long b = first; b < last; ++b) {
-    product_of_block(s.kind, packed, b, groups, room, rows, s.outputs, scratch.data());
+    product_of_blocks(s.kind, packed, b, 1, groups, room, 0, rows, s.outputs, scratch.data());
     for (long r = 0; r < rows; ++r) {
       for (long i = b * LANES; i < std::min(s.outputs, (b + 1) * LANES); ++i) {
         const long at = r * s.outputs + i;
@@ -402,9 +431,13 @@ void packed_product(int kind, const uint8_t* packed, const float* x, float* out,
     for (long r = 0; r < rows; ++r)
       for (long at = r * groups; at < (r + 1) * groups; ++at)
         rounded.put(kind, x + at * GROUP, at);
-#pragma omp for schedule(static)
-    for (long b = 0; b < blocks; ++b)
-      product_of_block(kind, packed, b, groups, rounded, rows, outputs, out);
+    // A few rows at a time stay near while the whole matrix passes by.
+    for (long row = 0; row < rows; row += AT_ONCE) {
+#pragma omp for schedule(static) nowait
+      for (long b = 0; b < blocks; b += 2)
+        product_of_blocks(kind, packed, b, std::min(2L, blocks - b), groups, rounded, row,
+                          std::min(rows, row + AT_ONCE), outputs, out);
+    }
   }
 }
 

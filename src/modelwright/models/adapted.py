@@ -214,6 +214,12 @@ class Causal(Adapted, LanguageModel):
         """Sum over rows of -log p(target), in nats, for logits (n, vocabulary) and targets (n,)."""
         return F.cross_entropy(hidden.float(), targets, reduction="sum")
 
+    def log_probabilities(
+        self, hidden: Tensor, targets: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        """Log p of every target (n,), for logits (n, vocabulary) divided by ``temperature``."""
+        return -F.cross_entropy(hidden.float() / temperature, targets, reduction="none")
+
 
 def config_for(stored: Mapping[str, Any]) -> Config:
     """The config of a published model by its config.json."""

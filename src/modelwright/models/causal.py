@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from modelwright.kernels.attention import Grid, any_number, packed_attention
 from modelwright.models.attention import Cache, positions_in
-from modelwright.models.likelihood import linear_cross_entropy
+from modelwright.models.likelihood import linear_cross_entropy, token_log_probabilities
 from modelwright.models.steps import Stepping
 
 Tables = tuple[Tensor, Tensor] | None  # cosine and sine of rotary positions
@@ -266,6 +266,18 @@ class LanguageModel(nn.Module, ABC):
         """Sum over rows of -log p(target), in nats, for hidden (n, width) and targets (n,)."""
         cap = getattr(self.config, "softcap", 0.0)
         return linear_cross_entropy(hidden, self.head_weight, targets, cap)
+
+    def log_probabilities(
+        self, hidden: Tensor, targets: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        """Log p of every target (n,), float32 in nats, of logits divided by ``temperature``.
+
+        For hidden (n, width).
+        """
+        if temperature != 1:  # c tanh(z / c) / t = (c / t) tanh((z / t) / (c / t))
+            hidden = hidden / temperature
+        cap = getattr(self.config, "softcap", 0.0) / temperature
+        return token_log_probabilities(hidden, self.head_weight, targets, cap)
 
     def forward(
         self,

@@ -170,6 +170,10 @@ class ConvNeXt(nn.Module):
         """The modules to compile, each by itself."""
         return [b for stage in self.stages for b in stage]  # type: ignore[attr-defined]
 
+    def seen(self) -> tuple[nn.Module, None]:
+        """The module of the last planes, which Grad-CAM looks at."""
+        return self.regions()[-1], None
+
     def hidden(self, features: Tensor) -> Tensor:
         """The normed mean of the last planes, (B, width)."""
         x = self.stem_norm(self.stem(planes(features, self.config.channels)))

@@ -24,6 +24,7 @@ from modelwright.models.attention import Attention, Cache, positions_in
 from modelwright.models.causal import LanguageModel, advance
 from modelwright.models.layers import FeedForward, RMSNorm, Rotary
 from modelwright.models.model import ModelConfig
+from modelwright.models.rope import YARN, Rope, stretched
 from modelwright.models.steps import Steps
 
 # Of a pair of tokens: two odd multipliers and a prime beyond them.
@@ -39,7 +40,8 @@ class Config(ModelConfig):
     Three options add what a token alone knows, without products: ``value_embeddings`` a table of
     values to every second layer, ``shortcuts`` the embedding, scaled, to the stream before every
     layer, ``bigrams`` (a number of rows, 0: none) a table for the hashed pair of the token and
-    the one before it.
+    the one before it. ``rope_scaling`` ("none", "linear", "yarn"), ``rope_factor`` and
+    ``rope_context`` are those of ``models/rope.py``, of a context stretched after training.
     """
 
     family: ClassVar[str] = "decoder"
@@ -68,6 +70,9 @@ class Config(ModelConfig):
     feed_forward: str = "relu2"
     tied: bool = False
     rope_base: PositiveFloat = 10_000.0
+    rope_scaling: str = "none"
+    rope_factor: PositiveFloat = 1.0
+    rope_context: NonNegativeInt = 0
     softcap: NonNegativeFloat = 15.0
     value_embeddings: bool = False
     shortcuts: bool = False
@@ -82,6 +87,14 @@ class Config(ModelConfig):
             raise ModelwrightError(
                 f"model.kv_heads: {self.kv_heads} does not divide heads={self.heads}"
             )
+        if self.rope_scaling not in ("none", "linear", "yarn"):
+            raise ModelwrightError(
+                f"model.rope_scaling: {self.rope_scaling!r} is not 'none', 'linear' or 'yarn'"
+            )
+        if self.rope_scaling == "yarn" and not self.rope_context:
+            raise ModelwrightError(
+                "model.rope_scaling: 'yarn' needs rope_context, the context that was trained on"
+            )
         if self.feed_forward not in ("gated", "relu2"):
             raise ModelwrightError(
                 f"model.feed_forward: {self.feed_forward!r} is not 'gated' or 'relu2'"
@@ -93,6 +106,25 @@ class Config(ModelConfig):
         if self.hidden:
             return self.hidden
         return 4 * self.width if self.feed_forward == "relu2" else -(-8 * self.width // 192) * 64
+
+    @property
+    def rope(self) -> Rope | None:
+        """The stretched frequencies; None where they are plain."""
+        if self.rope_scaling == "none":
+            return None
+        width = self.width // self.heads
+        scaling = (self.rope_scaling, self.rope_factor, self.rope_context)
+        return Rope(width, self.rope_base, *scaling, *YARN)
+
+    def stretched(self, context: int, kind: str) -> dict[str, Any]:
+        """See ``models.rope.stretched``; what is stretched already is not stretched again."""
+        if self.rope_scaling != "none":
+            raise ModelwrightError(
+                f"context: the model's positions are stretched already ({self.rope_scaling}); "
+                "begin again with the one before"
+            )
+        width = self.width // self.heads
+        return stretched(kind, base=self.rope_base, width=width, old=self.context, new=context)
 
     def build(self) -> Decoder:
         """The module with fresh parameters."""
@@ -224,7 +256,9 @@ class Decoder(LanguageModel):
         if config.bigrams:
             self.bigram_embedding = nn.Embedding(config.bigrams, config.width)
         self.embedding_norm = RMSNorm(config.width)
-        self.rotary = Rotary(config.width // config.heads, config.context, config.rope_base)
+        self.rotary = Rotary(
+            config.width // config.heads, config.context, config.rope_base, config.rope
+        )
         mixing = [config.value_embeddings and i % 2 == 1 for i in range(config.depth)]
         kv_width = config.width // config.heads * config.kv_heads
         self.value_embeddings = nn.ModuleDict(

@@ -220,6 +220,19 @@ class Detector(nn.Module):
             strides.append(torch.full((len(grid),), stride, device=device))
         return torch.cat(points), torch.cat(strides)
 
+    def candidates(self, said: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The boxes (B, N, 4), cut at the edges of the image, and scores (B, N, classes).
+
+        A score is the root of class probability times centre probability.
+        """
+        points, _ = self.positions(height, width)
+        classes = self.config.classes
+        chance = said[..., :classes].sigmoid() * said[..., classes + 4 :].sigmoid()
+        sides = said[..., classes : classes + 4]
+        boxes = torch.cat((points - sides[..., :2], points + sides[..., 2:]), dim=-1)
+        limits = torch.tensor([width, height, width, height], device=said.device)
+        return torch.minimum(boxes.clamp(min=0), limits), chance.sqrt()
+
     @torch.no_grad()
     def decode(
         self,
@@ -237,24 +250,17 @@ class Detector(nn.Module):
             said: (B, N, classes + 5).
             height: of the images, in pixels.
             width: of the images, in pixels.
-            least: lowest score, the root of class probability times centre probability.
+            least: lowest score.
             overlap: of two boxes of one class that overlap more (intersection over union), the
                 less sure one is dropped.
             most: objects of an image.
         """
-        points, _ = self.positions(height, width)
-        classes = self.config.classes
-        limits = torch.tensor([width, height, width, height], device=said.device)
         found = []
-        for image in said:
-            chance = image[:, :classes].sigmoid() * image[:, classes + 4 :].sigmoid()
-            where, label = (chance.sqrt() >= least).nonzero(as_tuple=True)
-            score = chance[where, label].sqrt()
-            sides = image[where, classes : classes + 4]
-            boxes = torch.cat((points[where] - sides[:, :2], points[where] + sides[:, 2:]), 1)
-            boxes = torch.minimum(boxes.clamp(min=0), limits)
-            kept = suppressed(boxes, score, label, overlap=overlap, most=most)
-            found.append(Found(boxes[kept], score[kept], label[kept]))
+        for boxes, scores in zip(*self.candidates(said, height, width), strict=True):
+            where, label = (scores >= least).nonzero(as_tuple=True)
+            some, score = boxes[where], scores[where, label]
+            kept = suppressed(some, score, label, overlap=overlap, most=most)
+            found.append(Found(some[kept], score[kept], label[kept]))
         return found
 
 

@@ -107,6 +107,10 @@ class FastCNN(nn.Module):
         """The modules to compile, each by itself."""
         return list(self.blocks)
 
+    def seen(self) -> tuple[nn.Module, None]:
+        """The module of the last planes, which Grad-CAM looks at."""
+        return (self.blocks[-1] if self.blocks else self.stem), None
+
     def forward(self, features: Tensor) -> Tensor:
         """Logits (B, classes) for images (B, height, width[, channels]) of scaled pixels."""
         x = self.stem(planes(features, self.config.channels), "gelu")

@@ -280,6 +280,10 @@ class Inception(nn.Module):
         """The modules to compile, each by itself."""
         return list(self.mixed.values())
 
+    def seen(self) -> tuple[nn.Module, None]:
+        """The module of the last planes, which Grad-CAM looks at."""
+        return self.regions()[-1], None
+
     def forward(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Logits (B, classes) for images (B, height, width[, channels]) of scaled pixels.
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelwright.kernels.elementwise import relu_squared_, rms_norm
+from modelwright.models.rope import Rope
 
 
 class RMSNorm(nn.Module):
@@ -29,15 +30,22 @@ class RMSNorm(nn.Module):
 class Rotary(nn.Module):
     """Rotary position embedding over pairs (i, i + d/2) of a head (arXiv:2104.09864).
 
-    Angle of pair i at position p: p * base^(-2i/d).
+    Angle of pair i at position p: p * base^(-2i/d), or as a ``stretched`` one has it.
     """
 
-    def __init__(self, head_width: int, length: int, base: float = 10_000.0) -> None:
+    def __init__(
+        self, head_width: int, length: int, base: float = 10_000.0, stretched: Rope | None = None
+    ) -> None:
         super().__init__()
-        frequency = base ** (-torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
-        angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)
-        self.register_buffer("cos", angle.cos(), persistent=False)
-        self.register_buffer("sin", angle.sin(), persistent=False)
+        positions = torch.arange(length, dtype=torch.float32)
+        if stretched is None:
+            frequency = base ** (-torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+            angle = torch.outer(positions, frequency)
+            cos, sin = angle.cos(), angle.sin()
+        else:
+            cos, sin = (table.squeeze(-2) for table in stretched.tables(positions))
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
 
     def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine (..., 1, d/2) for integer positions (...), the same for all heads."""

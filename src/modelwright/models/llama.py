@@ -38,7 +38,7 @@ from modelwright.models.causal import (
     shape_of_size,
 )
 from modelwright.models.model import ModelConfig, outputs_of
-from modelwright.models.rope import SCALINGS, Rope
+from modelwright.models.rope import SCALINGS, YARN, Rope, stretched
 from modelwright.models.steps import Steps, UnsteppableError
 
 GEMMA3 = (512, 512, 512, 512, 512, 0)
@@ -275,6 +275,22 @@ class Config(ModelConfig):
             self.rope_high,
             self.rope_gain,
         )
+
+    def stretched(self, context: int, kind: str) -> dict[str, Any]:
+        """See ``models.rope.stretched``; layers with a window stay as they are."""
+        if self.rope_scaling != "none":
+            raise ModelwrightError(
+                f"context: the model's positions are stretched already ({self.rope_scaling}); "
+                "leave it out"
+            )
+        found = stretched(
+            kind, base=self.rope_base, width=self.head_size, old=self.context, new=context
+        )
+        if kind == "yarn":
+            found |= {"rope_low": YARN[0], "rope_high": YARN[1]}
+        if any(self.window(i) for i in range(self.depth)) and not self.rope_local:
+            found["rope_local"] = self.rope_base
+        return found
 
     def build(self) -> CausalLM:
         """The module with fresh parameters."""

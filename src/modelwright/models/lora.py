@@ -32,7 +32,8 @@ from modelwright.models.narrow import Narrow, hold, release, widen
 # Names of the new parameters, in their layer.
 PARTS = ("lora_a", "lora_b", "magnitude", *prompts.PARTS)
 _OWN = PARTS[:3]
-HEADS = ("output", "head", "policy", "value", "router", "shared_gate")
+HEADS = ("output", "head", "policy", "value")  # what maps the stream to answers, behind the blocks
+_CHOOSING = ("router", "shared_gate")  # of experts, in the blocks
 
 
 @dataclass(frozen=True)
@@ -272,7 +273,7 @@ def adapt(model: nn.Module, adapter: Adapter) -> list[str]:
             raise ModelwrightError(f"tune.adapter.trained: {name} has an adapter already; drop one")
         p.requires_grad_(True)
     if adapter.quantize is not None:
-        hold(model, adapter.quantize, whole, HEADS)
+        hold(model, adapter.quantize, whole, is_head)
     for name, kind in chosen.items():
         layer = model.get_submodule(name)
         layer.__class__ = kind
@@ -399,6 +400,20 @@ def whole_parameters(
     return list(found.items())
 
 
+def is_head(name: str) -> bool:
+    """Whether a layer is left alone unless it is named: a head, or what chooses experts.
+
+    ``value`` in a block is a projection of attention.
+    """
+    last = name.rpartition(".")[2]
+    return last in _CHOOSING or (last in HEADS and not _repeats(name))
+
+
+def _repeats(name: str) -> bool:
+    """Whether a layer is of the blocks: what repeats has a number in its name."""
+    return any(part.isdigit() for part in name.split("."))
+
+
 def _owner(name: str) -> str:
     return name.rpartition(".")[0]
 
@@ -438,13 +453,9 @@ def _chosen(model: nn.Module, adapter: Adapter) -> dict[str, type[LoraLayer]]:
 
 
 def _usual(kinds: Mapping[str, type[LoraLayer]]) -> dict[str, type[LoraLayer]]:
-    """The linear layers and convolutions of the blocks: what repeats has a number in its name."""
-    able = {
-        n: kind
-        for n, kind in kinds.items()
-        if kind is not LoraEmbedding and n.rpartition(".")[2] not in HEADS
-    }
-    blocks = {n: k for n, k in able.items() if any(part.isdigit() for part in n.split("."))}
+    """The linear layers and convolutions of the blocks, or of a model without blocks all."""
+    able = {n: kind for n, kind in kinds.items() if kind is not LoraEmbedding and not is_head(n)}
+    blocks = {n: k for n, k in able.items() if _repeats(n)}
     return blocks or able or {n: k for n, k in kinds.items() if k is not LoraEmbedding}
 
 

@@ -55,6 +55,18 @@ class ModelConfig(ABC):
         """
         return None
 
+    def stretched(self, context: int, kind: str) -> dict[str, Any]:  # noqa: ARG002
+        """The fields that change where texts of ``context`` tokens are to be read from now on.
+
+        ``kind`` is how rotary positions are stretched: "linear", "ntk" or "yarn" (``models/rope``).
+
+        Raises:
+            ModelwrightError: the family cannot read longer texts, or these are none.
+        """
+        raise ModelwrightError(
+            f"context: the family {self.family} has no rotary positions to stretch"
+        )
+
     @classmethod
     def of_size(cls, parameters: int, fixed: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003
         """Shape fields for about ``parameters`` parameters; ``fixed`` are already decided."""

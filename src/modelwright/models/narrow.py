@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Container
+from collections.abc import Callable, Container
 from statistics import NormalDist
 from typing import Any, cast
 
@@ -196,14 +196,16 @@ class NarrowEmbedding(nn.Embedding):
         return self.narrow.rows(tokens)
 
 
-def hold(model: nn.Module, kind: str, whole: Container[str], tables: Container[str]) -> None:
+def hold(
+    model: nn.Module, kind: str, whole: Container[str], is_head: Callable[[str], bool]
+) -> None:
     """Hold the frozen weights of linear layers and embeddings in few bits, in place.
 
     Args:
         model: its layers keep their classes' ``forward``.
         kind: one of ``KINDS``, of the linear layers; embeddings and heads take 8 bits.
         whole: names of parameters that stay as they are.
-        tables: ends of the names of linear layers that are heads.
+        is_head: whether a linear layer is one, by its name.
 
     Raises:
         ModelwrightError: there is no such layer, or a weight is not finite.
@@ -219,7 +221,7 @@ def hold(model: nn.Module, kind: str, whole: Container[str], tables: Container[s
                 "leave quantize out"
             )
         linear = type(module) is nn.Linear
-        fine = linear and name.rpartition(".")[2] not in tables
+        fine = linear and not is_head(name)
         if id(weight) not in made:
             made[id(weight)] = Narrow(weight, kind if fine else _TABLES)
         module._parameters["weight"] = None

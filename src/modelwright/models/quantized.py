@@ -108,8 +108,9 @@ def _pack_tied(model: nn.Module, kind: str, importance: Tensor | None) -> None:
     table = getattr(held, "embedding", None)
     if not isinstance(table, nn.Embedding) or not getattr(held.config, "tied", False):
         return
-    if held.output is None:
-        held.output = PackedLinear(pack(table.weight, kind, importance))
+    if getattr(held, "output", table) is not None:  # a head of its own: of labels, for instance
+        return
+    held.output = PackedLinear(pack(table.weight, kind, importance))
     held.embedding = PackedEmbedding(held.output)
 
 

@@ -183,6 +183,10 @@ class ResNet(nn.Module):
         """The modules to compile, each by itself."""
         return [b for stage in self.trunk.stages for b in stage]  # type: ignore[attr-defined]
 
+    def seen(self) -> tuple[nn.Module, None]:
+        """The module of the last planes, which Grad-CAM looks at."""
+        return self.regions()[-1], None
+
     def hidden(self, features: Tensor) -> Tensor:
         """The mean of the last planes, (B, width)."""
         return plane_means(self.trunk(planes(features, self.config.channels))[-1])

@@ -9,17 +9,22 @@ L the context before stretching and s the factor:
   w = (r - low) / (high - low): (1 - w) f / s + w f (Llama 3.1, arXiv:2407.21783).
 * "yarn": as above, but w falls linearly in the number of the pair, between the pairs that turn
   ``high`` and ``low`` times, and queries and keys grow by 0.1 ln s + 1 (arXiv:2309.00071).
+* "ntk" is no scaling of its own but another base: ``ntk_base``.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from modelwright.errors import ModelwrightError
+
 SCALINGS = ("none", "linear", "llama3", "yarn")
+YARN = (1.0, 32.0)  # turns within the context below which pairs are divided, above which kept
 
 
 @dataclass(frozen=True)
@@ -78,3 +83,36 @@ class Rope:
         """The number of the pair, as a real number, that turns so often within the context."""
         longest = self.context / (turns * 2 * math.pi)
         return self.width * math.log(longest) / (2 * math.log(self.base))
+
+
+def ntk_base(base: float, factor: float, width: int) -> float:
+    """The base that slows the last pair down ``factor`` times and leaves the first one alone.
+
+    b' = b s^(d / (d - 2)), d the width of a head: then b'^(-(d-2)/d) = b^(-(d-2)/d) / s
+    ("NTK-aware scaling", Peng and Quesnelle 2023; arXiv:2309.00071, section 3.1).
+    """
+    return float(base * factor ** (width / (width - 2)))
+
+
+def stretched(kind: str, *, base: float, width: int, old: int, new: int) -> dict[str, Any]:
+    """Fields of a config whose heads are ``width`` wide, for a context of ``new`` after ``old``.
+
+    Args:
+        kind: "linear", "ntk" or "yarn".
+        base: of the frequencies.
+        width: of a head.
+        old: the context that was trained on.
+        new: the context to come.
+
+    Raises:
+        ModelwrightError: the new context is not longer.
+    """
+    if new <= old:
+        raise ModelwrightError(
+            f"context: {new} is not longer than the {old} of training; leave it out"
+        )
+    factor = new / old
+    if kind == "ntk":
+        return {"context": new, "rope_base": ntk_base(base, factor, width)}
+    trained = {"rope_context": old} if kind == "yarn" else {}  # a "linear" one need not know it
+    return {"context": new, "rope_scaling": kind, "rope_factor": factor, **trained}

@@ -16,6 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.kernels.attention import equal_attention
 from modelwright.kernels.dropout import Dropout
 from modelwright.models import reading
 from modelwright.models.images import (
@@ -120,11 +121,10 @@ class ImageAttention(nn.Module):
         """Map x (B, T, width) to the same shape."""
 
         def split(y: Tensor) -> Tensor:
-            return y.view(*y.shape[:2], self.heads, -1).transpose(1, 2)
+            return y.view(*y.shape[:2], self.heads, -1)
 
         q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
+        out: Tensor = self.out(equal_attention(q, k, v).flatten(-2))
         return out
 
 
@@ -183,6 +183,15 @@ class VisionTransformer(nn.Module):
     def regions(self) -> list[nn.Module]:
         """The modules to compile, each by itself: the blocks are alike, so one is compiled."""
         return list(self.blocks)
+
+    def seen(self) -> tuple[nn.Module, tuple[int, int]]:
+        """The last norm whose patches the head still hears of, and their rows and columns.
+
+        Grad-CAM looks at it: after the last attention a token of its own has all it will get.
+        """
+        side = self.config.patch_side
+        norm: nn.Module = self.blocks[-1].attention_norm  # type: ignore[assignment]
+        return norm, (self.config.image[0] // side, self.config.image[1] // side)
 
     def hidden(self, features: Tensor) -> Tensor:
         """The stream after the last norm, (B, patches [+ 1], width), patches row by row."""

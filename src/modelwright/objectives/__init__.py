@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from modelwright import extensions, rooms
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.options import checked
-from modelwright.types import Codec, Objective
+from modelwright.types import Codec, Columns, Objective
 
 _IS_OBJECTIVE = rooms.defines("Objective")
 
@@ -38,6 +38,17 @@ def objective_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return checked(
         f"objective {extensions.short(name)}", objective_class(name), options, apart=("codec",)
     )
+
+
+def beside(objective: Objective, columns: Columns) -> Columns:
+    """The rows of one step, or of what is measured at once, with what their loss needs of others.
+
+    An objective whose loss of a row depends on other rows has a method ``beside`` that gives every
+    row what it needs of them, before the step is cut into micro-batches; for the others the rows
+    stay as they are.
+    """
+    of_others = getattr(objective, "beside", None)
+    return columns if of_others is None else cast(Columns, of_others(columns))
 
 
 def objective_class(name: str) -> Any:

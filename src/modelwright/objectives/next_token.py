@@ -50,7 +50,7 @@ class Objective:
         """
         tokens, learn = columns["tokens"], columns["learn"]
         if isinstance(tokens, Ragged) and isinstance(learn, Ragged):
-            before, after, learned, starts = _packed(tokens, learn)
+            before, after, learned, starts = packed(tokens, learn)
         else:
             tokens, learn = np.asarray(tokens), np.asarray(learn)
             before, after, learned = tokens[:, :-1], tokens[:, 1:], learn[:, 1:]
@@ -88,7 +88,7 @@ class Objective:
         return self.teaching.joined(loss, soft)
 
 
-def _packed(tokens: Ragged, learn: Ragged) -> tuple[Array, Array, Array, Array]:
+def packed(tokens: Ragged, learn: Ragged) -> tuple[Array, Array, Array, Array]:
     """Inputs, targets and which are learned, (1, N) each, and the bounds of the rows."""
     first, last = tokens.offsets[:-1], tokens.offsets[1:] - 1
     shifted = np.ones(len(tokens.values), dtype=np.bool_)

@@ -216,9 +216,13 @@ def summarised(folds: Sequence[Sequence[dict[str, Any]]], ratio: float) -> list[
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    sizes = run.read_json("data/split.json")["splits"]
+    split = run.read_json("data/split.json")
+    sizes, groups = split["splits"], split.get("held_out", ())
+    more = sizes["test"]["groups"] - len(groups)
+    named = ", ".join(groups) + f", and {more} more" * bool(groups and more)
     return {
         "run": run.path.name,
+        "held_out": named,
         "train_rows": sizes["train"]["rows"],
         "held_out_rows": sizes["test"]["rows"],
         "seconds": sum(s.get("seconds", 0.0) for s in run.manifest["stages"].values()),
@@ -243,7 +247,22 @@ def table_lines(result: dict[str, Any]) -> list[str]:
             f"  {'':{width}}  {head[0]:>9} {head[1]:>9} {head[2]:>9}  {head[3]:>21}  {head[4]:>21}"
         )
         lines += [f"  {row['who']:{width}}  {_row(row)}" for row in m["rows"]]
-    return [*lines, "", result["caveat"]]
+    return [*lines, "", *_fold_lines(result), "", result["caveat"]]
+
+
+def _fold_lines(result: dict[str, Any]) -> list[str]:
+    """Ours in every fold, by the groups that it held out where folds are by group."""
+    facts = result["fold_runs"]
+    named = [f.get("held_out") or f["run"] for f in facts]
+    width = max(map(len, named))
+    names = [m["name"].removeprefix("held-out ") for m in result["measures"]]
+    lines = [f"  {'held out':{width}}  {'rows':>6}  " + "  ".join(names)]
+    for i, (name, fact) in enumerate(zip(named, facts, strict=True)):
+        values = (m["rows"][0]["values"][i] for m in result["measures"])
+        shown = ("-" if v is None else f"{v:.4f}" for v in values)
+        cells = (f"{v:>{len(n)}}" for v, n in zip(shown, names, strict=True))
+        lines.append(f"  {name:{width}}  {fact['held_out_rows']:>6,}  " + "  ".join(cells))
+    return lines
 
 
 def _row(row: dict[str, Any]) -> str:

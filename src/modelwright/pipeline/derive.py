@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from modelwright import runtime
+from modelwright.errors import ModelwrightError
 from modelwright.hub.files import is_keras
 from modelwright.kernels import elementwise
 from modelwright.models.model import config_class, fields_for, from_dict
@@ -41,6 +42,7 @@ def derive(parts: Parts) -> dict[str, Any]:
     window = int(fields.get("context", 1))
     columns = parts.fitting("train")
     mean = window if parts.task.stream else _mean_length(columns, parts.codec)
+    mean = stage.pack or mean
     budget.derive_batch(run.recipe, name, mean, derived)
     begins = run.recipe.published is not None and name == next(iter(run.recipe.stages))
     begins = begins and not is_keras(str(run.recipe.published))  # which may well be untrained
@@ -82,6 +84,23 @@ def derive(parts: Parts) -> dict[str, Any]:
 def _model_fields(
     parts: Parts, machine: runtime.Machine, derived: budget.Derived
 ) -> dict[str, Any]:
+    fields, stage = _fields_before(parts, machine, derived), parts.stage
+    if stage.context is None:
+        return fields
+    if parts.name == "train" and parts.run.recipe.published is None:
+        raise ModelwrightError(
+            "train.context: random weights have no context to stretch; write model.context"
+        )
+    try:
+        return {**fields, **from_dict(fields).stretched(stage.context, stage.rope or "yarn")}
+    except ModelwrightError as error:
+        raise ModelwrightError(f"{parts.name}.{error}") from error
+
+
+def _fields_before(
+    parts: Parts, machine: runtime.Machine, derived: budget.Derived
+) -> dict[str, Any]:
+    """The fields of the model that the stage begins with."""
     if parts.name == "tune" and parts.run.recipe.train is not None:
         fields: dict[str, Any] = parts.run.stage("train")["resolved"]["model"]
         return fields

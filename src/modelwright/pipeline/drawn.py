@@ -12,11 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from modelwright import runtime
-from modelwright.data.pictures import encode_png
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
 from modelwright.evaluation.made_images import MeanImages, diversity, frechet_distance, nearest
-from modelwright.files import make_folder, replace_file
 from modelwright.pipeline import samples
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.judge import Judge, trained_judge
@@ -56,15 +54,7 @@ def sample(run: Run, stage: str, step: int, maker: ImageMaker) -> None:
     said = f"a row each of {', '.join(labels[:CLASSES])}" if labels else "without a class"
     name = f"{stage}-{step:08d}.png"
     pictures = grid(maker.draw(grid_numbers(labels)), ABREAST)
-    _keep(run, stage, {"step": step, "prompt": said, "image": name}, pictures)
-
-
-def _keep(run: Run, stage: str, record: Mapping[str, Any], pictures: Array) -> None:
-    """Write a grid and its line."""
-    folder = run.path / "samples"
-    make_folder(folder)
-    replace_file(folder / str(record["image"]), encode_png(pictures))
-    samples.keep(run, stage, [record])
+    samples.keep_picture(run, stage, {"step": step, "prompt": said, "image": name}, pictures)
 
 
 # Evaluation ---------------------------------------------------------------------------------
@@ -161,7 +151,7 @@ def _copies(
     pairs = np.concatenate((ours[shown], known[found["ours"].rows[shown]]))
     said = "made images, and below each the train image nearest to it"
     record = {"step": fitted.step, "prompt": said, "image": "nearest.png"}
-    _keep(run, "evaluate", record, grid(pairs, len(shown)))
+    samples.keep_picture(run, "evaluate", record, grid(pairs, len(shown)))
     rows = [(who, float(np.median(of.distances))) for who, of in found.items()]
     note = (
         "root mean square of the pixels' differences, levels 0..255, median over the pictures; "

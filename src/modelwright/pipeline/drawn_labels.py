@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -56,21 +55,17 @@ def draw_labels(run: Run, name: str, codec: Codec, say: Callable[[str], None]) -
     say(f"prepare: {name}: {path}: {count} pictures with their boxes{views}; look at them")
 
 
-def draw_hardest(
-    path: Path,
-    examples: Sequence[Example],
-    answers: Sequence[Turn],
-    grades: Sequence[float],
-    labels: list[str],
-) -> None:
-    """Draw the examples of the lowest grades: the boxes that are meant, and beside what is said."""
+def hardest(
+    examples: Sequence[Example], answers: Sequence[Turn], grades: Sequence[float], labels: list[str]
+) -> Array:
+    """The examples of the lowest grades drawn: the boxes that are meant, beside what is said."""
     rows = []
     for i in np.argsort(grades, kind="stable")[: SHOWN // 2].tolist():
         image = next(p for t in examples[i].given for p in t.parts if isinstance(p, Image))
         shown = [box for box in answers[i].boxes if box.score >= SAID_SCORE]
         both = (list(examples[i].answer.boxes), shown)
         rows.append([with_boxes(image.pixels, _seen(boxes, image), labels) for boxes in both])
-    replace_file(path, encode_png(tiled(rows)))
+    return tiled(rows)
 
 
 def _seen(boxes: Sequence[Box], image: Image) -> list[Box]:

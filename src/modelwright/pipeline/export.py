@@ -28,8 +28,7 @@ from modelwright.hub.replay import Replayed
 from modelwright.models.lora import plain
 from modelwright.pipeline.adapters import base_model
 from modelwright.pipeline.carded import card_of
-from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
-from modelwright.pipeline.held_out import rows_that_fit
+from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint, rows_that_fit
 from modelwright.pipeline.prepare import Say
 from modelwright.pipeline.raw_samples import as_kept
 from modelwright.runs import Run

@@ -139,7 +139,7 @@ class _Job(Parts):
         threads = self.values["threads"]
         torch.set_num_threads(threads if world.alone else min(threads, runtime.cores()))
         self.build("init")
-        self.train_columns = self.fitting("train")
+        self.train_columns = self.referred("train")
 
     def _kept(self, resolved: dict[str, Any]) -> dict[str, Any]:
         """The values of the interrupted training; what the recipe gives is as it says now."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,15 +19,16 @@ from modelwright.hub.loading import Unfilled
 from modelwright.models.lora import fold
 from modelwright.models.model import ModelConfig, from_dict
 from modelwright.models.quantized import laid_out
-from modelwright.objectives import make_objective
+from modelwright.objectives import beside, make_objective
 from modelwright.pipeline import adapters
 from modelwright.pipeline.adapters import Adapted
+from modelwright.pipeline.prepare import longest
 from modelwright.recipe import Stage
 from modelwright.runs import Run
 from modelwright.tasks.task import Task, make_task
 from modelwright.training.memory_retry import in_halves
 from modelwright.training.train import compute
-from modelwright.types import Codec, Columns, Objective
+from modelwright.types import Array, Codec, Columns, Objective, rows_in, take
 
 BATCH = 16  # examples measured at once
 WEIGHTS = "weights.json"  # how packed matrices lie, in a checkpoint that has some
@@ -130,9 +132,25 @@ def mean_loss(fitted: Fitted, batches: Iterator[Columns]) -> tuple[float, int, i
 
     with torch.inference_mode(), compute(torch.float32, device):
         for columns in batches:
-            for loss, count, length in in_halves(columns, measured):
+            for loss, count, length in in_halves(beside(fitted.objective, columns), measured):
                 total, items, spelled = total + loss, items + count, spelled + length
     return total, items, spelled
+
+
+def fitting(fitted: Fitted, columns: Columns) -> Columns:
+    """The rows that the model's context holds; all of a stream."""
+    fits = rows_that_fit(fitted, columns)
+    whole = fitted.task.stream or len(fits) == rows_in(columns)
+    return columns if whole else take(columns, fits)
+
+
+def rows_that_fit(fitted: Fitted, columns: Columns) -> Array:
+    """The numbers of the rows that the model's context holds, as in training."""
+    context = getattr(fitted.config, "context", None)
+    lengths = longest(columns, fitted.codec.ragged)
+    if not context or lengths is None or getattr(fitted.codec, "any_length", False):
+        return np.arange(rows_in(columns))
+    return np.flatnonzero(lengths <= context + 1)
 
 
 def load_parameters(model: nn.Module, found: checkpoint.Checkpoint) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import numpy as np
-
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline.answering import answerer_of
-from modelwright.pipeline.fitted import BATCH, Fitted, load_fitted, mean_loss, newest_checkpoint
-from modelwright.pipeline.prepare import longest
+from modelwright.pipeline.fitted import (
+    BATCH,
+    Fitted,
+    fitting,
+    load_fitted,
+    mean_loss,
+    newest_checkpoint,
+)
+from modelwright.pipeline.references import referred
 from modelwright.runs import Run
 from modelwright.training.examples import once, windows_once
-from modelwright.types import Array, Columns, rows_in, take
+from modelwright.types import Columns
 
 LOWER = ("loss", "bits_per_byte")  # lower is better; of all others, higher is
 
@@ -35,7 +40,7 @@ def held_out(run: Run, stage: str, part: str) -> dict[str, float]:
             f"{run.path}: the recipe holds nothing out as {part}; give data.split.{part} a share"
         )
     fitted = load_fitted(newest_checkpoint(run, stage))
-    columns = open_shard(folder)
+    columns = referred(run, stage, part, fitting(fitted, open_shard(folder)), fitted)
     total, items, spelled = mean_loss(fitted, batches(fitted, columns))
     if not items:
         raise ModelwrightError(f"{folder}: nothing in it can be measured; raise model.context")
@@ -50,14 +55,4 @@ def batches(fitted: Fitted, columns: Columns) -> Iterator[Columns]:
     context = getattr(fitted.config, "context", None)
     if fitted.task.stream and context:
         return windows_once(columns, BATCH, context)
-    fits = rows_that_fit(fitted, columns)
-    return once(columns if len(fits) == rows_in(columns) else take(columns, fits), BATCH)
-
-
-def rows_that_fit(fitted: Fitted, columns: Columns) -> Array:
-    """The numbers of the rows that the model's context holds, as in training."""
-    context = getattr(fitted.config, "context", None)
-    lengths = longest(columns, fitted.codec.ragged)
-    if not context or lengths is None or getattr(fitted.codec, "any_length", False):
-        return np.arange(rows_in(columns))
-    return np.flatnonzero(lengths <= context + 1)
+    return once(fitting(fitted, columns), BATCH)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
+from modelwright.data.augment.sizes import averaged
 from modelwright.data.shards import open_shard
+from modelwright.evaluation import calibration
 from modelwright.evaluation.bag_of_words import BagOfWords
 from modelwright.evaluation.baselines import LinearProbe, Majority, bag_of_frames
 from modelwright.evaluation.metrics import Accuracy, MacroF1
@@ -16,6 +19,7 @@ from modelwright.pipeline import graded
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.predicted import asked, examples_of
 from modelwright.pipeline.prepare import Say
+from modelwright.pipeline.viewed import mean_of_views
 from modelwright.runs import Run
 from modelwright.serving.predictor import AT_ONCE, Predictor
 from modelwright.training.examples import once
@@ -30,7 +34,13 @@ def accuracy(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: S
     columns = open_shard(run.path / "data" / name / "test")
     reference = names(fitted.codec, columns)
     predictor = Predictor(fitted.model, fitted.codec, fitted.objective)
-    said = {"ours": predictions(predictor, columns)}
+    answers, weights = weighed(predictor, columns)
+    said = {"ours": answers}
+    if views := run.recipe.evaluate.views:
+        say(f"evaluate: {name}: the same over {views} more views of each")
+        mean = mean_of_views(run, name, fitted, predictor, columns)
+        labels = cast(Any, fitted.codec).labels
+        said[f"ours, mean of {views + 1} views"] = [labels[i] for i in mean.argmax(axis=1)]
     if run.recipe.evaluate.baselines:
         train = open_shard(run.path / "data" / name / "train")
         known = names(fitted.codec, train)
@@ -52,22 +62,29 @@ def accuracy(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: S
         }
     )
     result.setdefault("slices", []).append(_by_class(name, every))
+    result.setdefault("confusions", []).append(_confusion(name, fitted, reference, answers))
+    if weights is not None:
+        _calibrated(name, reference, answers, weights, result)
     if "tokens" in columns:
-        answers = [Turn("assistant", (Label(label),)) for label in said["ours"]]
+        turns = [Turn("assistant", (Label(label),)) for label in answers]
         examples = examples_of(fitted.codec, columns)
-        graded.keep(run, name, fitted.task, list(zip(examples, answers, strict=True)), result)
+        graded.keep(run, name, fitted.task, list(zip(examples, turns, strict=True)), result)
     if fitted.task.by_class:
-        rows = [{"who": w, "value": _macro_f1(reference, g)} for w, g in said.items()]
-        result["measures"].append(
-            {
-                "name": "test macro-F1",
-                "unit": "share",
-                "better": "higher",
-                "rows": rows,
-                "note": "the mean of the classes' F1, in which every class counts alike; 95 % "
-                f"interval of ours {every[-1].low:.4f} to {every[-1].high:.4f}, by bootstrap",
-            }
-        )
+        result["measures"].append(_of_classes(reference, said, every[-1]))
+
+
+def _of_classes(
+    reference: Sequence[str], said: Mapping[str, Sequence[str]], ours: ClassScore
+) -> dict[str, Any]:
+    """Macro-F1 of everybody's answers."""
+    return {
+        "name": "test macro-F1",
+        "unit": "share",
+        "better": "higher",
+        "rows": [{"who": w, "value": _macro_f1(reference, g)} for w, g in said.items()],
+        "note": "the mean of the classes' F1, in which every class counts alike; 95 % "
+        f"interval of ours {ours.low:.4f} to {ours.high:.4f}, by bootstrap",
+    }
 
 
 def _by_class(stage: str, every: Sequence[ClassScore]) -> dict[str, Any]:
@@ -80,10 +97,59 @@ def _by_class(stage: str, every: Sequence[ClassScore]) -> dict[str, Any]:
     return {"stage": stage, "by": "class", "unit": "F1", "better": "higher", "rows": rows}
 
 
+def _confusion(
+    stage: str, fitted: Fitted, reference: Sequence[str], answers: Sequence[str]
+) -> dict[str, Any]:
+    """How often each label was answered where each was meant; cells that are empty left out."""
+    counts = Counter(zip(reference, answers, strict=True))
+    cells = [[meant, said, count] for (meant, said), count in sorted(counts.items())]
+    return {"stage": stage, "labels": list(cast(Any, fitted.codec).labels), "cells": cells}
+
+
+def _calibrated(
+    stage: str,
+    reference: Sequence[str],
+    answers: Sequence[str],
+    weights: Array,
+    result: dict[str, Any],
+) -> None:
+    """How sure the answers are beside how often they are right."""
+    sure = weights.max(axis=1)
+    right = [a == b for a, b in zip(reference, answers, strict=True)]
+    found = calibration.bins(sure, np.array(right))
+    result.setdefault("calibration", []).append(
+        {"stage": stage, "rows": [{**b._asdict()} for b in found]}
+    )
+    result["measures"].append(
+        {
+            "name": "test calibration error",
+            "unit": "share",
+            "better": "lower",
+            "rows": [
+                {"who": "ours", "value": calibration.expected_error(found)},
+                {"who": "the same answers, always certain", "value": 1 - sum(right) / len(right)},
+            ],
+            "note": f"expected, over {calibration.BINS} bins (arXiv:1706.04599): on the mean it is"
+            f" {float(sure.mean()):.1%} sure, and right {sum(right) / len(right):.1%} of the time",
+        }
+    )
+
+
 def predictions(predictor: Predictor, columns: Columns) -> list[str]:
     """The most probable label of every row."""
-    parts = once(columns, AT_ONCE)
-    return [turn.label for part in parts for turn in predictor.answer_columns(part)]
+    return weighed(predictor, columns)[0]
+
+
+def weighed(predictor: Predictor, columns: Columns) -> tuple[list[str], Array | None]:
+    """The answer to every row, and the probabilities of all labels (N, labels) where known."""
+    answers: list[str] = []
+    weights: list[Array | None] = []
+    for part in once(columns, AT_ONCE):
+        turns, found = predictor.weighed(part)
+        answers += [turn.label for turn in turns]
+        weights.append(found)
+    known = [one for one in weights if one is not None]
+    return answers, np.concatenate(known) if known else None
 
 
 def names(codec: Codec, columns: Columns) -> list[str]:
@@ -128,7 +194,7 @@ def _features(columns: Columns) -> Array:
         return np.stack([bag_of_frames(np.asarray(frames[i])) for i in range(len(frames))])
     values = np.asarray(columns["features"])
     if values.ndim > 2 and values.shape[1:3] != (small := _thumbnail(values.shape[1:3])):
-        values = _shrunk(values, *small)
+        values = averaged(values.astype(np.float32), small)
     return values.astype(np.float32).reshape(len(values), -1)
 
 
@@ -136,17 +202,6 @@ def _thumbnail(shape: Sequence[int]) -> tuple[int, int]:
     """Height and width of the pictures that the linear model reads: THUMBNAIL at most."""
     height, width = (min(THUMBNAIL, side) for side in shape)
     return height, width
-
-
-def _shrunk(values: Array, height: int, width: int) -> Array:
-    """Pictures (N, H, W, ...) with each pixel the mean of those that it stands for."""
-    for axis, side in ((1, height), (2, width)):
-        edges = np.arange(side + 1) * values.shape[axis] // side
-        total = np.add.reduceat(values, edges[:-1], axis=axis, dtype=np.float32)
-        shape = [1] * values.ndim
-        shape[axis] = side
-        values = total / np.diff(edges).astype(np.float32).reshape(shape)
-    return values
 
 
 def _macro_f1(reference: Sequence[str], guesses: Sequence[str]) -> float:

@@ -5,6 +5,7 @@ What is measured follows from how the model answers: see ``Answerer.measure``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -15,15 +16,29 @@ from modelwright.pipeline.answering import answerer_of
 from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run, fingerprint
+from modelwright.tasks.task import make_task
 
 
-def evaluate(run: Run, say: Say) -> dict[str, Any]:
-    """Measure every trained stage of the run, write evaluation.json and return it."""
+def evaluate(run: Run, say: Say, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Measure every trained stage of the run, write evaluation.json and return it.
+
+    Args:
+        run: trained.
+        say: told of the progress.
+        options: of its tasks, in place of those of the recipe while it is measured: nothing is
+            trained anew.
+    """
     points = {n: newest_checkpoint(run, n) for n in run.recipe.stages if _trained(run, n)}
     if not points:
         newest_checkpoint(run)  # says what to do
     mark = fingerprint([str(p.name) for p in points.values()], run.recipe.evaluate.model_dump())
     mark = fingerprint(mark, [run.stage(n).get("fingerprint") for n in points])
+    tasks = {}
+    if options:
+        mark = fingerprint(mark, options)
+        for name in points:  # what is wrong with them is said before anything is done
+            stage = run.recipe.stages[name]
+            tasks[name] = make_task(stage.task, {**stage.options, **options})
     if run.is_done("evaluate", mark) and (kept := run.read_json("evaluation.json")):
         say("evaluate: nothing changed, kept")
         return cast(dict[str, Any], kept)
@@ -32,6 +47,7 @@ def evaluate(run: Run, say: Say) -> dict[str, Any]:
     with run.working("evaluate", mark):
         for name, point in points.items():
             fitted = load_fitted(point)
+            fitted.task = tasks.get(name, fitted.task)
             if (run.path / "data" / name / "test").exists():
                 answerer_of(fitted).measure(run, name, fitted, result, say)
         run.write_json("evaluation.json", result)

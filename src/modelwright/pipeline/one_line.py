@@ -55,11 +55,12 @@ def recipe_of(source: str | Path, overrides: Iterable[str], say: Say) -> recipe.
             f" {', '.join(names())}"
         )
     name = str(given.pop("task"))
+    name = name.replace("-", "_") if re.fullmatch("[a-z0-9-]+", name) else name
     cls = task_class(name)
     known = inspect.signature(cls).parameters
     options = {key: given.pop(key) for key in list(given) if key in known}
     rows = list(islice(read_rows(where), SEEN))
-    if cls.roles:
+    if not cls.understands(rows[0]):
         found, line = guess(cls.roles, rows, options, where)
         options = {**options, **found}
     else:

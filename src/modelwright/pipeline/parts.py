@@ -13,15 +13,17 @@ from torch import nn
 
 from modelwright import runtime
 from modelwright.data.augment.batches import Augment
+from modelwright.data.augment.sizes import Sizes
 from modelwright.data.shards import open_shard
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.extensions import short
 from modelwright.models.lora import Adapter
 from modelwright.models.model import ModelConfig, from_dict
-from modelwright.objectives import make_objective
-from modelwright.pipeline import adapters, teachers
+from modelwright.objectives import beside, make_objective
+from modelwright.pipeline import adapters, references, teachers
 from modelwright.pipeline.adapters import Adapted
 from modelwright.pipeline.answering import Sampler, answerer
+from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.prepare import Say, longest, prepared_codec
 from modelwright.recipe import Stage
 from modelwright.runs import Run
@@ -30,6 +32,7 @@ from modelwright.training.compiled import WholeStep, compile_regions, no_compile
 from modelwright.training.examples import (
     Augmented,
     Examples,
+    Packed,
     Shuffled,
     Windows,
     once,
@@ -62,6 +65,7 @@ class Parts:
         self.stage: Stage = run.recipe.stages[name]
         self.task = make_task(self.stage.task, self.stage.options)
         self.numbers: Array | None = None  # of the rows that fit the context, where not all do
+        self.left_out: set[str] = set()  # parts of which examples are too long, once said
         self.device = runtime.device()
         self.codec = prepared_codec(run)
         self.objective = make_objective(
@@ -116,7 +120,31 @@ class Parts:
                 f"{self.name}: every example of {part} is longer than model.context = {context}; "
                 "raise it"
             )
-        return columns if len(fits) == len(lengths) else take(columns, fits)
+        if (left := len(lengths) - len(fits)) == 0:
+            return columns
+        if part not in self.left_out:
+            self.left_out.add(part)
+            self.say(
+                f"{self.name}: {left:,} of {len(lengths):,} examples of {part} are longer than "
+                f"model.context = {context} and are left out; raise it, or stretch it"
+            )
+        return take(columns, fits)
+
+    def referred(self, part: str) -> Columns:
+        """The examples of ``fitting``, where that is asked with what a reference makes of them."""
+        if not references.refers(self.objective):
+            return self.fitting(part)
+        place = self.run.path / "checkpoints" / self.name
+        here = Fitted(self.model, self.config, self.codec, self.task, self.objective, place, 0)
+        return references.referred(
+            self.run,
+            self.name,
+            part,
+            self.fitting(part),
+            here,
+            say=self.say,
+            precision=runtime.PRECISIONS[self.values["precision"]],
+        )
 
     def examples(self, columns: Columns) -> Examples:
         """The micro-batches of every step: windows of a stream, or shuffled rows."""
@@ -133,11 +161,25 @@ class Parts:
             accumulate=accumulate,
             by_length=self.codec.ragged[0] if self.codec.ragged and not packs else "",
             numbers=self.numbers,
+            times=np.asarray(columns["times"]) if "times" in columns else None,
         )
         lines = self.stage.augment
         kind = self.run.recipe.codec_kind
         augment = Augment(lines, kind, seed, self.codec) if lines else None
-        return Augmented(shuffled, augment) if augment else shuffled
+        if self.stage.pack:
+            one = "tokens" in self.codec.ragged and not getattr(self.codec, "any_length", False)
+            if not (packs and one) or lines:
+                raise ModelwrightError(
+                    f"{self.name}.pack: for tasks of text whose documents stand one after another, "
+                    "without augment; leave it out"
+                )
+            return Packed(shuffled, self.stage.pack, v["batch"], accumulate=accumulate)
+        found = Augmented(shuffled, augment) if augment else shuffled
+        if self.stage.sizes:
+            found = Augmented(found, Sizes(self.stage.sizes))
+        if not hasattr(self.objective, "beside"):
+            return found
+        return Augmented(found, lambda rows, _: beside(self.objective, rows))
 
     def optimizers(self) -> Optimizers:
         """New optimisers of the model as the processes hold it."""
@@ -250,10 +292,13 @@ class Parts:
         folder = self.run.path / "data" / self.name / "validation"
         if not folder.exists():
             return iter(())
-        columns = self.fitting("validation")
+        columns = self.referred("validation")
         batch = max(1, self.values["batch"] // self.values["accumulate"])
         if self.task.stream:
             every = windows_once(columns, batch, self.context or 0)
+        elif hasattr(self.objective, "beside"):  # as many beside each other as in training
+            steps = once(columns, self.values["batch"])
+            every = (beside(self.objective, rows) for rows in steps)
         else:
             every = once(columns, batch)
         return islice(every, VALIDATION_BATCHES)

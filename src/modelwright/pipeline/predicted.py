@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 
 from modelwright.data.shards import open_shard
-from modelwright.pipeline import graded
-from modelwright.pipeline.drawn_labels import draw_hardest
+from modelwright.pipeline import graded, relayed, samples
+from modelwright.pipeline.drawn_labels import hardest
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
@@ -35,11 +35,14 @@ def predicted(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: 
     """The task's measures of the model on the test part, beside answers that need no model."""
     task, examples = fitted.task, stored(run, name, "test", fitted)
     said: dict[str, Policy] = {"ours": Predictor(fitted.model, fitted.codec, fitted.objective)}
+    train = stored(run, name, "train", fitted)
+    said |= relayed.beside(task, train)
     if run.recipe.evaluate.baselines:
-        said |= task.baselines(stored(run, name, "train", fitted))
+        said |= task.baselines(train)
     say(f"evaluate: {name}: {len(examples):,} answers of test, by {', '.join(said)}")
     turns = said["ours"].answer([example.given for example in examples])
-    result["measures"] += together(task, examples, {**said, "ours": Known(turns)})
+    ours = said["ours"] if task.asks else Known(turns)
+    result["measures"] += together(task, examples, {**said, "ours": ours})
     result["examples"] += _shown(examples, said)
     graded.keep(run, name, task, list(zip(examples, turns, strict=True)), result)
     boxed = "boxes" in fitted.codec.ragged
@@ -52,8 +55,10 @@ def _hardest(run: Run, name: str, fitted: Fitted, policy: Policy, say: Say) -> N
     examples = stored(run, name, "validation", fitted)
     answers = policy.answer([example.given for example in examples])
     grades = [fitted.task.grade(e, a) for e, a in zip(examples, answers, strict=True)]
-    path = run.path / "data" / name / "hardest.png"
-    draw_hardest(path, examples, answers, grades, cast(Any, fitted.codec).labels)
+    said = f"{name}: the hardest pictures of validation: what is meant, and beside it what is said"
+    record = {"step": fitted.step, "prompt": said, "image": f"hardest-{name}.png"}
+    sheet = hardest(examples, answers, grades, cast(Any, fitted.codec).labels)
+    path = samples.keep_picture(run, f"evaluate-{name}", record, sheet)
     say(f"evaluate: {name}: {path}: the hardest pictures of validation, meant beside said")
 
 

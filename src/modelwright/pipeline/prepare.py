@@ -21,14 +21,14 @@ from modelwright.data.codecs import fit_codec, load_codec, save_codec
 from modelwright.data.dedup import drop_duplicates
 from modelwright.data.folds import fold_rows
 from modelwright.data.inputs import hash_files, input_hashes
-from modelwright.data.shards import write_shard
+from modelwright.data.shards import open_shard, write_shard
 from modelwright.data.sources import read_rows
 from modelwright.data.split import PARTS, leakage_audit, split_rows
 from modelwright.data.waterfall import Dropped, Waterfall, drop
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.extensions import short
 from modelwright.files import replace_file
-from modelwright.pipeline import graded, raw_samples
+from modelwright.pipeline import graded, raw_samples, shown, weights
 from modelwright.pipeline.corpora import prepare_tokens, token_inputs, tokens_of
 from modelwright.pipeline.drawn_labels import draw_labels
 from modelwright.pipeline.pinned import Pinned, pinned
@@ -38,6 +38,7 @@ from modelwright.tasks.task import Task, make_task
 from modelwright.types import Codec, Encoded, Example, Ragged, Row, Shortened
 
 Say = Callable[[str], None]
+NAMED = 20  # groups of a part that are named
 
 
 def prepare(run: Run, say: Say) -> None:
@@ -229,14 +230,15 @@ def _refused(name: str, made: _Made, codec: Codec, say: Say) -> list[dict[str, A
     dropped: list[Dropped] = []
     for part in PARTS:
         examples, rows, left = iter(made.examples[part]), made.rows[part], []
-        made.rows[part] = []
-        for row, count in zip(rows, made.counts[part], strict=True):
+        counts, made.rows[part], made.counts[part] = made.counts[part], [], []
+        for row, count in zip(rows, counts, strict=True):
             some = list(itertools.islice(examples, count))
             if why := next(filter(None, map(problem, some)), ""):
                 dropped.append(drop(row, why))
                 continue
             left += some
             made.rows[part].append(row)
+            made.counts[part].append(count)
             kept.append(row)
         made.examples[part] = left
     if not dropped:
@@ -271,6 +273,7 @@ def _fit(run: Run, stage: Stage, made: _Made, published: Pinned | None, say: Say
 def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[str, Any]:
     """Encode the examples of a stage, write them, and audit its splits for leakage."""
     facts: dict[str, Any] = {"codec": run.recipe.codec_kind, "splits": {}}
+    weighted = {part: run.recipe.data.weights if part == "train" else {} for part in PARTS}
     for part, examples in made.examples.items():
         folder = run.path / "data" / name / part
         if not examples:
@@ -278,7 +281,10 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
             continue
         say(f"prepare: {name}: encoding {len(examples):,} examples of {part}")
         seen = Counter[str]()
-        count = write_shard(folder, _encoded(codec, examples, seen), codec.ragged)
+        times = weights.of_examples(made.rows[part], made.counts[part], weighted[part])
+        count = write_shard(folder, _encoded(codec, examples, seen, times), codec.ragged)
+        if part == "train" and made.task.shows:
+            shown.keep(run, name, open_shard(folder), codec, say)
         if hasattr(codec, "seen"):  # what the model reads of a picture's file
             raw_samples.keep(run, name, part, examples)
         facts["splits"][part] = {"examples": count}
@@ -293,7 +299,7 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
     audit = leakage_audit(made.rows, _group(run.recipe))
     run.write_json(
         "data/split.json" if name == "train" else f"data/split-{name}.json",
-        {"splits": audit.pop("sizes"), "leakage": audit},
+        {"splits": audit.pop("sizes"), **_held_out(run.recipe, made.rows), "leakage": audit},
     )
     if not audit["holds"]:
         raise ModelwrightError(
@@ -303,14 +309,26 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
     return facts
 
 
-def _encoded(codec: Codec, examples: list[Example], seen: Counter[str]) -> Iterator[Encoded]:
-    """The examples as arrays; their tokens and those that were cut are counted as they pass."""
-    for example in examples:
+def _held_out(recipe: Recipe, rows: dict[str, list[Row]]) -> dict[str, list[str]]:
+    """The first names of the groups that a fold by group holds out, such as a speaker."""
+    if recipe.data.fold is None or recipe.data.fold.by != "group":
+        return {}
+    return {"held_out": sorted({str(row.get("group", row["id"])) for row in rows["test"]})[:NAMED]}
+
+
+def _encoded(
+    codec: Codec, examples: list[Example], seen: Counter[str], times: Sequence[float]
+) -> Iterator[Encoded]:
+    """The examples as arrays; their tokens and those that were cut are counted as they pass.
+
+    ``times`` is how often each stands in a pass over the data; empty: once.
+    """
+    for number, example in enumerate(examples):
         encoded = codec.encode(example)
         if codec.ragged:
             seen["tokens"] += len(encoded[codec.ragged[0]])
         seen["truncated"] += isinstance(encoded, Shortened)
-        yield encoded
+        yield {**encoded, "times": np.array(times[number])} if times else encoded
 
 
 def _group(recipe: Recipe) -> str:

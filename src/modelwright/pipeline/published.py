@@ -20,7 +20,7 @@ from modelwright.runs import Run
 from modelwright.training.parallel import Placed
 from modelwright.types import Codec
 
-__all__ = ["begin", "load_base", "published_of", "start_config"]
+__all__ = ["begin", "load_base", "load_published", "published_of", "start_config"]
 
 _SIZES = ("classes", "outputs")  # of a head, by the names that families give them
 
@@ -100,6 +100,15 @@ def load_base(run: Run, tuned: Fitted) -> Fitted:
     """What a tuned model began with: the trained one, or the published one."""
     if run.recipe.train is not None:
         return load_fitted(newest_checkpoint(run, "train"))
+    return load_published(run, tuned)
+
+
+def load_published(run: Run, tuned: Fitted) -> Fitted:
+    """What the first training of a run begins with: the published model of its recipe.
+
+    Raises:
+        ModelwrightError: it begins with none.
+    """
     published = published_of(run)
     if published is None:
         raise ModelwrightError(f"{run.path}: nothing that was tuned; add a train part")

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelwright.files import make_folder
+from modelwright.data.pictures import encode_png, resized
+from modelwright.files import make_folder, replace_file
+from modelwright.reporting.drawings import LARGEST
 from modelwright.runs import Run
+from modelwright.types import Array
 
 
 def keep(run: Run, stage: str, records: Sequence[Mapping[str, Any]]) -> None:
@@ -30,6 +33,20 @@ def keep(run: Run, stage: str, records: Sequence[Mapping[str, Any]]) -> None:
     ]
     kept += [json.dumps(record, ensure_ascii=False) for record in records]
     path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def keep_picture(run: Run, stage: str, record: Mapping[str, Any], pixels: Array) -> Path:
+    """Write a picture, uint8 (H, W[, 3]), as ``record["image"]``, and the line that names it.
+
+    It is halved until the report can take it in.
+    """
+    while len(content := encode_png(pixels)) > LARGEST:
+        pixels = resized(pixels, pixels.shape[1] // 2, pixels.shape[0] // 2)
+    path = run.path / "samples" / str(record["image"])
+    make_folder(path.parent)
+    replace_file(path, content)
+    keep(run, stage, [record])
+    return path
 
 
 def kept_at(run: Run, stage: str, step: int) -> bool:

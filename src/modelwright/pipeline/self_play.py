@@ -1,36 +1,35 @@
-"""A training whose examples the model plays itself: what ``play/self_play.py`` needs of a stage."""
+"""A training whose examples the model makes itself, as ``play/generations.py`` does it."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
 
-from modelwright import runtime
+from modelwright import play, runtime
 from modelwright.data.augment.batches import Augment
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline.parts import Parts
-from modelwright.play.players import Network
-from modelwright.play.self_play import Played, Settings
+from modelwright.play.generations import Context, Generations, Maker
 from modelwright.training.compiled import uncompiled
 from modelwright.training.examples import Augmented, Examples
 from modelwright.training.train import Trainer
 
 
 def examples(parts: Parts, trainer: Trainer) -> Examples:
-    """What a stage learns from: the trainer's own examples, or games of the model with itself.
+    """What a stage learns from: the trainer's own examples, or what the model plays itself.
 
-    Games are kept under ``played/STAGE/FINGERPRINT`` of the run, so that what another recipe or
-    other parameters have played is never learned from.
+    It is kept under ``played/STAGE/FINGERPRINT`` of the run, so that what another recipe or other
+    parameters have played is never learned from.
 
     Raises:
-        ModelwrightError: several processes would have to play the same games.
+        ModelwrightError: several processes would have to play the same.
     """
     if not parts.task.plays:
         return trainer.examples
     if not parts.world.alone:
         raise ModelwrightError(
-            f"{parts.name}.task: self_play is for one process; leave out --launch"
+            f"{parts.name}.task: what plays itself is for one process; leave out --launch"
         )
     mark = str(parts.run.stage(parts.name).get("fingerprint", ""))[:16]
     seed = runtime.derived_seed(parts.run.recipe.seed, parts.name, "examples")
@@ -47,15 +46,25 @@ def examples(parts: Parts, trainer: Trainer) -> Examples:
             yield
         trainer.model.train()
 
-    played = Played(
-        Network(trainer.model, parts.codec, parts.objective),
-        Settings(**cast(Any, parts.task).settings),
+    folder = parts.run.path / "played" / parts.name / mark
+    context = Context(seed, folder, tell, parts.task, lambda: parts.fitting("train"))
+    played = Generations(
+        _maker(parts, trainer, context),
+        context,
         batch=parts.values["batch"],
         parts=parts.values["accumulate"],
-        seed=seed,
-        folder=parts.run.path / "played" / parts.name / mark,
         playing=playing,
-        tell=tell,
     )
     lines = parts.stage.augment
-    return Augmented(played, Augment(lines, parts.run.recipe.codec_kind, seed)) if lines else played
+    if not lines:
+        return played
+    return Augmented(played, Augment(lines, parts.run.recipe.codec_kind, seed, parts.codec))
+
+
+def _maker(parts: Parts, trainer: Trainer, context: Context) -> Maker:
+    """Of the module of the room ``play`` that the task names."""
+    module = importlib.import_module(f"{play.__name__}.{parts.task.plays}")
+    made: Maker = module.maker(
+        trainer.model, parts.codec, parts.objective, parts.task.settings, context
+    )
+    return made

@@ -180,6 +180,7 @@ def _understood(
         for who, spoken in sounds.items()
     }
     rates = {who: error_rates(meant, texts) for who, texts in heard.items()}
+    learned = len(_learned(listener) & set(meant))
     for number in range(2):  # of words and of characters
         measured = rates["ours"][number]
         result["measures"].append(
@@ -188,7 +189,8 @@ def _understood(
                 "unit": "share",
                 "better": "lower",
                 "rows": [{"who": who, "value": of[number].value} for who, of in rates.items()],
-                "note": f"{len(examples):,} texts, by {listener.path}; of ours: {measured.note}",
+                "note": f"{len(examples):,} texts, by {listener.path}, of whose train part"
+                f" {learned:,} are; of ours: {measured.note}",
             }
         )
     for i in range(0, len(examples), max(1, len(examples) // JUDGED)):
@@ -203,3 +205,13 @@ def _understood(
             }
         )
     result["examples_note"] = "texts to be spoken, and what the recogniser understood"
+
+
+def _learned(listener: Fitted) -> set[str]:
+    """The texts of the train part of a recogniser's run, if it is still there."""
+    folder = listener.path.parents[2] / "data" / listener.path.parent.name / "train"
+    if not folder.exists():
+        return set()
+    columns, codec = open_shard(folder), listener.codec
+    rows = ({k: np.asarray(c[i]) for k, c in columns.items()} for i in range(rows_in(columns)))
+    return {normalised(codec.example(row).answer.text) for row in rows}

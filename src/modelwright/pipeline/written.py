@@ -18,7 +18,7 @@ from modelwright.evaluation.baselines import NearestAnswer, NGram, gzip_bits_per
 from modelwright.evaluation.metrics import Mean
 from modelwright.pipeline import graded
 from modelwright.pipeline.fitted import BATCH, Fitted, mean_loss
-from modelwright.pipeline.predicted import SHOWN, asked, examples_of, stored, together
+from modelwright.pipeline.predicted import SHOWN, asked, examples_of, together
 from modelwright.pipeline.prepare import Say
 from modelwright.pipeline.published import load_base
 from modelwright.recipe import Evaluation
@@ -26,8 +26,18 @@ from modelwright.runs import Run
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
 from modelwright.tasks.task import Task
-from modelwright.training.examples import windows_once
-from modelwright.types import Columns, Example, Turn, rows_in, text_turn
+from modelwright.training.examples import once, windows_once
+from modelwright.types import (
+    Array,
+    Columns,
+    Example,
+    Ragged,
+    Turn,
+    ragged_column,
+    rows_in,
+    take,
+    text_turn,
+)
 
 NGRAM_BYTES = 32 << 20  # the n-gram model reads no more than this of the train split
 
@@ -87,21 +97,25 @@ def answers(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
     task = fitted.task
     columns = open_shard(run.path / "data" / name / "test")
     rng = np.random.default_rng(runtime.derived_seed(run.recipe.seed, "questions"))
-    order = rng.permutation(rows_in(columns))[: settings.questions]
+    order = rng.permutation(_answered(columns))[: settings.questions]
     examples = examples_of(fitted.codec, columns, np.sort(order).tolist())
     say(f"evaluate: {name}: answering {len(examples)} held-out questions")
     said = {"ours": _generate(fitted, examples, settings)}
+    whose = {"ours": fitted}
     if settings.baselines:
         if name == "tune":
             say("evaluate: the base model answers them too")
-            base = load_base(run, fitted)
+            base = whose["base model"] = load_base(run, fitted)
             said["base model"] = _generate(base, examples, settings)
-        train = stored(run, name, "train", fitted)
+        known = open_shard(run.path / "data" / name / "train")
+        train = examples_of(fitted.codec, known, _answered(known).tolist())
         nearest = NearestAnswer().fit([asked(e) for e in train], [e.answer.text for e in train])
         said["nearest training answer"] = [nearest.answer(asked(e)) for e in examples]
         if type(task).baselines is not Task.baselines:
             for who, policy in task.baselines(train).items():
                 said[who] = [turn.text for turn in policy.answer([e.given for e in examples])]
+    if task.responses:
+        result["measures"] += _responses(columns, whose)
     result["measures"] += _together(task, examples, said)
     grades = {
         who: [task.grade(*pair) for pair in zip(examples, _Said(texts).turns, strict=True)]
@@ -127,6 +141,14 @@ def answers(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
     result["examples_note"] = f"every {max(1, len(examples) // SHOWN)}th of the graded questions"
 
 
+def _answered(columns: Columns) -> Array:
+    """The rows that have an answer to compare with: single bad answers have none."""
+    learn = columns.get("learn")
+    if not isinstance(learn, Ragged):
+        return np.arange(rows_in(columns))
+    return np.flatnonzero([np.asarray(learn[row]).any() for row in range(len(learn))])
+
+
 def _graded(
     task: Task, kind: str, chosen: list[int], grades: dict[str, list[float]]
 ) -> dict[str, Any]:
@@ -144,6 +166,35 @@ def _graded(
         "rows": rows,
         "note": f"{len(chosen)} held-out questions, {which}; 95 % intervals: {'; '.join(said)}",
     }
+
+
+def _responses(columns: Columns, whose: dict[str, Fitted]) -> list[dict[str, Any]]:
+    """What the meant answers cost: nats a learned token, and bits a byte of theirs."""
+    lengths = ragged_column(columns, "tokens").lengths
+    # Of several models the same answers, those that the smallest context holds.
+    context = min(cast(Any, fitted.config).context for fitted in whose.values())
+    fits = np.flatnonzero(lengths <= context + 1)
+    if len(fits) == 0:
+        return []
+    chosen = take(columns, fits)
+    found = {who: mean_loss(fitted, once(chosen, BATCH)) for who, fitted in whose.items()}
+    costs = {
+        "response loss": ("nats/token", {who: of[0] / of[1] for who, of in found.items()}),
+        "response bits per byte": (
+            "bits/byte",
+            {who: of[0] / of[2] / math.log(2) for who, of in found.items()},
+        ),
+    }
+    return [
+        {
+            "name": f"test {measure}",
+            "unit": unit,
+            "better": "lower",
+            "rows": [{"who": who, "value": value} for who, value in values.items()],
+            "note": f"{len(fits):,} of {len(lengths):,} held-out conversations, those that fit",
+        }
+        for measure, (unit, values) in costs.items()
+    ]
 
 
 class _Said:

@@ -23,6 +23,7 @@ import numpy as np
 from modelwright.data.games.tree_search import Floats, Node, Search, Stand
 
 VISITS, SCALE = 50.0, 0.15  # c_visit and c_scale
+CONSIDERED = 16  # moves that are tried at most
 _TINY = 1e-12
 
 
@@ -39,7 +40,7 @@ def choose(
     rng: np.random.Generator,
     *,
     simulations: int,
-    considered: int = 16,
+    considered: int = CONSIDERED,
 ) -> list[Chosen]:
     """A move and a policy for each position, none of which is over.
 

@@ -1,29 +1,31 @@
-"""Examples that the model in training plays itself, generation by generation.
+"""Games that the model in training plays against itself: a generation of ``play/generations.py``.
 
-Before step g * ``steps`` of the training the model, as it is then, plays the games of generation g
-against itself, and they are written down before anything is learned of them. The examples of a
-step are drawn from the last ``window`` generations. Games depend on (seed, g) and the parameters,
-rows on (seed, step): a training that was stopped and goes on finds the generations it had, or plays
-the same games again.
+Connect Four and Othello are played by a kernel (``kernels/playing.py``) that asks the network for
+the leaves of all games at once and remembers what was judged; other games, and all of them where
+nothing can be compiled, by the same search in Python.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from modelwright.data.games import Move
 from modelwright.data.games.tree_search import Floats, Search, Stand
-from modelwright.data.shards import open_shard, write_shard
-from modelwright.play.gumbel import choose
+from modelwright.data.shards import write_shard
+from modelwright.kernels import playing
+from modelwright.play.generations import Context
+from modelwright.play.gumbel import CONSIDERED, choose
 from modelwright.play.matches import opened
 from modelwright.play.players import Network
+from modelwright.play.quick import Quick
 from modelwright.runtime import derived_seed
-from modelwright.types import Array, Columns, Encoded, Position, join, rows_in, take
+from modelwright.types import Encoded, Objective, Position
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Settings:
         steps: of training between two generations.
         window: generations that are learned from together.
         opening: plies of chance at the start of a game, at most; they are not learned.
+        at_once: games that are played side by side by the kernel.
     """
 
     games: int = 64
@@ -43,88 +46,83 @@ class Settings:
     steps: int = 40
     window: int = 4
     opening: int = 4
+    at_once: int = 128
 
 
-class Played:
-    """The examples of a step, played as the training comes to it: ``training/examples.py``.
+class Maker:
+    """Plays the games of a generation and writes their positions down."""
 
-    Args:
-        network: the model in training.
-        settings: how it plays.
-        batch: rows of a step.
-        parts: micro-batches of a step.
-        seed: of games and of what is drawn from them.
-        folder: where the generations are kept.
-        playing: a context in which the model answers instead of learning.
-        tell: called with a line for people when a generation has been played, and with nothing
-            whenever some moves have been made.
+    def __init__(self, network: Network, settings: Settings, context: Context) -> None:
+        self.network, self.settings, self.context = network, settings, context
+        self.steps, self.window = settings.steps, settings.window
+
+    def make(self, number: int, folder: Path) -> str:
+        """Write a generation into a folder."""
+        seed = derived_seed(self.context.seed, "games", number)
+        play = quick_games if playing.native(self.network.game) else games
+        rows, results = play(self.network, self.settings, seed, lambda: self.context.tell(""))
+        write_shard(folder, rows, self.network.codec.ragged)
+        first, drawn = results.count(1.0), results.count(0.0)
+        return (
+            f"{len(results)} games, {len(rows):,} positions; who began won {first}, drawn {drawn}"
+        )
+
+
+def maker(
+    model: nn.Module, codec: Any, objective: Objective, settings: dict[str, Any], context: Context
+) -> Maker:
+    """Who makes the generations of a training, by the settings of the task."""
+    return Maker(Network(model, codec, objective), Settings(**settings), context)
+
+
+def quick_games(
+    network: Network, settings: Settings, seed: int, tell: Callable[[], None] = lambda: None
+) -> tuple[list[Encoded], list[float]]:
+    """``games`` by the kernel; the same law, other draws.
+
+    Each game goes on by itself until it needs the network, so a batch has a leaf of every game.
     """
+    quick, outputs = Quick(network.model), None
+    with playing.Playing(
+        network.game,
+        games=settings.games,
+        at_once=settings.at_once,
+        simulations=settings.simulations,
+        considered=CONSIDERED,
+        opening=settings.opening,
+        seed=seed,
+    ) as players:
+        while len(features := players.step(outputs)):
+            outputs = quick(features)
+            tell()
+        taken = players.taken()
+    rows = [_stored(network, taken, i) for i in range(len(taken.values))]
+    return rows, taken.results.astype(float).tolist()
 
-    def __init__(
-        self,
-        network: Network,
-        settings: Settings,
-        *,
-        batch: int,
-        parts: int,
-        seed: int,
-        folder: Path,
-        playing: Callable[[], AbstractContextManager[None]],
-        tell: Callable[[str], None],
-    ) -> None:
-        self.network, self.settings, self.per_step, self.parts = network, settings, batch, parts
-        self.seed, self.folder, self.playing, self.tell = seed, folder, playing, tell
-        self.total = batch * settings.steps  # an epoch is what is learned of a generation
-        self._joined: tuple[int, Columns] | None = None
 
-    def __call__(self, step: int) -> list[Columns]:
-        """The micro-batches of a step; the first of a generation plays it before."""
-        columns = self._recent(step // self.settings.steps)
-        return [take(columns, rows) for rows in self._drawn(step, rows_in(columns))]
-
-    def rows(self, step: int) -> list[Array]:
-        """The rows among those of the generations that are learned from at a step."""
-        return self._drawn(step, rows_in(self._recent(step // self.settings.steps)))
-
-    def _drawn(self, step: int, rows: int) -> list[Array]:
-        rng = np.random.default_rng(derived_seed(self.seed, "rows", step))
-        return list(np.array_split(rng.integers(rows, size=self.per_step), self.parts))
-
-    def _recent(self, generation: int) -> Columns:
-        """The columns of the last generations up to one."""
-        first = max(0, generation - self.settings.window + 1)
-        wanted = range(first, generation + 1)
-        if self._joined is None or self._joined[0] != generation:
-            self._joined = (generation, join([self._generation(g) for g in wanted]))
-        return self._joined[1]
-
-    def _generation(self, number: int) -> Columns:
-        """The games of a generation: as they were written, or played now."""
-        folder = self.folder / f"generation-{number:04d}"
-        if not folder.is_dir():
-            with self.playing():
-                rng = np.random.default_rng(derived_seed(self.seed, "games", number))
-                rows, results = games(self.network, self.settings, rng, lambda: self.tell(""))
-            write_shard(folder, rows, self.network.codec.ragged)
-            drawn = results.count(0.0)
-            first = results.count(1.0)
-            self.tell(
-                f"generation {number}: {len(results)} games, {len(rows):,} positions; who began won"
-                f" {first}, drawn {drawn}"
-            )
-        return open_shard(folder)
+def _stored(network: Network, taken: playing.Taken, i: int) -> Encoded:
+    """A position of the kernel as the codec ``boards`` stores one."""
+    moves = slice(taken.offsets[i], taken.offsets[i + 1])
+    row: Encoded = network.codec.row(
+        taken.planes[i],
+        legal=taken.legal[moves],
+        played=taken.legal[moves],
+        shares=taken.shares[moves],
+        value=taken.values[i],
+        turn=taken.turns[i],
+        clock=0,
+    )
+    return row
 
 
 def games(
-    network: Network,
-    settings: Settings,
-    rng: np.random.Generator,
-    tell: Callable[[], None] = lambda: None,
+    network: Network, settings: Settings, seed: int, tell: Callable[[], None] = lambda: None
 ) -> tuple[list[Encoded], list[float]]:
     """Games of a network against itself: rows of the codec ``boards``, and the results.
 
     All games are played side by side, so that their positions are judged in batches.
     """
+    rng = np.random.default_rng(seed)
     search = Search(network.game, network, "puct")
     seeds = rng.integers(1 << 31, size=settings.games).tolist()
     plies = rng.integers(settings.opening + 1, size=settings.games).tolist()

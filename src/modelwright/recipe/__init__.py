@@ -270,6 +270,18 @@ def own(values: Mapping[str, Any], where: str = "recipe", folder: Path = Path())
     return parse(found, where)
 
 
+def assigned(words: Iterable[str]) -> dict[str, Any]:
+    """The values of ``key=value`` words, each in YAML.
+
+    Raises:
+        ModelwrightError: a word is none such.
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        _override(values, word)
+    return values
+
+
 def _override(values: dict[str, Any], override: str) -> None:
     """Apply ``a.b.c=value`` (the value in YAML) to nested mappings."""
     key, equals, text = override.partition("=")

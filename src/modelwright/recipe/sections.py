@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -66,6 +66,11 @@ class Data(Section):
     )
     path: str | None = Field(None, description="the folder of a built-in data set")
     columns: dict[str, str] = Field({}, description="rename columns: {our name: their name}")
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="how often rows are seen in a pass over the data, by patterns of their ids, "
+        "which begin with the file's name: `{alpaca*: 0.5, identity*: 4}`; others once",
+    )
     clean: bool = Field(False, description="repair text, drop what is no text")
     deduplicate: float = Field(
         0.0, ge=0, le=1, description="drop near-duplicates at this Jaccard similarity (0: keep)"
@@ -139,6 +144,19 @@ class Stage(Section):
     adapter: AdapterSection | None = Field(
         None, description="train adapters and leave the weights as they are, see tune.adapter"
     )
+    pack: int | None = Field(
+        None,
+        gt=0,
+        description="fill rows of so many tokens with whole documents, best fit; `batch` then "
+        "counts such rows. Left out: documents as they come, which are never padded either",
+    )
+    context: int | None = Field(
+        None, gt=0, description="read texts of so many tokens from now on, more than before"
+    )
+    rope: Literal["linear", "ntk", "yarn"] | None = Field(
+        None,
+        description="how rotary positions are stretched where `context` is given; left out: yarn",
+    )
     freeze: list[str] = Field(
         [], description="patterns of parameters that are not trained, such as `[embedding, stem]`"
     )
@@ -152,6 +170,11 @@ class Stage(Section):
         None,
         description="transforms of the training batches, in order, such as "
         "`[{crop: {padding: 4}}, flip]`; see Augmentation",
+    )
+    sizes: dict[int, int] = Field(
+        {},
+        description="step -> pixels of the longer side of the pictures that are trained on from "
+        "then on, such as `{0: 16, 600: 24, 900: 32}`; families with positions take one size only",
     )
     optimizer: (
         Literal["sgd", "adam", "adamw", "muon", "adafactor", "lion", "schedule_free"] | None
@@ -254,6 +277,8 @@ class Stage(Section):
             raise ValueError(f"batch={self.batch} is no multiple of accumulate={self.accumulate}")
         if self.adapter is not None and (self.freeze or self.unfreeze):
             raise ValueError("adapter freezes all other parameters; leave out freeze and unfreeze")
+        if any(step < 0 or side < 1 for step, side in self.sizes.items()):
+            raise ValueError("sizes: steps are whole numbers from 0 on, sides from 1 on")
         if self.unfreeze and not self.freeze:
             raise ValueError("unfreeze: nothing is frozen; name what under freeze")
         if any(step < 1 for step in self.unfreeze):
@@ -278,6 +303,13 @@ class Evaluation(Section):
         description="of beam search: log p of an answer is divided by its length to this power",
     )
     baselines: bool = Field(True, description="also measure the trivial answers")
+    views: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="test-time augmentation: of labels also the answer of the mean over so many "
+        "views more, made by the stage's `augment`",
+    )
     slices: list[str] = Field(
         [], description="columns of the rows by which grades are also reported, such as `source`"
     )

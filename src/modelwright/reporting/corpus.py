@@ -8,16 +8,14 @@ asked to mask them. The report before is kept as ``report.previous.json`` and co
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from modelwright.errors import MachineError, ModelwrightError
+from modelwright.errors import ModelwrightError
 from modelwright.reporting import corpus_facts, corpus_page, corpus_sheet
 from modelwright.reporting.blocks import shorten
 from modelwright.reporting.record import mapping
-from modelwright.reporting.report import dressed
+from modelwright.reporting.report import dressed, put
 
 JSON, BEFORE, PAGE = "report.json", "report.previous.json", "report.html"
 
@@ -44,9 +42,9 @@ def write_report(folder: Path) -> Path:
     report = corpus_facts.collect(folder)
     before = _earlier(folder, report)
     content = json.dumps(report, indent=1, ensure_ascii=True) + "\n"
-    _replace(folder / JSON, content.encode())
+    put(folder / JSON, content)
     page = render(report, before, corpus_sheet.sheets(folder, report["spec"]))
-    _replace(folder / PAGE, page.encode("utf-8", errors="replace"))
+    put(folder / PAGE, page)
     return folder / PAGE
 
 
@@ -73,7 +71,7 @@ def _earlier(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
     """The report before this one; the same corpus reported again keeps the one it has."""
     last = _read(folder / JSON)
     if last and last.get("fingerprints") != report["fingerprints"]:
-        _replace(folder / BEFORE, (json.dumps(last, indent=1) + "\n").encode())
+        put(folder / BEFORE, json.dumps(last, indent=1) + "\n")
     return _read(folder / BEFORE)
 
 
@@ -82,21 +80,3 @@ def _read(path: Path) -> dict[str, Any]:
         return mapping(json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return {}
-
-
-def _replace(target: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one."""
-    draft: str | None = None
-    try:
-        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=".report-")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(target)
-    except OSError as error:
-        if draft:
-            Path(draft).unlink(missing_ok=True)
-        raise MachineError(
-            f"{target}: cannot write the report ({error.strerror or error}); free space or allow "
-            "writing there"
-        ) from error

@@ -17,6 +17,8 @@ from modelwright.errors import ModelwrightError
 
 STAGES = ("prepare", "train", "tune", "evaluate")  # the order in which they run
 DRAWABLE = 1e100  # beyond it a number is a symptom, not a measurement
+REWARDED = ("reward", "kl", "tokens")  # means of a generation of drawn answers
+DRAWN = "answers drawn to learn from, and their rewards"
 Points = list[tuple[float, float]]  # (step, value), by step
 
 
@@ -219,6 +221,35 @@ def _by_stage(folder: Path) -> list[Path]:
     return sorted(files, key=lambda f: (rank.get(f.stem, len(rank)), f.stem))
 
 
+def _rewards(record: Record) -> None:
+    """Add to curves and samples what a stage was rewarded for, of answers that it drew itself.
+
+    ``played/STAGE/MARK/generation-*.json``, of the training that the manifest tells of.
+    """
+    for stage, said in record.stages.items():
+        mark = text(said.get("fingerprint"))[:16]
+        if stage not in STAGES or not mark.isalnum():  # names of folders, of a run from anywhere
+            continue
+        files = sorted((record.path / "played" / stage / mark).glob("generation-*.json"))
+        curves: dict[str, Points] = {}
+        shown = []
+        for file in files:
+            found = mapping(_whole(record, file.relative_to(record.path).as_posix()))
+            if (step := number(found.get("step"))) is None:
+                continue
+            for name in REWARDED:
+                if (value := number(found.get(name))) is not None:
+                    curves.setdefault(name, []).append((step, value))
+            told = [
+                f"{text(s.get('question'))}\n{text(s.get('answer'))}\n{number(s.get('reward'))}"
+                for s in entries(found.get("samples"))
+            ]
+            shown.append({"step": step, "prompt": DRAWN, "text": "\n\n".join(told)})
+        if curves:
+            record.metrics.setdefault(stage, Curves()).training.update(curves)
+            record.samples[stage] = [*shown, *record.samples.get(stage, [])]
+
+
 def read_record(path: Path, *, brief: bool = False) -> Record:
     """Read the run directory ``path``.
 
@@ -250,4 +281,5 @@ def read_record(path: Path, *, brief: bool = False) -> Record:
     record.split = mapping(_whole(record, "data/split.json"))
     record.prepared = mapping(_whole(record, "data/prepared.json"))
     record.samples = {f.stem: list(_lines(record, f)) for f in _by_stage(path / "samples")}
+    _rewards(record)
     return record

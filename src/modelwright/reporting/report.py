@@ -112,13 +112,22 @@ def write_report(run: Path) -> Path:
         ModelwrightError: ``run`` is not a directory.
         MachineError: The page cannot be written (no space, no permission).
     """
-    page = render(read_record(run)).encode("utf-8", errors="replace")  # lone surrogates
     target = run / "report.html"
+    put(target, render(read_record(run)))
+    return target
+
+
+def put(target: Path, page: str) -> None:
+    """Write a page; a reader sees the old one or the new one, of however many writers.
+
+    Raises:
+        MachineError: it cannot be written (no space, no permission).
+    """
     draft: str | None = None
     try:
-        handle, draft = tempfile.mkstemp(dir=run, prefix=".report-", suffix=".html")
+        handle, draft = tempfile.mkstemp(dir=target.parent, prefix=".report-", suffix=".html")
         with os.fdopen(handle, "wb") as stream:
-            stream.write(page)
+            stream.write(page.encode("utf-8", errors="replace"))  # lone surrogates
         Path(draft).chmod(0o644)
         Path(draft).replace(target)
     except OSError as error:
@@ -128,4 +137,3 @@ def write_report(run: Path) -> Path:
         raise MachineError(
             f"{target}: cannot write the report ({reason}); free space or allow writing there"
         ) from error
-    return target

@@ -196,6 +196,9 @@ def curves(record: Record) -> list[StageCurves]:
     for stage, found in record.metrics.items():
         charts = [
             _chart("Bits per byte", found, BITS),
+            _chart("Reward of drawn answers, mean", found, "reward", zero=True),
+            _chart("Drift from the reference, nats an answer", found, "kl", zero=True),
+            _chart("Length of drawn answers, tokens", found, "tokens", zero=True),
             _chart("Loss, nats per item", found, LOSS),
             _chart("Learning rate", found, "learning_rate", zero=True),
             _chart("Gradient norm before clipping", found, "gradient_norm", zero=True, log=True),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,10 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from modelwright.errors import CorruptError, MachineError
+from modelwright.errors import CorruptError
 from modelwright.reporting.blocks import Figure, Table, duration, figures, scaled, shorten, whole
 from modelwright.reporting.record import entries, mapping, number, text
-from modelwright.reporting.report import dressed
+from modelwright.reporting.report import dressed, put
 from modelwright.reporting.results import Card
 from modelwright.reporting.study_charts import Strip, strip_chart
 
@@ -54,20 +52,7 @@ def write_page(
         sections=sections,
     )
     target = folder / PAGE
-    draft: str | None = None
-    try:
-        handle, draft = tempfile.mkstemp(dir=folder, prefix=".report-", suffix=".html")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(page.encode(errors="replace"))
-        Path(draft).chmod(0o644)
-        Path(draft).replace(target)
-    except OSError as error:
-        if draft:
-            Path(draft).unlink(missing_ok=True)
-        raise MachineError(
-            f"{target}: cannot write the report ({error.strerror or error}); free space or allow "
-            "writing there"
-        ) from error
+    put(target, page)
     return target
 
 

@@ -51,6 +51,7 @@ _TOLD: dict[type[Any], str] = {
     Box: "box",
     Span: "span",
 }
+KINDS = (TEXT, NUMBERS, IMAGE, SOUND)
 TYPES = {".png": "image/png", ".wav": "audio/wav"}  # of answers that are files
 
 

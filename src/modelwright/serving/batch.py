@@ -10,6 +10,8 @@ from torch import Tensor
 
 from modelwright.errors import ModelwrightError
 from modelwright.models.attention import Cache
+from modelwright.models.routed import routed
+from modelwright.serving.pages import Pages
 from modelwright.serving.prefixes import BLOCK, Prefixes
 from modelwright.serving.row import (
     Completion,
@@ -63,6 +65,7 @@ class Generator(Protocol):
 class Batch:
     """The rows that decode together, each in its slot of one cache.
 
+    A slot takes the memory of what is in it (``pages``).
     Live rows fill the first slots without a gap, first the ``ready`` ones whose prompts are read,
     so a step computes on a view of exactly those; a row that leaves is replaced by the last one.
     A long prompt is read in chunks between the tokens of the others, and prompts take turns.
@@ -87,14 +90,15 @@ class Batch:
     ) -> None:
         self.model, self.size, self.capacity = model, size, capacity
         self.prefixes, self.alone = prefixes, alone
-        self.cache = self.new_cache(capacity)
+        self._pages = Pages()
+        self.cache = self._pages.filled_in(self.new_cache(), capacity)
         self.rows: list[Row] = []
         self.ready = 0
         self._steps = 0
 
-    def new_cache(self, capacity: int) -> Cache:
-        """An empty cache of as many rows as the batch may have."""
-        return self.model.new_cache(self.size, capacity)
+    def new_cache(self) -> Cache:
+        """A cache of as many rows as the batch may have, with room for a token each."""
+        return self.model.new_cache(self.size, 1)
 
     @property
     def free(self) -> int:
@@ -105,6 +109,11 @@ class Batch:
     def held(self) -> int:
         """Tokens in the cache."""
         return sum(row.cached for row in self.rows)
+
+    @property
+    def promised(self) -> int:
+        """Tokens that the rows may come to hold."""
+        return sum(row.room for row in self.rows)
 
     # Rows that come and go -------------------------------------------------------------------
 
@@ -127,14 +136,21 @@ class Batch:
                 slot = self.ready
             self._fill(slot, len(self.rows) - 1)
             self.rows.pop()
+            self._free([len(self.rows)])
 
     def clear(self) -> list[Row]:
         """Free all slots: the rows that had them."""
         rows, self.rows[:], self.ready = list(self.rows), [], 0
+        self._free(range(len(rows)))
         return rows
+
+    def _free(self, slots: Sequence[int]) -> None:
+        """Give back the memory of slots that no row has."""
+        self._pages.free(slots)
 
     def _fill(self, slot: int, origin: int) -> None:
         if slot != origin:
+            self._free([slot])  # who leaves may have had more than who comes
             self.rows[slot] = self.rows[origin]
             self._move(self.rows[slot], origin, slot)
 
@@ -144,7 +160,9 @@ class Batch:
             return
         a, b = self.rows[one], self.rows[other]
         kept = [(stored, stored[one, :, :length].clone()) for stored, length in self._parts(a)]
+        self._free([one])
         self._move(b, other, one)
+        self._free([other])
         for stored, part in kept:
             stored[other, :, : part.shape[1]] = part
         self.rows[one], self.rows[other] = b, a
@@ -190,9 +208,10 @@ class Batch:
         for i, part in enumerate(tokens):
             padded[i, : counts[i]] = torch.as_tensor(part)
         at = self.cache.lengths.device
-        stream = self.model.hidden(
-            padded.to(at), cache=self.view(first, last), counts=torch.tensor(counts, device=at)
-        )
+        with routed([row.adapter for row in self.rows[first:last]]):
+            stream = self.model.hidden(
+                padded.to(at), cache=self.view(first, last), counts=torch.tensor(counts, device=at)
+            )
         for row, count in zip(self.rows[first:last], counts, strict=True):
             row.cached += count
         return stream
@@ -272,7 +291,7 @@ class Batch:
         rows = self.rows[first:last]
         # Padding is written behind a row's tokens, so the fullest row bounds what all may draft.
         room = self.capacity - max(row.cached for row in rows) - 1
-        drafts = [row.draft(0 if self.alone else room) for row in rows]
+        drafts = [row.draft(room) for row in rows]
         newest = [[row.tokens[-1], *draft] for row, draft in zip(rows, drafts, strict=True)]
         stream = self._hidden(first, last, newest)
         for row, draft in zip(rows, drafts, strict=True):

@@ -33,7 +33,14 @@ BETWEEN = r"(\n {0,8}| )?"
 
 
 class ConstraintError(ModelwrightError):
-    """A schema or an expression that cannot be understood or costs too much."""
+    """A schema or an expression that cannot be understood or costs too much.
+
+    ``param`` is the field of a request that it came in.
+    """
+
+    def __init__(self, message: str, param: str = "response_format") -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class _Vocabulary(Protocol):
@@ -74,20 +81,23 @@ def _library() -> Any:
 
 @dataclass(frozen=True)
 class Grammar:
-    """What an answer must match: ``kind`` is "json_schema" or "regex", ``text`` either as text.
+    """What an answer must match: ``kind`` says in which language ``text`` tells it.
 
-    An expression is matched as a whole; there is no look-around.
+    An expression is matched as a whole; there is no look-around. ``param`` is the field of a
+    request that it came in.
 
     Raises:
         ConstraintError: it is too long.
     """
 
-    kind: Literal["json_schema", "regex"]
+    kind: Literal["json_schema", "regex", "lark"]
     text: str
+    param: str = "response_format"
 
     def __post_init__(self) -> None:
         if len(self.text) > MOST_TEXT:
-            raise ConstraintError(f"it is longer than {MOST_TEXT} characters; send a smaller one")
+            message = f"it is longer than {MOST_TEXT} characters; send a smaller one"
+            raise ConstraintError(message, self.param)
 
 
 class Constraints:
@@ -117,27 +127,29 @@ class Constraints:
         try:
             if grammar.kind == "regex":
                 compiled = self._matcher.grammar_from_regex(grammar.text)
+            elif grammar.kind == "lark":
+                compiled = self._matcher.grammar_from_lark(grammar.text)
             else:
                 compiled = self._matcher.grammar_from_json_schema(
                     grammar.text, overrides={"whitespace_pattern": BETWEEN}
                 )
         except ValueError as error:
-            raise ConstraintError("the schema is no JSON object") from error
+            raise ConstraintError("the schema is no JSON object", grammar.param) from error
         matcher = self._matcher(self._tokenizer, compiled, log_level=0, limits=self._limits)
-        return Constraint(matcher, self._vocabulary)
+        return Constraint(matcher, self._vocabulary, grammar.param)
 
 
 class Constraint:
     """Which tokens may follow in one answer."""
 
-    def __init__(self, matcher: Any, vocabulary: int) -> None:
-        self._matcher, self._vocabulary = matcher, vocabulary
+    def __init__(self, matcher: Any, vocabulary: int, param: str = "response_format") -> None:
+        self._matcher, self._vocabulary, self._param = matcher, vocabulary, param
         self._check()
 
     def _check(self) -> None:
         if self._matcher.is_error():
             first = str(self._matcher.get_error()).strip().partition("\n")[0]
-            raise ConstraintError(f"the grammar cannot be followed: {first[:200]}")
+            raise ConstraintError(f"the grammar cannot be followed: {first[:200]}", self._param)
 
     def allowed(self) -> Tensor:
         """A bool for every token (vocabulary,): whether it may come next.

@@ -16,6 +16,7 @@ from torch import nn
 
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.extensions import own_name, short
+from modelwright.models.routed import Routed
 from modelwright.serving import beams
 from modelwright.serving.batch import (
     Batch,
@@ -105,6 +106,14 @@ class Engine:
     ``max_waiting`` more wait. The model is in evaluation mode only while it is at work here,
     and no global random state is touched (law 12).
 
+    A cache takes memory for the tokens that are in it (``pages``). ``cache_tokens`` bounds them: a
+    request begins when its prompt and its longest answer fit beside the others; 0 is the whole
+    context of ``max_batch`` requests. With a bound ``max_batch`` may be high for short requests.
+
+    ``drafts`` tokens at most are looked up ahead. ``reproducible``: no bit of an answer depends on
+    who else asks, whether its beginning was kept, or who has left; it is that of the same request
+    alone in an engine with the same ``drafts``.
+
     An encoder-decoder reads the prompt as its source, so that its answer has the whole context.
     ``temperature`` is what is taken where a client of the server names none: 1, as they expect
     it, and 0 of an encoder-decoder, whose answer is to follow its source.
@@ -124,6 +133,7 @@ class Engine:
         prefix_bytes: int = 256 << 20,
         drafts: int = 0,
         reproducible: bool = False,
+        cache_tokens: int = 0,
     ) -> None:
         if not hasattr(model, "new_cache") or not hasattr(codec, "prompt"):
             raise ModelwrightError(
@@ -139,8 +149,15 @@ class Engine:
         self.temperature = 1.0 if self._opening is None else 0.0
         self._stall_seconds = stall_seconds
         self._drafts, self._reproducible = drafts, reproducible
+        self._cache_tokens = cache_tokens or max_batch * self.context
+        if self._cache_tokens < self.context:
+            raise ModelwrightError(
+                f"cache_tokens: {cache_tokens} hold no request of the whole context; "
+                f"give {self.context} or more"
+            )
         shares = prefix_bytes > 0 and self._opening is None
         self.prefixes = Prefixes(prefix_bytes) if shares else None
+        self.adapters: dict[str, Routed] = {}  # by the names that requests have for them
         self._constraints: Constraints | None = None
         self._batch_now: Batch | None = None
         self._changed = threading.Condition()
@@ -265,8 +282,18 @@ class Engine:
             self.codec,
             listener or ignore,
             constraint=self._constraint(request.params),
-            drafts=0 if self._reproducible else self._drafts,
+            drafts=self._drafts,
+            adapter=self._adapter(request.adapter),
         )
+
+    def _adapter(self, name: str) -> Routed | None:
+        """The adapter of a request; a row keeps it, also when it has been taken out since."""
+        if not name:
+            return None
+        found = self.adapters.get(name)
+        if found is None:
+            raise RequestError("model", f"there is no adapter {name[:100]!r} here")
+        return found
 
     def _constraint(self, params: SamplingParams) -> Constraint | None:
         """What an answer must match, compiled."""
@@ -298,7 +325,7 @@ class Engine:
         """What a scrape of the metrics is told beside ``running`` and ``waiting``."""
         batch, prefixes = self._batch_now, self.prefixes
         return {
-            "kv_cache_usage_perc": batch.held / (batch.size * batch.capacity) if batch else 0.0,
+            "kv_cache_usage_perc": batch.held / self._cache_tokens if batch else 0.0,
             "prefix_cache_queries": prefixes.asked if prefixes else 0,
             "prefix_cache_hits": prefixes.found if prefixes else 0,
             "engine_heartbeat_seconds": time.monotonic() - self._beat,
@@ -308,7 +335,8 @@ class Engine:
     def alive(self) -> bool:
         """Whether the worker runs, takes requests and has made a step lately."""
         moving = time.monotonic() - self._beat < self._stall_seconds
-        return self._worker is not None and self._worker.is_alive() and moving
+        works = self._worker is not None and self._worker.is_alive() and not self._stopping
+        return works and moving
 
     @property
     def died(self) -> bool:
@@ -407,7 +435,8 @@ class Engine:
             batch.leave(left)
             idle = not (self._waiting or batch.rows)
             over = self._stopping and (idle or time.monotonic() >= self._give_up_at)
-            group = [] if over else self._waiting.group(batch.free)
+            spare = self._cache_tokens - batch.promised
+            group = [] if over else self._waiting.group(batch.free, spare)
         for row in (*left, *unborn):
             row.cancel()
         if over:

@@ -24,6 +24,7 @@ from modelwright.serving.openai import ApiError
 
 # These tell nothing about the model or its users.
 OPEN_PATHS = frozenset({"/", "/health", "/ready"})
+ADMIN = "/admin"  # what lies below has a key of its own
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 GONE = 499  # what is counted where the client left before an answer
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -57,6 +58,7 @@ class Guard:
     Args:
         app: what is guarded.
         keys: who may ask.
+        admin: who may ask below ``ADMIN``, and nobody else; that key opens nothing else.
         metrics: where requests are counted.
         media_paths: paths whose bodies may hold pictures or sound.
     """
@@ -66,10 +68,11 @@ class Guard:
         app: ASGIApp,
         *,
         keys: Keys,
+        admin: Keys | None = None,
         metrics: Metrics | None = None,
         media_paths: Collection[str] = (),
     ) -> None:
-        self.app, self._keys = app, keys
+        self.app, self._keys, self._admin = app, keys, admin or Keys()
         self._metrics, self._media = metrics or Metrics(), frozenset(media_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,8 +137,10 @@ class Guard:
         client: Client | None = None
         if not self._keys:
             _check_local(headers)
-        elif scope["path"] not in OPEN_PATHS:
-            client = self._client(headers)
+        if self._admin and f"{scope['path']}/".startswith(f"{ADMIN}/"):
+            client = self._client(headers, self._admin)
+        elif self._keys and scope["path"] not in OPEN_PATHS:
+            client = self._client(headers, self._keys)
             if scope["method"] == "POST" and (wait := client.admitted(self._keys.clock())):
                 message = f"this key has used its rate; try again in {wait} seconds"
                 again = (("Retry-After", str(wait)),)
@@ -148,9 +153,9 @@ class Guard:
             raise _too_large(most)
         return client
 
-    def _client(self, headers: dict[bytes, bytes]) -> Client:
+    def _client(self, headers: dict[bytes, bytes], keys: Keys) -> Client:
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        client = self._keys.client(given) if scheme.lower() == b"bearer" else None
+        client = keys.client(given) if scheme.lower() == b"bearer" else None
         if client is None:
             raise ApiError(
                 401,

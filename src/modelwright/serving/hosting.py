@@ -19,11 +19,12 @@ from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.serving.connection import protocol
-from modelwright.serving.guard import is_loopback
+from modelwright.serving.guard import GONE, is_loopback
 from modelwright.serving.limits import HEADER_BYTES, Limits
 from modelwright.serving.openai import ApiError
 
@@ -37,7 +38,7 @@ async def body_of(
     """(type, bytes) of the request's body, which must be of one of ``kinds`` and come in time.
 
     Raises:
-        ApiError: another type, compressed, or too slow.
+        ApiError: another type, compressed, too slow, or a client that left meanwhile.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in kinds or "content-encoding" in request.headers:
@@ -49,6 +50,8 @@ async def body_of(
     except TimeoutError:
         message = f"the body did not arrive within {seconds:g} seconds"
         raise ApiError(408, message, code="request_timeout") from None
+    except ClientDisconnect:
+        raise ApiError(GONE, "the client has left", code="client_gone") from None
 
 
 async def json_body(request: HttpRequest, seconds: float = Limits.body_seconds) -> bytes:

@@ -14,7 +14,7 @@
 | R10 | sizes are read from headers first; strangers' files are decoded in a child | ``media`` |
 | R11 | fixed texts and a request id for what was not foreseen | ``guard.internal_error`` |
 | R12 | every field, queue, buffer and timer is bounded | this table |
-| R13 | nothing is written to disk by a request | ``server`` |
+| R13 | nothing is written to disk by a request, unless it is asked for: then masked | ``kept`` |
 | R14 | no shell | ``data.child`` |
 | R15 | no scanner is a boundary | R1 is |
 | R16 | what is served is a run with its hashes | ``checkpoint`` |
@@ -32,6 +32,7 @@ MEDIA_BYTES = 20 << 20  # a body with pictures or sound
 HEADER_BYTES = 16 << 10  # the request line and all headers
 TEXT = 1 << 20  # characters of one text
 MESSAGES = 256
+TOOLS = 64  # functions of one request, calls of one message
 PROMPTS = 16
 ROWS = 64  # questions of one prediction
 CHOICES = 4
@@ -59,6 +60,10 @@ class Limits:
         drain_seconds: for answers under way when the server is told to stop.
         requests_a_minute: of one key, where its line of the file of keys says nothing else.
         tokens_a_minute: prompt and answer, the same.
+        silent_seconds: an engine's process without a word is no longer well.
+        hung_seconds: an engine's process without a word is killed, and started again.
+        models: served at once.
+        adapters: of one model.
         restarts: how often an engine that has died is started again within ``restart_seconds``.
     """
 
@@ -73,6 +78,10 @@ class Limits:
     drain_seconds: float = 30.0
     requests_a_minute: int = 0
     tokens_a_minute: int = 0
+    silent_seconds: float = 5.0
+    hung_seconds: float = 10.0
+    models: int = 8
+    adapters: int = 32
     restarts: int = 3
     restart_seconds: float = 600.0
 

@@ -22,6 +22,7 @@ COUNTERS = {
     "request_success_total": "answers by finished_reason",
     "requests_rejected_total": "requests refused by reason: their error's code",
     "requests_cancelled_total": "requests whose client left",
+    "requests_kept_total": "requests kept on disk for training",
     "engine_restarts_total": "engines started again after they died",
 }
 HISTOGRAMS = {

@@ -7,31 +7,26 @@ refused by name instead of being silently ignored.
 from __future__ import annotations
 
 import json
-import math
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
 from modelwright.serving import limits
+from modelwright.serving.bodies import ApiError, Body, parse
 from modelwright.serving.constraint import ConstraintError, Grammar
+from modelwright.serving.messages import Message, conversation
 from modelwright.serving.sampling import SamplingParams
+from modelwright.serving.tools import Choice, Tool, Tools
 from modelwright.types import Turn, text_turn
+
+__all__ = ["ApiError", "Body", "ChatRequest", "CompletionRequest", "ResponseFormat", "parse"]
 
 # Fields that would change the answer and that this server has no part for, with the values
 # that ask for nothing.
 _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
-    "tools": (None, []),
-    "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
     "modalities": (None, ["text"]),
@@ -42,37 +37,6 @@ _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
 _SEED = 1 << 63
 
 
-@dataclass
-class ApiError(Exception):
-    """An error as a client of the API sees it."""
-
-    status: int
-    message: str
-    type: str = "invalid_request_error"
-    param: str | None = None
-    code: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def body(self) -> dict[str, Any]:
-        """The error in OpenAI's shape."""
-        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        return {"error": error}
-
-
-def _joined(content: Any) -> Any:
-    """Content parts as one text; anything that is not text is refused."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list) or not content:
-        raise ValueError('must be a text or a list of {"type": "text", "text": ...}')
-    for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            raise ValueError("only parts of type 'text' are supported by this model")
-        if not isinstance(part.get("text"), str):
-            raise ValueError("a part of type 'text' needs a 'text' that is a string")
-    return "".join(part["text"] for part in content)
-
-
 def _listed(value: Any) -> Any:
     """One text as a list of one, null as an empty list."""
     if value is None:
@@ -80,30 +44,12 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Content = Annotated[str, BeforeValidator(_joined), Field(max_length=limits.TEXT)]
 Stop = Annotated[str, Field(min_length=1, max_length=limits.STOP_TEXT)]
 Prompt = Annotated[str, Field(max_length=limits.TEXT)]
 MaxTokens = Annotated[int, Field(ge=1, le=1 << 24)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenName = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]  # JSON has only texts as keys
-
-
-class Body(BaseModel):
-    """A request body: types are not guessed, unknown fields are left aside."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-
-
-class Message(Body):
-    """One message of a conversation."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
-
-    def turn(self) -> Turn:
-        """The message as a turn; "developer" is the newer name of "system"."""
-        return text_turn("system" if self.role == "developer" else self.role, self.content)
 
 
 class JsonSchema(Body):
@@ -152,6 +98,7 @@ class StreamOptions(Body):
 class Asked(Body):
     """The fields that both kinds of request share."""
 
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = _NOT_OFFERED
     model: Annotated[str, Field(min_length=1, max_length=256)]
     max_tokens: MaxTokens | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -160,27 +107,23 @@ class Asked(Body):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=10)] | None = None
     logit_bias: Annotated[dict[TokenName, Bias], Field(max_length=limits.BIASES)] | None = None
     n: Annotated[int, Field(ge=1, le=limits.CHOICES)] | None = None
     seed: Annotated[int, Field(ge=-_SEED, lt=_SEED)] | None = None
     stop: Annotated[
         list[Stop],
-        BeforeValidator(_listed),
+        BeforeValidator(
+            _listed,
+            json_schema_input_type=Stop
+            | Annotated[list[Stop], Field(max_length=limits.STOPS)]
+            | None,
+        ),
         Field(max_length=limits.STOPS, default_factory=list),
     ]
     response_format: ResponseFormat | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse(cls, values: Any) -> Any:
-        for name, off in _NOT_OFFERED.items():
-            if isinstance(values, dict) and values.get(name) not in off:
-                message = f"{name}: this server does not offer it; leave it out"
-                raise ApiError(400, message, param=name, code="unsupported_parameter")
-        return values
 
     @property
     @abstractmethod
@@ -191,6 +134,11 @@ class Asked(Body):
     def echoed(self) -> bool:
         """Whether the answer begins with the prompt."""
         return False
+
+    @property
+    def offered(self) -> Tools | None:
+        """What the answer may call."""
+        return None
 
     @property
     def usage_wanted(self) -> bool:
@@ -232,6 +180,32 @@ class ChatRequest(Asked):
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=limits.TOP_LOGPROBS)] | None = None
+    tools: Annotated[list[Tool], Field(max_length=limits.TOOLS)] | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+
+    @model_validator(mode="after")
+    def _callable(self) -> ChatRequest:
+        offered = self.offered
+        if offered is not None and self.response_format and self.response_format.grammar():
+            raise ApiError(
+                400,
+                "response_format: is not kept where tools may be called; leave one out",
+                param="response_format",
+                code="unsupported_parameter",
+            )
+        try:
+            if offered is not None:
+                offered.grammar()
+        except ConstraintError as error:
+            message = f"tools: {error}"
+            raise ApiError(400, message, param="tools", code="invalid_value") from error
+        return self
+
+    @property
+    def offered(self) -> Tools | None:
+        """What the answer may call."""
+        return Tools.of(self.tools or [], self.tool_choice, parallel=self.parallel_tool_calls)
 
     @model_validator(mode="after")
     def _both(self) -> ChatRequest:
@@ -252,13 +226,17 @@ class ChatRequest(Asked):
     @property
     def conversations(self) -> list[list[Turn]]:
         """What is to be answered: one conversation."""
-        return [[message.turn() for message in self.messages]]
+        return [conversation(self.messages, self.offered)]
 
     def params(self, most: int, temperature: float = 1.0) -> list[SamplingParams]:
         """As the base says; ``max_completion_tokens`` is the newer name of ``max_tokens``."""
         if self.max_completion_tokens is not None:
             most = min(most, self.max_completion_tokens)
-        return super().params(most, temperature)
+        params = super().params(most, temperature)
+        if (offered := self.offered) is None:
+            return params
+        grammar = offered.grammar()
+        return [replace(one, grammar=grammar) for one in params]
 
 
 class CompletionRequest(Asked):
@@ -266,7 +244,11 @@ class CompletionRequest(Asked):
 
     prompt: Annotated[
         list[Prompt],
-        BeforeValidator(_listed),
+        BeforeValidator(
+            _listed,
+            json_schema_input_type=Prompt
+            | Annotated[list[Prompt], Field(min_length=1, max_length=limits.PROMPTS)],
+        ),
         Field(min_length=1, max_length=limits.PROMPTS),
     ]
     max_tokens: Annotated[int, Field(ge=0, le=1 << 24)] | None = None
@@ -302,63 +284,3 @@ class CompletionRequest(Asked):
     def params(self, most: int, temperature: float = 1.0) -> list[SamplingParams]:
         """As the base says, with the API's default of 16 tokens."""
         return super().params(most if self.max_tokens is not None else min(16, most), temperature)
-
-
-Schema = TypeVar("Schema", bound=Body)
-
-
-def parse(schema: type[Schema], body: bytes) -> Schema:
-    """Read and check a request body.
-
-    Raises:
-        ApiError: 400, naming the first field that is wrong.
-    """
-    try:
-        values = json.loads(
-            body.decode("utf-8"),
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            object_pairs_hook=_unique,
-        )
-        if b"\\ud" in body.lower():  # escapes may spell half a character, which is no text
-            json.dumps(values, ensure_ascii=False).encode("utf-8")
-    except RecursionError:
-        raise ApiError(400, "the body is nested too deeply", code="invalid_json") from None
-    except ValueError:  # also bad UTF-8 and integers of thousands of digits
-        raise ApiError(400, "the body is not valid JSON in UTF-8", code="invalid_json") from None
-    if not isinstance(values, dict):
-        raise ApiError(400, "the body must be a JSON object", code="invalid_json")
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = _path(first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
-        raise ApiError(400, f"{param}: {reason}", param=param, code=code) from None
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key appears twice")
-    return values
-
-
-def _path(location: Sequence[int | str]) -> str:
-    """A field's place as a client writes it: messages[0].content."""
-    path = ""
-    for step in location:
-        path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
-    return path or "body"

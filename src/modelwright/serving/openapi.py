@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ class Endpoint:
     """A route: where, what it does in a line, and what its body must be.
 
     ``schema`` is a model of pydantic, or a JSON schema as it is for what only a run's codec knows;
-    ``media`` are further types of bodies that it takes; ``streams``: it may answer with events.
+    ``media`` are further types of bodies that it takes; ``streams``: it may answer with events;
+    ``verb`` is the method, where that is neither GET nor POST.
     """
 
     path: str
@@ -33,10 +35,13 @@ class Endpoint:
     streams: bool = False
     answers: str = JSON
     open: bool = False
+    verb: str = ""
 
     @property
     def method(self) -> str:
-        """POST where there is a body."""
+        """The ``verb``, else POST where there is a body."""
+        if self.verb:
+            return self.verb
         return "GET" if self.schema is None and not self.media else "POST"
 
 
@@ -71,7 +76,8 @@ def document(name: str, endpoints: Sequence[Endpoint], *, keyed: bool) -> dict[s
         schema = endpoint.schema
         body: Any = made[schema, "validation"] if isinstance(schema, type) else schema
         path = endpoint.path.replace(":path", "")
-        paths[path] = {endpoint.method.lower(): _operation(endpoint, body, keyed=keyed)}
+        operation = _operation(endpoint, body, keyed=keyed)
+        paths.setdefault(path, {})[endpoint.method.lower()] = operation
     components: dict[str, Any] = {"schemas": schemas}
     if keyed:
         components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
@@ -81,6 +87,24 @@ def document(name: str, endpoints: Sequence[Endpoint], *, keyed: bool) -> dict[s
         "paths": paths,
         "components": components,
     }
+
+
+def naming(made: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A document whose fields and paths that take a model say which there are."""
+    found: dict[str, Any] = copy.deepcopy(dict(made))
+    bodies = [*found["components"]["schemas"].values()]
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            bodies += [kind["schema"] for kind in content.values()]
+            for parameter in operation.get("parameters", ()) if path in _BY_NAME else ():
+                parameter["schema"] = {"type": "string", "enum": list(names)}
+    for body in bodies:
+        field = body.get("properties", {}).get("model")
+        if field is not None:
+            kinds = [one.get("type") for one in field.get("anyOf", [field])]
+            field["enum"] = [*names, *([None] if "null" in kinds else [])]
+    return found
 
 
 def _operation(endpoint: Endpoint, body: Any, *, keyed: bool) -> dict[str, Any]:
@@ -104,4 +128,5 @@ def _operation(endpoint: Endpoint, body: Any, *, keyed: bool) -> dict[str, Any]:
     return made
 
 
+_BY_NAME = ("/v1/models/{name}",)
 _ERROR_REF = {"$ref": "#/components/schemas/Error"}

@@ -7,12 +7,12 @@ from itertools import accumulate
 from typing import Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from modelwright.models.attention import Cache
 from modelwright.models.encoder_decoder import PairCache
 from modelwright.serving.batch import Batch, Row
+from modelwright.serving.pages import Pages
 
 
 class _Reader(Protocol):
@@ -28,11 +28,12 @@ class PairBatch(Batch):
     """
 
     cache: PairCache
+    _sources: Pages | None = None
 
-    def new_cache(self, capacity: int) -> Cache:
+    def new_cache(self) -> Cache:
         """A cache whose sources are a token each, to be written over."""
         blank = torch.zeros(self.size, 1, dtype=torch.long, device=self._device)
-        return cast(_Reader, self.model).new_cache(blank, capacity)
+        return cast(_Reader, self.model).new_cache(blank, 1)
 
     @property
     def _device(self) -> torch.device:
@@ -52,15 +53,28 @@ class PairBatch(Batch):
         made = cast(_Reader, self.model).new_cache(sources, 1, starts)
         slots = slice(len(self.rows), len(self.rows) + len(group))
         longest = max(lengths)
-        wider = longest - self.cache.cross[0][0].shape[2]
-        if wider > 0:
-            self.cache.cross = [
-                (F.pad(k, (0, 0, 0, wider)), F.pad(v, (0, 0, 0, wider)))
-                for k, v in self.cache.cross
-            ]
+        if longest > self.cache.cross[0][0].shape[2]:
+            self._widen(max(longest, self.capacity))
         for stored, new in zip(self.cache.cross, made.cross, strict=True):
             for ours, theirs in zip(stored, new, strict=True):
                 ours[slots, :, :longest] = theirs
+
+    def _widen(self, longest: int) -> None:
+        """Room for sources of ``longest`` tokens, which takes memory where one is read."""
+        pages, count = Pages(), len(self.rows)
+
+        def wider(kept: Tensor) -> Tensor:
+            made = pages.tensor(kept, longest)
+            made[:count, :, : kept.shape[2]] = kept[:count]
+            return made
+
+        self.cache.cross = [(wider(k), wider(v)) for k, v in self.cache.cross]
+        self._sources = pages
+
+    def _free(self, slots: Sequence[int]) -> None:
+        super()._free(slots)
+        if self._sources is not None:
+            self._sources.free(slots)
 
     def _parts(self, row: Row) -> list[tuple[Tensor, int]]:
         length = len(row.request.tokens)

@@ -11,7 +11,17 @@ from torch.nn.functional import normalize
 
 from modelwright.errors import ModelwrightError
 from modelwright.models.attention import mean_rows
-from modelwright.types import Answer, Codec, Columns, Example, Objective, Turn, stack
+from modelwright.types import (
+    Answer,
+    Array,
+    Codec,
+    Columns,
+    Example,
+    Objective,
+    Turn,
+    ragged_column,
+    stack,
+)
 
 AT_ONCE = 64  # questions in one pass
 
@@ -51,11 +61,31 @@ class Predictor:
         """One answer for each stored example."""
         return self._decoded(self._outputs(columns), columns)
 
+    def weighed(self, columns: Columns) -> tuple[list[Turn], Array | None]:
+        """One answer for each stored example, and the probabilities of all labels (B, labels).
+
+        None instead, where the codec does not choose among labels.
+        """
+        outputs = self._outputs(columns)
+        known = getattr(self.codec, "probabilities", None)
+        weights = None if known is None else cast(Array, known(outputs).cpu().numpy())
+        return self._decoded(outputs, columns), weights
+
     def _decoded(self, outputs: Tensor, columns: Columns) -> list[Turn]:
         """What the codec reads; its ``spelled`` adds what stands in the examples, such as words."""
         turns = cast(_Decoding, self.codec).decode(outputs)
         spelled = getattr(self.codec, "spelled", None)
         return turns if spelled is None else cast(list[Turn], spelled(turns, columns))
+
+    def vectors(self, given: Sequence[Sequence[Turn]]) -> tuple[list[list[float]], int]:
+        """The outputs themselves, a list of numbers for each text, and the tokens of all."""
+        found: list[list[float]] = []
+        count = 0
+        for first in range(0, len(given), AT_ONCE):
+            columns = self._columns(given[first : first + AT_ONCE])
+            found += self._outputs(columns).tolist()
+            count += len(ragged_column(columns, "tokens").values)
+        return found, count
 
     def embed(self, given: Sequence[Sequence[Turn]]) -> tuple[list[list[float]], int]:
         """A vector of length 1 for each text, the mean of its stream, and the tokens of all.

@@ -1,8 +1,8 @@
 """Beginnings of prompts that were read before: their keys and values, block by block.
 
-A block is BLOCK tokens of a prompt. Its name is a hash over all tokens up to its end and the
-client, so that an equal name means an equal past: requests that begin with the same system prompt
-read it once. Nobody can find out by the time an answer takes what another client has asked.
+A block is BLOCK tokens of a prompt. Its name is a hash over all tokens up to its end, the client
+and the adapter, so that an equal name means an equal past: requests that begin with the same system
+prompt read it once. Nobody can find out by the time an answer takes what another client has asked.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Prefixes:
         """Copy what is known of a row's prompt into its slot; at least a token is left to read."""
         tokens = row.prompt
         self.asked += len(tokens)
-        for number, name in enumerate(_names(row.request.client, tokens[: len(tokens) - 1])):
+        for number, name in enumerate(_names(row.past, tokens[: len(tokens) - 1])):
             block = self._blocks.get(name)
             if block is None:
                 break
@@ -47,7 +47,7 @@ class Prefixes:
 
     def keep(self, row: Row, cache: Cache, slot: int) -> None:
         """Remember the whole blocks of a prompt that has been read."""
-        for number, name in enumerate(_names(row.request.client, row.prompt)):
+        for number, name in enumerate(_names(row.past, row.prompt)):
             if name in self._blocks:
                 self._blocks.move_to_end(name)
                 continue
@@ -63,9 +63,9 @@ def _size(block: Sequence[Tensor]) -> int:
     return sum(part.nbytes for part in block)
 
 
-def _names(client: str, tokens: Sequence[int]) -> list[bytes]:
+def _names(past: str, tokens: Sequence[int]) -> list[bytes]:
     """The names of the whole blocks of a prompt."""
-    state = hashlib.blake2b(client.encode(), digest_size=16)
+    state = hashlib.blake2b(past.encode(), digest_size=16)
     names = []
     for first in range(0, len(tokens) - BLOCK + 1, BLOCK):
         state.update(array("q", tokens[first : first + BLOCK]).tobytes())

@@ -6,13 +6,14 @@ Nothing is stored, so a request cannot go on from an earlier one by its id; it s
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from modelwright.serving import limits
 from modelwright.serving.constraint import Grammar
+from modelwright.serving.messages import Parts
 from modelwright.serving.openai import ApiError, Body, MaxTokens, ResponseFormat
 from modelwright.serving.row import Completion, Scored
 from modelwright.serving.sampling import SamplingParams
@@ -52,7 +53,11 @@ class InputMessage(Body):
 
     type: Literal["message"] | None = None
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_joined), Field(max_length=limits.TEXT)]
+    content: Annotated[
+        str,
+        BeforeValidator(_joined, json_schema_input_type=Parts),
+        Field(max_length=limits.TEXT),
+    ]
 
 
 class Format(Body):
@@ -88,10 +93,15 @@ class TextSettings(Body):
 class ResponsesRequest(Body):
     """The body of POST /v1/responses."""
 
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = _NOT_OFFERED
     model: Annotated[str, Field(min_length=1, max_length=256)]
     input: Annotated[
         list[InputMessage],
-        BeforeValidator(_messages),
+        BeforeValidator(
+            _messages,
+            json_schema_input_type=Annotated[str, Field(max_length=limits.TEXT)]
+            | Annotated[list[InputMessage], Field(min_length=1, max_length=limits.MESSAGES)],
+        ),
         Field(min_length=1, max_length=limits.MESSAGES),
     ]
     instructions: Annotated[str, Field(max_length=limits.TEXT)] | None = None
@@ -102,15 +112,6 @@ class ResponsesRequest(Body):
     text: TextSettings | None = None
     stream: bool | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse(cls, values: Any) -> Any:
-        for name, off in _NOT_OFFERED.items():
-            if isinstance(values, dict) and values.get(name) not in off:
-                message = f"{name}: this server does not offer it; leave it out"
-                raise ApiError(400, message, param=name, code="unsupported_parameter")
-        return values
 
     @property
     def turns(self) -> list[Turn]:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from modelwright.models.routed import Routed
 from modelwright.serving.constraint import Constraint
 from modelwright.serving.sampling import SamplingParams
 from modelwright.serving.spelling import TextStream
@@ -41,12 +42,14 @@ class Speller(Protocol):
 class Request:
     """A prompt of token ids, or the source of an encoder-decoder, and how to go on from it.
 
-    Requests of one ``client`` wait for each other, not for those of another.
+    Requests of one ``client`` wait for each other, not for those of another. ``adapter`` is the
+    name of one that the engine has; empty: the base.
     """
 
     tokens: Sequence[int]
     params: SamplingParams = field(default_factory=SamplingParams)
     client: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Completion:
     before a stop text and drops half a character; ``finish_reason`` is "stop" (the model or a
     stop text ended it), "length" or "cancelled"; ``seconds`` run from the
     request to the last token. ``scores`` are of ``tokens`` and ``prompt_scores`` of the prompt's
-    tokens, where the request asks for them.
+    tokens, where the request asks for them. ``ended`` is the special token by which the model ended
+    it, where it was one.
     """
 
     tokens: list[int]
@@ -87,6 +91,7 @@ class Completion:
     seconds: float
     scores: tuple[Score, ...] = ()
     prompt_scores: tuple[Score, ...] = ()
+    ended: int | None = None
 
 
 # A piece of text, scored where that was asked for; the end; or what went wrong.
@@ -114,7 +119,9 @@ class Row:
         *,
         constraint: Constraint | None = None,
         drafts: int = 0,
+        adapter: Routed | None = None,
     ) -> None:
+        self.adapter = adapter
         self.request, self.max_tokens, self.codec = request, max_tokens, codec
         self.listener = listener
         self.prompt: Sequence[int] = getattr(codec, "opening", request.tokens)
@@ -125,6 +132,7 @@ class Row:
         self.cached = 0  # tokens of prompt and answer whose keys and values the cache holds
         self.served = 0  # the step in which a part of its prompt was read last
         self.finish_reason: str | None = None
+        self.ended: int | None = None
         self.error: Exception | None = None
         self.cancelled = False
         self.prompt_scores: list[Score] = []
@@ -145,6 +153,7 @@ class Row:
         ``logprobs`` (vocabulary,) are given where the request asks for them.
         """
         if token in self.codec.special:
+            self.ended = token
             self._finish("stop")
             return
         spelled = self.codec.spell([token])
@@ -210,6 +219,16 @@ class Row:
         return self.tokens[position - len(self.prompt)]
 
     @property
+    def room(self) -> int:
+        """The most tokens that it may come to hold, what it reads included."""
+        return len(self.request.tokens) + self.max_tokens
+
+    @property
+    def past(self) -> str:
+        """What else decides what is kept of tokens: whose they are, and what they are read with."""
+        return f"{self.request.client}\0{self.adapter.mark if self.adapter else ''}"
+
+    @property
     def unread(self) -> int:
         """How many tokens of the prompt the cache does not hold yet."""
         return max(0, len(self.prompt) - self.cached)
@@ -253,4 +272,5 @@ class Row:
             seconds=time.perf_counter() - self._start,
             scores=tuple(self._scores),
             prompt_scores=tuple(self.prompt_scores),
+            ended=self.ended,
         )

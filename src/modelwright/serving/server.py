@@ -7,9 +7,11 @@ import contextlib
 import logging
 import re
 import time
-from collections import deque
-from collections.abc import AsyncIterator
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,21 +21,31 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from modelwright.errors import ModelwrightError
-from modelwright.serving.asking import TYPES, schema
+from modelwright.serving.admin import AdminRoutes
+from modelwright.serving.asking import KINDS, TYPES, schema
+from modelwright.serving.bodies import ApiError
 from modelwright.serving.guard import OPEN_PATHS, Guard
-from modelwright.serving.hosting import FORM, JSON, Tls, host_app, page_headers
+from modelwright.serving.hosting import FORM, Tls, host_app, page_headers
+from modelwright.serving.kept import Keeper
 from modelwright.serving.keys import Keys
 from modelwright.serving.limits import Limits
-from modelwright.serving.media import SOUND
-from modelwright.serving.openai import ApiError, ChatRequest, CompletionRequest
-from modelwright.serving.openapi import Endpoint, document
+from modelwright.serving.openai import ChatRequest, CompletionRequest
+from modelwright.serving.openapi import Endpoint, document, naming
 from modelwright.serving.passes import PassEngine
 from modelwright.serving.responses import ResponsesRequest
+from modelwright.serving.roster import (
+    EMBEDDINGS,
+    IMAGES,
+    PREDICT,
+    SPEECH,
+    TRANSCRIPTIONS,
+    Roster,
+    Runs,
+    offered,
+)
 from modelwright.serving.service import Answering, Service, unavailable
-from modelwright.serving.shapes import model_card
 from modelwright.serving.texts import TextRoutes
 from modelwright.serving.wholes import (
-    Embedding,
     EmbeddingRequest,
     EmbeddingRoute,
     ImageRequest,
@@ -46,61 +58,103 @@ WATCH_SECONDS = 0.25  # between two looks at the engine
 _log = logging.getLogger(__name__)
 
 
-def build_app(
-    engine: Answering,
-    *,
-    model_name: str,
-    api_key: str | None = None,
-    keys_file: Path | None = None,
-    limits: Limits | None = None,
-) -> Starlette:
-    """The ASGI application; it starts the engine's worker and stops it at the end.
+@dataclass(frozen=True)
+class Access:
+    """Who may ask.
 
-    Args:
-        engine: what answers.
-        model_name: the only model clients can ask for.
+    Attributes:
         api_key: when set, needed on every route but the page and whether the server is well; when
             not, and there is no file of keys, only requests that name this machine in Host and
             Origin pass.
         keys_file: keys of several clients, each with its rates; see ``keys.Keys``.
-        limits: of times and connections.
+        admin_key: opens the routes below ``guard.ADMIN``, and nothing else.
     """
-    if api_key is not None and not re.fullmatch(r"[!-~]{1,1000}", api_key):
-        raise ModelwrightError("api key: it must be visible ASCII characters without spaces")
+
+    api_key: str | None = None
+    keys_file: Path | None = None
+    admin_key: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, key in (("api key", self.api_key), ("admin key", self.admin_key)):
+            if key is not None and not re.fullmatch(r"[!-~]{1,1000}", key):
+                raise ModelwrightError(
+                    f"{name}: it must be visible ASCII characters without spaces"
+                )
+        if self.admin_key is not None and self.admin_key == self.api_key:
+            raise ModelwrightError("admin key: must be another than the API key")
+
+    @property
+    def keyed(self) -> bool:
+        """Whether clients need a key."""
+        return self.api_key is not None or self.keys_file is not None
+
+
+def build_app(
+    engine: Answering,
+    *,
+    model_name: str,
+    access: Access | None = None,
+    limits: Limits | None = None,
+    runs: Runs | None = None,
+    adapters: Sequence[str] = (),
+    keeper: Keeper | None = None,
+    **given: Any,
+) -> Starlette:
+    """The ASGI application; it starts the engines' workers and stops them at the end.
+
+    Args:
+        engine: what answers.
+        model_name: how clients ask for it.
+        access: who may ask; its fields may also be given by themselves.
+        limits: of times and connections.
+        runs: what may be loaded beside it, by whoever has the admin key.
+        adapters: of ``runs``, that requests may name from the start.
+        keeper: keeps requests for training; None keeps none.
+        given: fields of ``Access``, in its place.
+    """
+    access = access or Access(**given)
     service = Service(engine, model_name, limits or Limits())
-    keys = Keys(keys_file, api_key, service.limits)
-    endpoints = _endpoints(service, keyed=bool(keys))
+    keys = Keys(access.keys_file, access.api_key, service.limits)
+    roster = Roster(service, runs, keeper)
+    for name in adapters:
+        assert runs is not None  # noqa: S101 - adapters are of runs
+        runs.adapt(engine, name, name)
+        service.adapters[name] = service.created
+    managed = runs is not None and access.admin_key is not None
+    endpoints = _endpoints(roster, keyed=bool(keys), managed=managed)
     media = frozenset(e.path for e in endpoints if FORM in e.media)
+    admin = Keys(key=access.admin_key) if managed else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         engine.start()
-        watch = asyncio.create_task(_restarting(service))
+        watch = asyncio.create_task(_restarting(roster))
         yield
         watch.cancel()
-        await asyncio.to_thread(engine.stop)
+        await roster.stop()
 
+    guard = Middleware(Guard, keys=keys, admin=admin, metrics=service.metrics, media_paths=media)
     app = Starlette(
         routes=[Route(e.path, e.handler, methods=[e.method]) for e in endpoints],
-        middleware=[Middleware(Guard, keys=keys, metrics=service.metrics, media_paths=media)],
+        middleware=[guard],
         exception_handlers={HTTPException: _no_route},
         lifespan=lifespan,
     )
-    app.state.service = service
+    app.state.service, app.state.roster = service, roster
     return app
 
 
-def _endpoints(service: Service, *, keyed: bool) -> list[Endpoint]:
+def _endpoints(roster: Roster, *, keyed: bool, managed: bool) -> list[Endpoint]:
     """Everything that the server offers."""
-    routes, texts = _Routes(service), TextRoutes(service)
+    routes, texts = _Routes(roster), TextRoutes(roster)
     found = [
         Endpoint("/", routes.page, "the page", answers="text/html", open=True),
         Endpoint("/health", routes.health, "whether the engine works", open=True),
         Endpoint("/ready", routes.ready, "whether requests should be sent here", open=True),
         Endpoint("/metrics", routes.metrics, "counts for Prometheus", answers="text/plain"),
         Endpoint("/openapi.json", routes.described, "this document"),
-        Endpoint("/v1/models", routes.models, "the list of the one model"),
-        Endpoint("/v1/models/{name:path}", routes.model, "the model by its name"),
+        Endpoint("/v1/models", routes.models, "the models and their adapters"),
+        Endpoint("/v1/models/{name:path}", routes.model, "a model by its name"),
         Endpoint(
             "/v1/completions",
             texts.completions,
@@ -123,69 +177,46 @@ def _endpoints(service: Service, *, keyed: bool) -> list[Endpoint]:
             streams=True,
         ),
     ]
-    found += _offered(service, routes.card)
-    routes.document = document(service.name, found, keyed=keyed)
+    found += _whole(roster, managed=managed)
     assert {e.path for e in found if e.open} == OPEN_PATHS  # noqa: S101 - one list in two places
-    return found
+    routes.document = document(roster.first.name, found, keyed=keyed)
+    return found + (AdminRoutes(roster).endpoints if managed else [])
 
 
-def _offered(service: Service, card: dict[str, object]) -> list[Endpoint]:
-    """What this engine offers beside text; the card of the model tells of it."""
-    found: list[Endpoint] = []
-    engine = service.engine
-    embedding: Embedding | None = getattr(engine, "embed", None)
-    if embedding is not None:
-        route = EmbeddingRoute(service, embedding)
-        found.append(
-            Endpoint(
-                "/v1/embeddings", route.embeddings, "vectors of texts", schema=EmbeddingRequest
-            )
-        )
-    if not isinstance(engine, PassEngine):
-        return found
-    whole, known = WholeRoutes(service, engine), engine.policy.facts()
-    makes = TYPES.get(engine.policy.suffix, JSON)
-    card["predicts"] = {**known, "makes": makes}
-    found.append(
-        Endpoint(
-            "/predict",
-            whole.predict,
-            "answers as a whole",
-            schema=schema(known),
-            media=(FORM,),
-        )
-    )
-    if makes == TYPES[".png"]:
-        found.append(Endpoint("/v1/images/generations", whole.images, "draw", schema=ImageRequest))
-    if makes == TYPES[".wav"] and SOUND not in known["inputs"]:
-        found.append(
-            Endpoint("/v1/audio/speech", whole.speech, "speak", schema=SpeechRequest, answers=makes)
-        )
-    if SOUND in known["inputs"] and makes == JSON and "labels" not in known:
-        found.append(
-            Endpoint(
-                "/v1/audio/transcriptions", whole.transcriptions, "write down speech", media=(FORM,)
-            )
-        )
-    return found
+def _whole(roster: Roster, *, managed: bool) -> list[Endpoint]:
+    """The endpoints beside text: those of the first model, or all where others may come."""
+    whole, vectors, engine = WholeRoutes(roster), EmbeddingRoute(roster), roster.first.engine
+    known = engine.policy.facts() if isinstance(engine, PassEngine) else {"inputs": KINDS}
+    every = [
+        Endpoint(EMBEDDINGS, vectors.embeddings, "vectors of texts", schema=EmbeddingRequest),
+        Endpoint(PREDICT, whole.predict, "answers as a whole", schema=schema(known), media=(FORM,)),
+        Endpoint(IMAGES, whole.images, "draw", schema=ImageRequest),
+        Endpoint(SPEECH, whole.speech, "speak", schema=SpeechRequest, answers=TYPES[".wav"]),
+        Endpoint(TRANSCRIPTIONS, whole.transcriptions, "write down speech", media=(FORM,)),
+    ]
+    return [e for e in every if managed or e.path in offered(engine)]
 
 
-async def _restarting(service: Service) -> None:
-    """Start an engine again that has died: its thread ended though nobody stopped it."""
-    limits, began = service.limits, deque[float]()
+async def _restarting(roster: Roster) -> None:
+    """Start engines again that have died: their work ended though nobody stopped it."""
+    limits, began = roster.limits, defaultdict[str, deque[float]](deque)
     while True:
         await asyncio.sleep(WATCH_SECONDS)
-        if not getattr(service.engine, "died", False):
-            continue
-        now = time.monotonic()
-        while began and began[0] < now - limits.restart_seconds:
-            began.popleft()
-        if len(began) >= limits.restarts:
-            continue
-        began.append(now)
-        service.metrics.add("engine_restarts_total")
-        _log.error("the engine is started again, %d of %d times", len(began), limits.restarts)
-        service.engine.start()
+        for service in roster:
+            if not getattr(service.engine, "died", False):
+                continue
+            now, times = time.monotonic(), began[service.name]
+            while times and times[0] < now - limits.restart_seconds:
+                times.popleft()
+            if len(times) >= limits.restarts:
+                continue
+            times.append(now)
+            roster.metrics.add("engine_restarts_total")
+            _log.error("the engine is started again, %d of %d times", len(times), limits.restarts)
+            try:
+                service.engine.start()
+            except ModelwrightError:
+                _log.exception("the engine cannot be started")
 
 
 async def _no_route(_: HttpRequest, error: Exception) -> Response:
@@ -213,12 +244,8 @@ def _page() -> str:
 class _Routes:
     """The endpoints that tell of the server and its model."""
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.card = {
-            **model_card(service.name, service.created),
-            "context_length": service.engine.context,
-        }
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
         self.document: dict[str, object] = {}
         html = _page()
         self._page = Response(html, media_type="text/html", headers=page_headers(html))
@@ -228,16 +255,17 @@ class _Routes:
         return self._page
 
     async def health(self, _: HttpRequest) -> Response:
-        """200 while the engine takes requests and makes steps, else 503."""
-        engine = self.service.engine
-        if not engine.alive:
+        """200 while every engine takes requests and makes steps, else 503."""
+        engines = [service.engine for service in self.roster]
+        if not all(engine.alive for engine in engines):
             return JSONResponse(unavailable().body(), 503)
-        counts = {"running": engine.running, "waiting": engine.waiting}
-        return JSONResponse({"status": "ok", **counts})
+        running = sum(engine.running for engine in engines)
+        waiting = sum(engine.waiting for engine in engines)
+        return JSONResponse({"status": "ok", "running": running, "waiting": waiting})
 
     async def ready(self, request: HttpRequest) -> Response:
         """As /health, and 503 from the moment that the server was told to stop."""
-        if self.service.draining:
+        if self.roster.draining:
             message = "the server is stopping; ask another one"
             error = ApiError(503, message, "unavailable_error", code="draining")
             return JSONResponse(error.body(), 503)
@@ -245,21 +273,23 @@ class _Routes:
 
     async def metrics(self, _: HttpRequest) -> Response:
         """Counters, histograms and gauges."""
-        text = self.service.metrics.text(self.service.gauges())
+        text = self.roster.metrics.text(self.roster.gauges())
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def described(self, _: HttpRequest) -> Response:
         """The OpenAPI document."""
-        return JSONResponse(self.document)
+        names = [str(card["id"]) for card in self.roster.cards()]
+        return JSONResponse(naming(self.document, names))
 
     async def models(self, _: HttpRequest) -> Response:
-        """The list of the one model."""
-        return JSONResponse({"object": "list", "data": [self.card]})
+        """The list of the models."""
+        return JSONResponse({"object": "list", "data": self.roster.cards()})
 
     async def model(self, request: HttpRequest) -> Response:
-        """The model by its name."""
-        self.service.known(request.path_params["name"])
-        return JSONResponse(self.card)
+        """A model by its name."""
+        name = self.roster.asked(request.path_params["name"]).name
+        (found,) = (card for card in self.roster.cards() if card["id"] == name)
+        return JSONResponse(found)
 
 
 def serve(
@@ -267,11 +297,14 @@ def serve(
     model_name: str,
     host: str = "127.0.0.1",
     port: int = 8000,
-    api_key: str | None = None,
     *,
-    keys_file: Path | None = None,
+    access: Access | None = None,
     limits: Limits | None = None,
+    runs: Runs | None = None,
+    adapters: Sequence[str] = (),
+    keeper: Keeper | None = None,
     tls: Tls | None = None,
+    **given: Any,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; then refuse what is new and finish what is under way.
 
@@ -283,21 +316,24 @@ def serve(
             file of keys or the certificate is wrong.
         MachineError: the port is taken or not allowed.
     """
+    access = access or Access(**given)
     app = build_app(
-        engine, model_name=model_name, api_key=api_key, keys_file=keys_file, limits=limits
+        engine,
+        model_name=model_name,
+        access=access,
+        limits=limits,
+        runs=runs,
+        adapters=adapters,
+        keeper=keeper,
     )
-    service: Service = app.state.service
-
-    def told() -> None:
-        service.draining = True
-
+    roster: Roster = app.state.roster
     host_app(
         app,
         model_name,
         host=host,
         port=port,
-        keyed=api_key is not None or keys_file is not None,
-        limits=service.limits,
+        keyed=access.keyed,
+        limits=roster.limits,
         tls=tls,
-        told=told,
+        told=roster.drain,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from modelwright.errors import ModelwrightError
+from modelwright.serving.asking import Asking
 from modelwright.serving.constraint import ConstraintError
 from modelwright.serving.engine import (
     ContextLengthError,
@@ -19,6 +20,7 @@ from modelwright.serving.engine import (
 from modelwright.serving.limits import Limits
 from modelwright.serving.metrics import GAUGES, Metrics
 from modelwright.serving.openai import ApiError
+from modelwright.serving.passes import PassEngine
 from modelwright.serving.row import Listener
 from modelwright.types import Turn
 
@@ -77,7 +79,9 @@ class DeadlineError(ModelwrightError):
 class Service:
     """One engine under one name, with what is counted of it.
 
-    ``draining`` is set when the server is told to stop: what is under way is finished.
+    ``draining`` is set when the server is told to stop: what is under way is finished. ``adapters``
+    are those that it may be asked for, with the time at which they came; ``asking`` reads the
+    questions of an engine that answers whole.
     """
 
     engine: Answering
@@ -86,17 +90,13 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     created: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
+    adapters: dict[str, int] = field(default_factory=dict)
+    asking: Asking | None = field(init=False, default=None)
 
-    def known(self, name: str) -> None:
-        """Refuse a model that is not served here."""
-        if name != self.name:
-            raise ApiError(
-                404,
-                f"model: there is no {name[:100]!r} here; this server has {self.name!r}",
-                type="not_found_error",
-                param="model",
-                code="model_not_found",
-            )
+    def __post_init__(self) -> None:
+        if isinstance(self.engine, PassEngine):
+            self.asking = Asking(self.engine.question)
+            self.engine.question = self.asking.typed
 
     def gauges(self) -> dict[str, float]:
         """What is so now; an engine may tell more of itself than that."""
@@ -119,8 +119,8 @@ def refusal(error: Exception, param: str | None = None) -> ApiError | None:
     if isinstance(error, ContextLengthError):
         return ApiError(400, str(error), param=param, code="context_length_exceeded")
     if isinstance(error, ConstraintError):
-        message = f"response_format: {error}"
-        return ApiError(400, message, param="response_format", code="invalid_value")
+        message = f"{error.param}: {error}"
+        return ApiError(400, message, param=error.param, code="invalid_value")
     if isinstance(error, RequestError):
         return ApiError(400, str(error), param=error.param, code="invalid_value")
     if isinstance(error, QueueFullError):

@@ -9,13 +9,14 @@ from typing import Any
 
 from modelwright.serving.openai import ApiError
 from modelwright.serving.row import Completion, Score, Scored
+from modelwright.serving.tools import Reader, read
 
 
 @dataclass(frozen=True)
 class Shape:
     """How the answers of one endpoint are written; the same id and time in all its parts.
 
-    ``echoes`` are the prompts, where the answers begin with them.
+    ``echoes`` are the prompts, where the answers begin with them; ``tools``: they may call some.
     """
 
     chat: bool
@@ -23,6 +24,7 @@ class Shape:
     created: int
     model: str
     echoes: tuple[str, ...] = ()
+    tools: bool = False
 
     def whole(self, done: Sequence[Completion], usage: dict[str, int]) -> dict[str, Any]:
         """The complete answer."""
@@ -33,7 +35,13 @@ class Shape:
     def _choice(self, index: int, done: Completion) -> dict[str, Any]:
         end = {"finish_reason": done.finish_reason}
         if self.chat:
-            message = {"role": "assistant", "content": done.text, "refusal": None}
+            message: dict[str, Any] = {"role": "assistant", "content": done.text, "refusal": None}
+            if self.tools:
+                found = read(done.text)
+                end = {"finish_reason": ended_by(done, found)}
+                message["content"] = found.text or (None if found.calls else "")
+                if found.calls:
+                    message["tool_calls"] = [call.shape() for call in found.calls]
             told = chat_logprobs(done.scores)
             return {"index": index, "message": message, "logprobs": told, **end}
         scores = (*done.prompt_scores, *done.scores)
@@ -47,20 +55,20 @@ class Shape:
     def opening(self, index: int) -> dict[str, Any] | None:
         """The first chunk of a choice: the role, said once; a completion has the echo, if any."""
         if self.chat:
-            return self._chunk(index, {"role": "assistant", "content": ""}, None, None)
+            return self.chunk(index, {"role": "assistant", "content": ""})
         echo = self._echo(index)
-        return self._chunk(index, {"content": echo}, None, None) if echo else None
+        return self.chunk(index, {"content": echo}) if echo else None
 
     def piece(self, index: int, said: str | Scored, offset: int = 0) -> dict[str, Any]:
         """A chunk with some text, which begins at the answer's character ``offset``."""
         if isinstance(said, str):
-            return self._chunk(index, {"content": said}, None, None)
+            return self.chunk(index, {"content": said})
         told = chat_logprobs(said.scores) if self.chat else completion_logprobs(said.scores, offset)
-        return self._chunk(index, {"content": said.text}, None, told)
+        return self.chunk(index, {"content": said.text}, told=told)
 
     def closing(self, index: int, reason: str) -> dict[str, Any]:
         """The last chunk of a choice: no text, the reason it ended."""
-        return self._chunk(index, {}, reason, None)
+        return self.chunk(index, {}, reason)
 
     def counted(self, usage: dict[str, int]) -> dict[str, Any]:
         """The chunk after all choices that counts the tokens."""
@@ -73,12 +81,22 @@ class Shape:
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _chunk(
-        self, index: int, delta: dict[str, str], reason: str | None, told: dict[str, Any] | None
+    def chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        reason: str | None = None,
+        told: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
+        """A part of a choice: what comes to its message, why it ends, its log-probabilities."""
         content = {"delta": delta} if self.chat else {"text": delta.get("content", "")}
         choice = {"index": index, **content, "logprobs": told, "finish_reason": reason}
         return {**self._head(self._chunk_kind), "choices": [choice]}
+
+
+def ended_by(done: Completion, found: Reader) -> str:
+    """Why a choice ended: with calls, or as the model or its limit ended it."""
+    return "tool_calls" if found.called and done.finish_reason == "stop" else done.finish_reason
 
 
 class Chunks:
@@ -89,6 +107,7 @@ class Chunks:
     def __init__(self, shape: Shape, choices: int, prompt_tokens: int, *, counted: bool) -> None:
         self._shape, self._prompt_tokens, self._counted = shape, prompt_tokens, counted
         self._offsets = [0] * choices  # characters said
+        self._readers = [Reader() for _ in range(choices)] if shape.tools else []
         self.id = shape.id
 
     def begin(self) -> Iterator[dict[str, Any]]:
@@ -99,13 +118,27 @@ class Chunks:
                 yield opening
 
     def piece(self, index: int, said: str | Scored) -> Iterator[dict[str, Any]]:
-        """A piece of text."""
+        """A piece of text, which may belong to a call."""
+        if self._readers:
+            text, scores = (said, ()) if isinstance(said, str) else (said.text, said.scores)
+            told = chat_logprobs(scores)
+            deltas = list(self._readers[index].feed(text)) or [{}] * (told is not None)
+            for delta in deltas:
+                yield self._shape.chunk(index, delta, told=told)
+                told = None
+            return
         yield self._shape.piece(index, said, self._offsets[index])
         self._offsets[index] += len(said if isinstance(said, str) else said.text)
 
     def ended(self, index: int, done: Completion) -> Iterator[dict[str, Any]]:
         """The end of a choice."""
-        yield self._shape.closing(index, done.finish_reason)
+        reason = done.finish_reason
+        if self._readers:
+            reader = self._readers[index]
+            for delta in reader.close():
+                yield self._shape.chunk(index, delta)
+            reason = ended_by(done, reader)
+        yield self._shape.closing(index, reason)
 
     def end(self, done: Sequence[Completion]) -> Iterator[dict[str, Any]]:
         """What stands behind all choices."""

@@ -171,17 +171,17 @@ class Writer(Protocol):
 class EventStream(Response):
     """The answers as server-sent events; ends without a finish_reason when something fails.
 
-    ``spend`` is told of every answer that is finished.
+    ``finished`` is told of every answer, with its number.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, answers: Answers, writer: Writer, spend: Callable[[Sequence[Completion]], None]
+        self, answers: Answers, writer: Writer, finished: Callable[[int, Completion], None]
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._answers, self._writer, self._spend = answers, writer, spend
+        self._answers, self._writer, self._finished = answers, writer, finished
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the stream until it ends, fails, or the client leaves."""
@@ -210,7 +210,7 @@ class EventStream(Response):
                     index, event = item
                     if isinstance(event, Completion):
                         done[index] = event
-                        self._spend([event])
+                        self._finished(index, event)
                         parts = writer.ended(index, event)
                     else:
                         parts = writer.piece(index, event)

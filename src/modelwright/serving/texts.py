@@ -18,9 +18,10 @@ from modelwright.serving.hosting import json_body
 from modelwright.serving.keys import Client
 from modelwright.serving.openai import Body, ChatRequest, CompletionRequest, parse
 from modelwright.serving.responses import ResponsesRequest, ResponseWriter
+from modelwright.serving.roster import Asked, Roster
 from modelwright.serving.row import Completion, Request
 from modelwright.serving.sampling import SamplingParams
-from modelwright.serving.service import Service, refusal
+from modelwright.serving.service import refusal
 from modelwright.serving.shapes import Chunks, Shape, usage
 from modelwright.serving.streaming import Answers, ClientGoneError, EventStream, Writer
 from modelwright.types import Turn
@@ -35,19 +36,20 @@ class _Asking:
     ``param`` is the field of the request that they came in.
     """
 
+    model: Asked
     given: Sequence[Sequence[Turn]]
     params: Sequence[SamplingParams]
     param: str
 
 
 class TextRoutes:
-    """The endpoints of text over one service."""
+    """The endpoints of text over all models of a server."""
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
 
     async def _read(self, request: HttpRequest, schema: type[_Asked]) -> _Asked:
-        body = await json_body(request, self.service.limits.body_seconds)
+        body = await json_body(request, self.roster.limits.body_seconds)
         # Long lists take a while to check: not in the event loop.
         return await asyncio.to_thread(parse, schema, body)
 
@@ -62,16 +64,17 @@ class TextRoutes:
     async def _complete(
         self, request: HttpRequest, asked: ChatRequest | CompletionRequest, param: str
     ) -> Response:
-        engine = self.service.engine
-        self.service.known(asked.model)
+        model = self.roster.asked(asked.model)
+        engine = model.service.engine
         params = asked.params(engine.context, engine.temperature)
         echoes = [turns[0].text for turns in asked.conversations for _ in params]
         shape = Shape(
             chat=param == "messages",
             id=f"{'chatcmpl' if param == 'messages' else 'cmpl'}-{secrets.token_hex(12)}",
             created=int(time.time()),
-            model=self.service.name,
+            model=model.name,
             echoes=tuple(echoes) if asked.echoed else (),
+            tools=asked.offered is not None,
         )
 
         def stream(choices: int, prompt_tokens: int) -> Writer:
@@ -81,14 +84,14 @@ class TextRoutes:
             count = usage(prompt_tokens, sum(len(one.tokens) for one in done))
             return JSONResponse(shape.whole(done, count))
 
-        requested = _Asking(asked.conversations, params, param)
+        requested = _Asking(model, asked.conversations, params, param)
         return await self._answer(request, requested, stream if asked.stream else None, whole)
 
     async def responses(self, request: HttpRequest) -> Response:
         """POST /v1/responses."""
         asked = await self._read(request, ResponsesRequest)
-        engine = self.service.engine
-        self.service.known(asked.model)
+        model = self.roster.asked(asked.model)
+        engine = model.service.engine
         created = int(time.time())
 
         def stream(choices: int, prompt_tokens: int) -> Writer:  # noqa: ARG001 - there is one
@@ -98,7 +101,7 @@ class TextRoutes:
             return JSONResponse(ResponseWriter(asked, created, prompt_tokens).whole(done[0]))
 
         params = [asked.params(engine.context, engine.temperature)]
-        requested = _Asking([asked.turns], params, "input")
+        requested = _Asking(model, [asked.turns], params, "input")
         return await self._answer(request, requested, stream if asked.stream else None, whole)
 
     async def _answer(
@@ -109,7 +112,7 @@ class TextRoutes:
         whole: Callable[[Sequence[Completion], int], Response],
     ) -> Response:
         """Answer every conversation with every set of parameters, as a stream or whole."""
-        engine = self.service.engine
+        engine = asked.model.service.engine
         client: Client | None = request.state.client
         name = client.name if client else ""
         try:
@@ -117,13 +120,18 @@ class TextRoutes:
             prompts = await asyncio.to_thread(
                 lambda: [engine.prompt(turns) for turns in asked.given]
             )
-            requests = [Request(tokens, one, name) for tokens in prompts for one in asked.params]
-            answers = await asyncio.to_thread(self._begun, requests, asyncio.get_running_loop())
+            requests = [
+                Request(tokens, one, name, asked.model.adapter)
+                for tokens in prompts
+                for one in asked.params
+            ]
+            loop = asyncio.get_running_loop()
+            answers = await asyncio.to_thread(Answers, asked.model.service, requests, loop)
             prompt_tokens = sum(len(tokens) for tokens in prompts)
-            spend = _spending(client)
+            finished = self._finishing(asked, client)
             if stream is not None:
                 writer = stream(len(requests), prompt_tokens)
-                return EventStream(answers, writer, spend)
+                return EventStream(answers, writer, finished)
             done = await answers.all(request.receive)
         except ClientGoneError:
             return Response(status_code=GONE)
@@ -132,19 +140,21 @@ class TextRoutes:
             if told is None:
                 raise
             raise told from error
-        spend(done)
+        for index, one in enumerate(done):
+            finished(index, one)
         return whole(done, prompt_tokens)
 
-    def _begun(self, requests: Sequence[Request], loop: asyncio.AbstractEventLoop) -> Answers:
-        return Answers(self.service, requests, loop)
+    def _finishing(
+        self, asked: _Asking, client: Client | None
+    ) -> Callable[[int, Completion], None]:
+        """What is done with an answer by its number: its tokens are counted, it may be kept."""
+        keeper = self.roster.keeper
 
+        def finished(index: int, one: Completion) -> None:
+            if client is not None:
+                client.spend(time.monotonic(), one.prompt_tokens + len(one.tokens))
+            if keeper is not None and one.finish_reason in ("stop", "length"):
+                turns = asked.given[index // len(asked.params)]
+                keeper.keep(asked.model.name, turns, one.text)
 
-def _spending(client: Client | None) -> Callable[[Sequence[Completion]], None]:
-    """Counts the tokens of finished answers for a key."""
-
-    def spend(done: Sequence[Completion]) -> None:
-        if client is not None:
-            tokens = sum(one.prompt_tokens + len(one.tokens) for one in done)
-            client.spend(time.monotonic(), tokens)
-
-    return spend
+        return finished

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -48,14 +49,21 @@ class Waiting:
     def _next(self) -> tuple[str, deque[Row]]:
         return next(iter(self._queues.items()))
 
-    def group(self, free: int) -> list[Row]:
-        """Take out the rows to begin now: as fit ``free`` places and one step of reading."""
+    def group(self, free: int, tokens: float = math.inf) -> list[Row]:
+        """Take out the rows to begin now: as fit ``free`` places and one step of reading.
+
+        They come to hold at most ``tokens`` tokens together. Who is next and does not fit is waited
+        for, so that long requests are not passed over for ever.
+        """
         group: list[Row] = []
         longest = 0
         while self._queues and len(group) < free:
             client, queue = self._next()
             longest = max(longest, len(queue[0].request.tokens))
             if group and longest * (len(group) + 1) > PREFILL_TOKENS:
+                break
+            tokens -= queue[0].room
+            if tokens < 0:
                 break
             group.append(queue.popleft())
             del self._queues[client]  # its next turn comes after that of the others

@@ -8,7 +8,8 @@ import secrets
 import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from starlette.requests import Request as HttpRequest
@@ -22,7 +23,16 @@ from modelwright.serving.hosting import FORM, JSON, body_of
 from modelwright.serving.media import SOUND, form
 from modelwright.serving.openai import ApiError, Body, parse
 from modelwright.serving.passes import PassEngine
-from modelwright.serving.service import DeadlineError, Service, refusal
+from modelwright.serving.roster import (
+    EMBEDDINGS,
+    IMAGES,
+    PREDICT,
+    SPEECH,
+    TRANSCRIPTIONS,
+    Asked,
+    Roster,
+)
+from modelwright.serving.service import DeadlineError, refusal
 from modelwright.serving.streaming import ClientGoneError, until_gone
 from modelwright.types import Answer, Turn
 
@@ -48,33 +58,50 @@ class SpeechRequest(Body):
     seed: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None
 
 
+_Input = Annotated[str, Field(min_length=1, max_length=limits.TEXT)]
+
+
 class EmbeddingRequest(Body):
     """The body of POST /v1/embeddings."""
 
     model: Annotated[str, Field(max_length=256)]
     input: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=limits.TEXT)]],
-        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        list[_Input],
+        BeforeValidator(
+            lambda value: [value] if isinstance(value, str) else value,
+            json_schema_input_type=_Input
+            | Annotated[list[_Input], Field(min_length=1, max_length=limits.ROWS)],
+        ),
         Field(min_length=1, max_length=limits.ROWS),
     ]
     encoding_format: Literal["float", "base64"] | None = None
 
 
-class Embedding(Protocol):
-    """What makes vectors of texts; it may be called from any thread."""
+@dataclass(frozen=True)
+class _Whole:
+    """The model that a request means: what answers whole, and what reads its questions."""
 
-    def __call__(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        """A vector of length 1 for each text, and how many tokens they have together."""
-        ...
+    asked: Asked
+    engine: PassEngine
+    asking: Asking
 
 
 class WholeRoutes:
-    """The endpoints over an engine of passes."""
+    """The endpoints of answers that come whole, over all models of a server."""
 
-    def __init__(self, service: Service, engine: PassEngine) -> None:
-        self.service, self.engine = service, engine
-        self.asking = Asking(engine.question)
-        engine.question = self.asking.typed
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
+
+    def _model(self, name: str | None, path: str) -> _Whole:
+        """The model of a request at a path.
+
+        Raises:
+            ApiError: it is not here, or does not answer there.
+        """
+        asked = self.roster.asked(name, path)
+        engine, asking = asked.service.engine, asked.service.asking
+        assert isinstance(engine, PassEngine) and asking is not None  # noqa: S101 - it answers here
+        return _Whole(asked, engine, asking)
 
     async def predict(self, request: HttpRequest) -> Response:
         """POST /predict, as JSON or as a form with files."""
@@ -85,39 +112,39 @@ class WholeRoutes:
             model = next((p.text for p in parts if p.name == "model"), None)
             seed = next((p.text for p in parts if p.name == "seed"), "")
             params = {"seed": int(seed)} if seed.isdigit() and len(seed) < 18 else {}
-            self.service.known(model or self.service.name)
-            given = await asyncio.to_thread(self.asking.parts, parts)
+            whole = self._model(model or None, PREDICT)
+            given = await asyncio.to_thread(whole.asking.parts, parts)
         else:
             asked = await asyncio.to_thread(parse, PredictRequest, body)
             params = {} if asked.seed is None else {"seed": asked.seed}
-            self.service.known(asked.model or self.service.name)
+            whole = self._model(asked.model or None, PREDICT)
             given = await asyncio.to_thread(
                 lambda: [
-                    self.asking.item(item, f"inputs[{i}]") for i, item in enumerate(asked.inputs)
+                    whole.asking.item(item, f"inputs[{i}]") for i, item in enumerate(asked.inputs)
                 ]
             )
-        answers = await self._asked(request, given, params, began)
-        policy = self.engine.policy
+        answers = await self._asked(request, whole, given, params, began)
+        policy = whole.engine.policy
         data = [
             {"index": i, **told(answer, policy.suffix, policy.content)}
             for i, answer in enumerate(answers)
         ]
         head = {"id": f"pred-{secrets.token_hex(12)}", "object": "prediction"}
         return JSONResponse(
-            {**head, "created": int(time.time()), "model": self.service.name, "data": data}
+            {**head, "created": int(time.time()), "model": whole.asked.name, "data": data}
         )
 
     async def images(self, request: HttpRequest) -> Response:
         """POST /v1/images/generations: the prompt is the question, such as a class."""
         _, body = await self._body(request, JSON)
         asked = parse(ImageRequest, body)
-        self.service.known(asked.model or self.service.name)
-        turns = self.asking.typed(asked.prompt, "prompt")
+        whole = self._model(asked.model or None, IMAGES)
+        turns = await asyncio.to_thread(whole.asking.typed, asked.prompt, "prompt")
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         answers = await self._asked(
-            request, [turns] * (asked.n or 1), {"seed": seed}, time.monotonic()
+            request, whole, [turns] * (asked.n or 1), {"seed": seed}, time.monotonic()
         )
-        contents = [self.engine.policy.content(answer.turn) for answer in answers]
+        contents = [whole.engine.policy.content(answer.turn) for answer in answers]
         data = [{"b64_json": base64.b64encode(content).decode()} for content in contents]
         return JSONResponse({"created": int(time.time()), "output_format": "png", "data": data})
 
@@ -125,14 +152,14 @@ class WholeRoutes:
         """POST /v1/audio/speech: a WAV file; the voice is one that the model knows, or default."""
         _, body = await self._body(request, JSON)
         asked = parse(SpeechRequest, body)
-        self.service.known(asked.model)
-        named = asked.voice and asked.voice in self.engine.policy.facts().get("labels", ())
+        whole = self._model(asked.model, SPEECH)
+        named = asked.voice and asked.voice in whole.engine.policy.facts().get("labels", ())
         text = f"{asked.voice}: {asked.input}" if named else asked.input
-        turns = self.asking.typed(text, "input")
+        turns = await asyncio.to_thread(whole.asking.typed, text, "input")
         params = {} if asked.seed is None else {"seed": asked.seed}
-        (answer,) = await self._asked(request, [turns], params, time.monotonic())
-        content = self.engine.policy.content(answer.turn)
-        return Response(content, media_type=TYPES[self.engine.policy.suffix])
+        (answer,) = await self._asked(request, whole, [turns], params, time.monotonic())
+        content = whole.engine.policy.content(answer.turn)
+        return Response(content, media_type=TYPES[whole.engine.policy.suffix])
 
     async def transcriptions(self, request: HttpRequest) -> Response:
         """POST /v1/audio/transcriptions: a form with a sound file."""
@@ -142,13 +169,13 @@ class WholeRoutes:
             if name not in parts:
                 message = f"{name}: Field required"
                 raise ApiError(400, message, param=name, code="missing_required_parameter")
-        self.service.known(parts["model"].text)
+        whole = self._model(parts["model"].text, TRANSCRIPTIONS)
         wanted = parts["response_format"].text if "response_format" in parts else "json"
         if wanted not in ("json", "text", "verbose_json"):
             message = "response_format: 'json', 'text' or 'verbose_json' is meant"
             raise ApiError(400, message, param="response_format", code="invalid_value")
-        turns = await asyncio.to_thread(self.asking.file, parts["file"].content, "file", SOUND)
-        (answer,) = await self._asked(request, [turns], {}, time.monotonic())
+        turns = await asyncio.to_thread(whole.asking.file, parts["file"].content, "file", SOUND)
+        (answer,) = await self._asked(request, whole, [turns], {}, time.monotonic())
         text = answer.turn.said
         if wanted == "text":
             return PlainTextResponse(text + "\n")
@@ -161,11 +188,12 @@ class WholeRoutes:
         )
 
     async def _body(self, request: HttpRequest, *kinds: str) -> tuple[str, bytes]:
-        return await body_of(request, kinds, self.service.limits.body_seconds)
+        return await body_of(request, kinds, self.roster.limits.body_seconds)
 
     async def _asked(
         self,
         request: HttpRequest,
+        whole: _Whole,
         given: Sequence[Sequence[Turn]],
         params: dict[str, Any],
         began: float,
@@ -173,15 +201,15 @@ class WholeRoutes:
         """Answers, unless the client leaves or they take too long."""
         gone = asyncio.ensure_future(until_gone(request.receive))
         try:
-            future = self.engine.ask(given, params)
+            future = whole.engine.ask(given, params)
             answered: asyncio.Future[list[Answer]] = asyncio.wrap_future(future)
-            seconds = self.service.limits.total_seconds or None
+            seconds = self.roster.limits.total_seconds or None
             either: set[asyncio.Future[Any]] = {gone, answered}
             await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not answered.done():
                 future.cancel()
                 if gone.done():
-                    self.service.metrics.add("requests_cancelled_total")
+                    self.roster.metrics.add("requests_cancelled_total")
                     raise ApiError(GONE, "the client has left")
                 raise DeadlineError(f"the answer was not done within {seconds:g} seconds")
             found = answered.result()
@@ -189,8 +217,8 @@ class WholeRoutes:
             raise _told(error) from error
         finally:
             gone.cancel()
-        self.service.metrics.observe("e2e_request_latency_seconds", time.monotonic() - began)
-        self.service.metrics.add("request_success_total", len(found), finished_reason="stop")
+        self.roster.metrics.observe("e2e_request_latency_seconds", time.monotonic() - began)
+        self.roster.metrics.add("request_success_total", len(found), finished_reason="stop")
         return found
 
 
@@ -200,20 +228,21 @@ def _told(error: ModelwrightError) -> ApiError:
 
 
 class EmbeddingRoute:
-    """The endpoint over whatever makes vectors of texts."""
+    """The endpoint of vectors, over all models of a server that make some."""
 
-    def __init__(self, service: Service, embedding: Embedding) -> None:
-        self.service, self._embedding = service, embedding
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
         self._one = asyncio.Lock()
 
     async def embeddings(self, request: HttpRequest) -> Response:
         """POST /v1/embeddings: one vector of length 1 for each text."""
-        _, body = await body_of(request, [JSON], self.service.limits.body_seconds)
+        _, body = await body_of(request, [JSON], self.roster.limits.body_seconds)
         asked = await asyncio.to_thread(parse, EmbeddingRequest, body)
-        self.service.known(asked.model)
+        model = self.roster.asked(asked.model, EMBEDDINGS)
+        embed: Any = getattr(model.service.engine, "embed", None)
         try:
             async with self._one:
-                vectors, tokens = await asyncio.to_thread(self._embedding, asked.input)
+                vectors, tokens = await asyncio.to_thread(embed, asked.input)
         except ClientGoneError:
             return Response(status_code=GONE)
         except ModelwrightError as error:
@@ -227,10 +256,8 @@ class EmbeddingRoute:
             for i, vector in enumerate(vectors)
         ]
         count = {"prompt_tokens": tokens, "total_tokens": tokens}
-        self.service.metrics.add("prompt_tokens_total", tokens)
-        return JSONResponse(
-            {"object": "list", "data": data, "model": self.service.name, "usage": count}
-        )
+        self.roster.metrics.add("prompt_tokens_total", tokens)
+        return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": count})
 
 
 def _packed(vector: list[float]) -> str:

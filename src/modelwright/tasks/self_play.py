@@ -21,9 +21,10 @@ class SelfPlay(GamePlay):
         every: steps of training between two generations.
         window: generations that are learned from together.
         opening: plies of chance at the start of a game, at most.
+        at_once: games side by side, of those that a kernel plays.
     """
 
-    plays: ClassVar[bool] = True
+    plays: ClassVar[str] = "self_play"
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class SelfPlay(GamePlay):
         every: Annotated[int, Field(ge=1)] = 40,
         window: Annotated[int, Field(ge=1)] = 4,
         opening: Annotated[int, Field(ge=0)] = 4,
+        at_once: Annotated[int, Field(ge=1)] = 128,
     ) -> None:
         super().__init__(game=game)
         self.settings = {
@@ -42,4 +44,5 @@ class SelfPlay(GamePlay):
             "steps": every,
             "window": window,
             "opening": opening,
+            "at_once": at_once,
         }

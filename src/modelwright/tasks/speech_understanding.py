@@ -17,7 +17,7 @@ from modelwright.tasks import questions_of_sound
 from modelwright.tasks.task import Measured, Task
 from modelwright.tasks.transcripts import normalised
 from modelwright.tasks.vector_classification import missing_column
-from modelwright.types import Example, Policy, Row, Turn, text_turn
+from modelwright.types import Example, Label, Policy, Row, Span, Turn, text_turn
 
 
 class SpeechUnderstanding(Task):
@@ -27,6 +27,8 @@ class SpeechUnderstanding(Task):
         audio: the column that holds the recording; left out: ``audio``, ``sound`` or ``wav``.
         intent: the column that holds the intent.
         slots: the column that holds the slots.
+        recogniser: a run that writes down what is said, to be measured beside this model;
+        reader: and the run of ``token_classification`` that finds the slots in what it wrote.
     """
 
     codec = "windowed_speech"
@@ -41,8 +43,16 @@ class SpeechUnderstanding(Task):
         "slots": {"drink": "tea"},
     }
 
-    def __init__(self, audio: str = "", intent: str = "intent", slots: str = "slots") -> None:
+    def __init__(
+        self,
+        audio: str = "",
+        intent: str = "intent",
+        slots: str = "slots",
+        recogniser: str = "",
+        reader: str = "",
+    ) -> None:
         self.audio, self.intent, self.slots = audio, intent, slots
+        self.recogniser, self.reader = recogniser, reader
 
     def examples(self, row: Row) -> Iterator[Example] | str:
         """One example, or why a row has none."""
@@ -83,6 +93,20 @@ class SpeechUnderstanding(Task):
             Measured("intent accuracy", intents / len(both)),
             Measured("slot F1", 2 * right / max(1, total), note="name and words right"),
         ]
+
+    def understood(self, text: str, found: Turn, usual: str) -> Turn:
+        """The line of what a text model found in a text: its label, else ``usual``, and spans.
+
+        Of several spans of one kind the surest is taken.
+        """
+        intent = next((p.name for p in found.parts if isinstance(p, Label)), usual)
+        spans = [p for p in found.parts if isinstance(p, Span)]
+        slots = {s.label: text[s.begin : s.end] for s in sorted(spans, key=lambda s: s.score)}
+        return text_turn("assistant", written(intent, slots))
+
+    def intent_of(self, answer: Turn) -> str:
+        """The intent of a line."""
+        return next((words for name, words in pairs(answer.text) if not name), "")
 
     def question(self, text: str) -> Sequence[Turn]:
         """The turns of the path of a recording, or of what ``request`` reads."""

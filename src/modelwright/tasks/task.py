@@ -7,7 +7,7 @@ import statistics
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
 from modelwright import extensions, rooms
@@ -46,9 +46,13 @@ class Task(ABC):
         model: module name of the model family used unless the recipe says other.
         measure: what ``grade`` returns, and ``better``: "higher" or "lower".
         stream: whether its examples are one endless text, to be cut into windows.
-        plays: whether the model plays the examples that it learns from itself, in training.
+        plays: the module of the room ``play`` by which the model makes the examples that it learns
+            from itself, in training; empty where it makes none. ``settings`` are then its options.
+        asks: whether its measures ask a policy more than the examples do, in an environment.
         roles: its options that name columns, for a file of data that stands in place of a recipe.
         by_class: whether its evaluation reports the mean F1 of the classes as well.
+        shows: whether what is learned of an example is shown before it trains.
+        responses: whether its evaluation reports the loss of the meant answers as well.
         specimen: a row, so that every task can be tested offline.
     """
 
@@ -58,9 +62,13 @@ class Task(ABC):
     measure: ClassVar[str]
     better: ClassVar[str] = "higher"
     stream: ClassVar[bool] = False
-    plays: ClassVar[bool] = False
+    plays: ClassVar[str] = ""
+    settings: Mapping[str, Any] = MappingProxyType({})
+    asks: ClassVar[bool] = False
     roles: ClassVar[Mapping[str, Role]] = {}
     by_class: ClassVar[bool] = False
+    shows: ClassVar[bool] = False
+    responses: ClassVar[bool] = False
     specimen: ClassVar[Row]
 
     @abstractmethod
@@ -104,6 +112,11 @@ class Task(ABC):
     def kind(self, example: Example) -> str:  # noqa: ARG002 - subclasses use it
         """A name by which scores are also reported apart, or an empty string."""
         return ""
+
+    @classmethod
+    def understands(cls, row: Row) -> bool:  # noqa: ARG003 - subclasses use it
+        """Whether a row says itself what it is, so that no column of it need be guessed."""
+        return not cls.roles
 
     def question(self, text: str) -> Sequence[Turn]:
         """The turns of a question typed by a user on this machine, who may name a file."""

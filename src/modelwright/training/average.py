@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from modelwright.errors import CorruptError
 
+STATISTICS = ("running_mean", "running_var")  # of a batch norm, which belong to its weights
+
 
 class Average:
     """The running mean e of a model's trainable parameters W, one update a step.
@@ -17,7 +19,8 @@ class Average:
     e <- d e + (1 - d) W with d = min(decay, n / (9 + n)) at update n, from 0: the first one
     copies, and what came early is forgotten quickly, so that a short training has an average
     of its better parameters too. Before the first update there is no average, and the
-    parameters stand for themselves. Buffers are not averaged.
+    parameters stand for themselves. The running statistics of batch norms are averaged with them:
+    those of the last weights are wrong for the mean of many. No other buffer is.
 
     Args:
         model: whose parameters are averaged.
@@ -27,7 +30,12 @@ class Average:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        self.named: list[tuple[str, Tensor]] = [
+            (n, p) for n, p in model.named_parameters() if p.requires_grad
+        ]
+        self.named += [
+            (n, b) for n, b in model.named_buffers() if n.rpartition(".")[2] in STATISTICS
+        ]
         self.values = [p.detach().clone() for _, p in self.named]
 
     @property

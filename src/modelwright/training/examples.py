@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from modelwright.data.packing import pack
 from modelwright.errors import ModelwrightError
 from modelwright.runtime import derived_seed
 from modelwright.types import Array, Columns, join, ragged_column, rows_in, take
@@ -39,7 +40,8 @@ class Shuffled:
     sample, but its rows are sorted by length and cut into micro-batches of similar length: less
     padding at the same gradient (law 2). Steps of similar lengths would be faster yet, and learn
     worse, since what is short is often of one kind. ``numbers`` are the rows' numbers where the
-    columns are a choice of a larger table.
+    columns are a choice of a larger table. ``times`` (rows,) says how often an epoch has a row:
+    2.5 is twice, and once more for half of the rows of that weight, other ones in every epoch.
     """
 
     def __init__(
@@ -51,9 +53,10 @@ class Shuffled:
         accumulate: int = 1,
         by_length: str = "",
         numbers: Array | None = None,
+        times: Array | None = None,
     ) -> None:
-        self.columns, self.seed, self.numbers = columns, seed, numbers
-        self.total = rows_in(columns)
+        self.columns, self.seed, self.numbers, self.times = columns, seed, numbers, times
+        self.total = rows_in(columns) if times is None else len(drawn(times, seed))
         self.per_step = min(batch, self.total)
         self.lengths = ragged_column(columns, by_length).lengths if by_length else None
         self.parts = max(accumulate, LENGTH_PARTS) if by_length else accumulate
@@ -62,8 +65,10 @@ class Shuffled:
     def order(self, epoch: int) -> Array:
         """The rows of an epoch in their order, shape (total,)."""
         if self._epoch is None or self._epoch[0] != epoch:
-            rng = np.random.default_rng(derived_seed(self.seed, "epoch", epoch))
-            self._epoch = (epoch, rng.permutation(self.total))
+            seed = derived_seed(self.seed, "epoch", epoch)
+            rng = np.random.default_rng(seed)
+            rows = self.total if self.times is None else drawn(self.times, seed)
+            self._epoch = (epoch, rng.permutation(rows))
         return self._epoch[1]
 
     def __call__(self, step: int) -> list[Columns]:
@@ -91,6 +96,73 @@ class Shuffled:
         if self.lengths is not None:
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
         return np.array_split(rows, min(self.parts, len(rows)))
+
+
+def drawn(times: Array, seed: int) -> Array:
+    """The rows of an epoch in which row i stands ``times[i]`` times, in rising order of weights.
+
+    How many they are does not depend on the seed.
+    """
+    rng = np.random.default_rng(derived_seed(seed, "times"))
+    found = []
+    for weight in np.unique(times):
+        rows = np.flatnonzero(times == weight)
+        more = rng.permutation(rows)[: round(weight % 1 * len(rows))]
+        found += [np.repeat(rows, int(weight)), more]
+    return np.concatenate(found)
+
+
+class Packed:
+    """Rows of ``room`` tokens, filled with the documents of ``inner``'s epochs by best fit.
+
+    A step has ``batch`` such rows, in ``accumulate`` micro-batches. No document is cut and none is
+    left out; which of them share a row is a pure function of (seed, epoch), as their order is. Of
+    weights that are no whole numbers an epoch may have a row more or less than another: then some
+    of an epoch stand twice, or are left to another.
+
+    Raises:
+        ModelwrightError: a document does not fit.
+    """
+
+    def __init__(self, inner: Shuffled, room: int, batch: int, *, accumulate: int = 1) -> None:
+        self.inner, self.room, self.accumulate = inner, room, accumulate
+        lengths = ragged_column(inner.columns, "tokens").lengths - 1  # the last one is no input
+        if (longest := int(lengths.max())) > room:
+            raise ModelwrightError(
+                f"pack: a document of {longest} tokens does not fit into rows of {room}; raise it "
+                "to model.context"
+            )
+        self.lengths = np.maximum(lengths, 1)
+        self._epoch: tuple[int, list[Array]] | None = None
+        self.total = len(self.plan(0))
+        self.per_step = min(batch, self.total)
+
+    def plan(self, epoch: int) -> list[Array]:
+        """The documents of every row of an epoch, in order."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            order = self.inner.order(epoch)
+            packing = pack(self.lengths[order], self.room)
+            rows = np.split(order[packing.documents], packing.first[1:-1])
+            rng = np.random.default_rng(derived_seed(self.inner.seed, "packed", epoch))
+            self._epoch = (epoch, [rows[i] for i in rng.permutation(len(rows))])
+        return self._epoch[1]
+
+    def __call__(self, step: int) -> list[Columns]:
+        """The documents of a step's rows, in micro-batches."""
+        return [take(self.inner.columns, part) for part in self._parts(step)]
+
+    def rows(self, step: int) -> list[Array]:
+        """The documents' numbers, in the order of the micro-batches."""
+        parts, numbers = self._parts(step), self.inner.numbers
+        return parts if numbers is None else [numbers[part] for part in parts]
+
+    def _parts(self, step: int) -> list[Array]:
+        wanted = []
+        for at in range(step * self.per_step, (step + 1) * self.per_step):
+            rows = self.plan(at // self.total)
+            wanted.append(rows[at % self.total % len(rows)])
+        parts = np.array_split(np.arange(len(wanted)), min(self.accumulate, len(wanted)))
+        return [np.concatenate([wanted[i] for i in part]) for part in parts]
 
 
 class Augmented:

@@ -98,14 +98,36 @@ class Codec:
         if not legal:
             raise ModelwrightError(f"codec boards: the game is over in {state}")
         planes = np.frombuffer(seen.seen(state, position.touched), dtype=np.uint8)
+        return self.row(
+            planes.reshape(self.shape[2], self.shape[0]),
+            legal=np.array(legal, dtype=np.int16),
+            played=np.array(list(played), dtype=np.int16),
+            shares=np.array(list(played.values()), dtype=np.float32),
+            value=value,
+            turn=state.turn,
+            clock=seen.clock(state),
+        )
+
+    def row(
+        self,
+        planes: Array,
+        *,
+        legal: Array,
+        played: Array,
+        shares: Array,
+        value: float,
+        turn: int,
+        clock: int,
+    ) -> Encoded:
+        """The columns of ``encode`` from their arrays."""
         return {
-            "planes": planes.reshape(self.shape[2], self.shape[0]),
-            "legal": np.array(legal, dtype=np.int16),
-            "played": np.array(list(played), dtype=np.int16),
-            "shares": np.array(list(played.values()), dtype=np.float32),
+            "planes": planes,
+            "legal": legal,
+            "played": played,
+            "shares": shares,
             "value": np.array(value, dtype=np.float32),
-            "turn": np.array(state.turn, dtype=np.uint8),
-            "clock": np.array(seen.clock(state), dtype=np.int16),
+            "turn": np.array(turn, dtype=np.uint8),
+            "clock": np.array(clock, dtype=np.int16),
             "game": np.array(self.game.encode(), dtype=f"S{_NAME_BYTES}"),
         }
 

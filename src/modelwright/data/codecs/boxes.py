@@ -43,6 +43,7 @@ class Codec:
 
     ragged: tuple[str, ...] = ("boxes", "classes")
     views: ClassVar[tuple[str, tuple[str, ...]]] = ("features", ("boxes", "image"))
+    targets: ClassVar[tuple[str, ...]] = ("boxes", "classes", "picture", "stretch", "known")
 
     def __init__(self, labels: list[str], settings: ImageSettings) -> None:
         self.labels, self.settings = labels, settings
@@ -184,6 +185,10 @@ class Codec:
             ),
             "known": torch.from_numpy(np.array(columns["known"], dtype=bool)),
         }
+
+    def front(self) -> images.Front:
+        """What ``tensors`` does with pictures, for exported graphs."""
+        return self.pictures.front()
 
     def decode(self, found: Tensor) -> list[Turn]:
         """The boxes of found (B, M, 6): left, top, right, bottom, score, class; below 0: none."""

@@ -39,7 +39,7 @@ class Codec:
     ``vocabulary`` is the model's, which may have more rows than the tokenizer has ids.
     """
 
-    ragged = ("tokens", "learn", "turns")
+    ragged = ("tokens", "learn", "rejected", "rejected_learn", "turns")
 
     def __init__(self, content: bytes, facts: Mapping[str, Any]) -> None:
         """A tokenizer.
@@ -196,6 +196,13 @@ class Codec:
             ended = [k for k, at in enumerate(places) if a <= at < b and tokens[k] in self.special]
             for k in range(ended[-1] + 1, len(tokens)) if ended else ():
                 learn[k] = learn[k] and not a <= places[k] < b
+            if not ended and b < len(whole):
+                raise ModelwrightError(
+                    "chat_template: ends a turn of the assistant with no special token, so it could"
+                    " not be learned to stop; learn the last turn only, or replace it"
+                )
+        if spans and not any(tokens[k] in self.special for k, x in enumerate(learn) if x):
+            tokens, learn = [*tokens, self.end], [*learn, True]  # an end is always learned
         return tokens, learn
 
     def _messages(self, turns: Sequence[Turn]) -> tuple[list[dict[str, str]], dict[str, str]]:
@@ -231,20 +238,24 @@ class Codec:
     # Examples --------------------------------------------------------------------------------
 
     def encode(self, example: Example) -> Encoded:
-        """``tokens`` (T,) and ``learn`` (T,), bool; of a conversation also its ``turns`` (JSON)."""
-        tokens, learn = self.layout(example.turns)
-        small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
-        found = {"tokens": np.array(tokens, dtype=small), "learn": np.array(learn, dtype=np.bool_)}
+        """``tokens`` (T,) and ``learn`` (T,), bool; of a conversation also its ``turns`` (JSON).
+
+        Of an example that compares two answers also ``rejected`` (R,) and ``rejected_learn`` (R,),
+        and the other answer stands as the last of its ``turns``.
+        """
+        found = own.laid_out(self, example)
         if [t.role for t in example.turns] != ["document"]:
-            written = json.dumps([[t.role, t.text, t.learn] for t in example.turns])
+            every = [*example.turns, *([example.rejected] if example.rejected else [])]
+            written = json.dumps([[t.role, t.text, t.learn] for t in every])
             found["turns"] = np.frombuffer(written.encode(), dtype=np.uint8)
         return found
 
     def example(self, encoded: Encoded) -> Example:
         """The example that ``encode`` was given."""
         if "turns" in encoded:
-            turns = json.loads(bytes(np.asarray(encoded["turns"])))
-            return Example(tuple(text_turn(r, text, learn=learn) for r, text, learn in turns))
+            written = json.loads(bytes(np.asarray(encoded["turns"])))
+            turns = tuple(text_turn(r, text, learn=learn) for r, text, learn in written)
+            return Example(turns[:-1], turns[-1]) if "rejected" in encoded else Example(turns)
         tokens = np.asarray(encoded["tokens"]).tolist()
         if tokens[: len(self.before)] == self.before:
             tokens = tokens[len(self.before) :]

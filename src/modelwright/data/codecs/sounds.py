@@ -41,6 +41,7 @@ class Codec(label_sets.Labelled):
         rate: int = 16_000,
         bands: int = 80,
         highest: float | None = None,
+        centred: bool = False,
         longest: float = LONGEST,
     ) -> Codec:
         """Learn labels and the scale of the frames from the ``examples`` of train.
@@ -50,11 +51,14 @@ class Codec(label_sets.Labelled):
             rate: samples a second to which every recording is brought.
             bands: mel bands of a frame.
             highest: upper edge of the last band in hertz; left out: half the rate.
+            centred: recordings are brought to one loudness, and each band is less its mean over the
+                recording, which takes away what microphone and room add: for strangers' voices.
             longest: seconds of a recording; rows of longer ones are dropped.
         """
         kept = [e for e in examples if seconds_of(e) <= longest]
         labels = label_sets.label_set(n for e in kept if (n := label_sets.label_of(e)) is not None)
-        return cls(Ear.fit(kept, rate=rate, bands=bands, highest=highest), labels, longest=longest)
+        ear = Ear.fit(kept, rate=rate, bands=bands, highest=highest, centred=centred)
+        return cls(ear, labels, longest=longest)
 
     def problem(self, example: Example) -> str:
         """Why an example cannot be learned from, or an empty string."""

@@ -73,6 +73,7 @@ class Codec:
         rate: int = 16_000,
         bands: int = 80,
         highest: float | None = None,
+        centred: bool = False,
         units: Units = "characters",
         longest: float = LONGEST,
         beams: int = 1,
@@ -87,6 +88,8 @@ class Codec:
             rate: samples a second to which every recording is brought.
             bands: mel bands of a frame.
             highest: upper edge of the last band in hertz; left out: half the rate.
+            centred: recordings are brought to one loudness, and each band is less its mean over the
+                recording, which takes away what microphone and room add: for strangers' voices.
             units: "characters", or "words" of a small closed vocabulary.
             longest: seconds of a recording; rows of longer ones are dropped.
             beams: prefixes kept when a transcript is looked for; 1: the likeliest path.
@@ -102,7 +105,7 @@ class Codec:
                 f"codec.longest: every recording of train is longer than {longest:g} s; raise it"
             )
         return cls.around(
-            Ear.fit(kept, rate=rate, bands=bands, highest=highest),
+            Ear.fit(kept, rate=rate, bands=bands, highest=highest, centred=centred),
             Spelling.of(map(said, kept), units),
             kept,
             longest=longest,

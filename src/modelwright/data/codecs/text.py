@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from modelwright.data.tokenizing.alphabet import END, ROLES, byte_characters
 from modelwright.data.tokenizing.encoder import TextEncoder, highest, load_encoder, with_layout
 from modelwright.data.tokenizing.train import SMALLEST, train_tokenizer
 from modelwright.errors import ModelwrightError
-from modelwright.types import Columns, Encoded, Example, Ragged, Turn, text_turn
+from modelwright.types import Array, Columns, Encoded, Example, Ragged, Turn, text_turn
 
 _PROBES = (
     "Two  words,\n\tand 12345 '\u00e9\u4e2d\u6587' \U0001f642.",
@@ -39,7 +39,7 @@ TEMPLATE = (
 class Codec:
     """A trained byte-level BPE (arXiv:1508.07909) and the chat layout around it."""
 
-    ragged = ("tokens", "learn")
+    ragged = ("tokens", "learn", "rejected", "rejected_learn")
     before: tuple[int, ...] = ()  # what stands before and after every text beside its end
     after: tuple[int, ...] = ()
     template: str | None = TEMPLATE
@@ -187,17 +187,27 @@ class Codec:
         return [*self.layout(turns)[0], self.role["assistant"]]
 
     def encode(self, example: Example) -> Encoded:
-        """``tokens`` (T,) and ``learn`` (T,), bool."""
-        tokens, learn = self.layout(example.turns)
-        small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
-        return {"tokens": np.array(tokens, dtype=small), "learn": np.array(learn, dtype=np.bool_)}
+        """``tokens`` (T,) and ``learn`` (T,), bool.
+
+        Of an example that compares two answers also ``rejected`` (R,) and ``rejected_learn`` (R,):
+        the same turns with the other answer.
+        """
+        return laid_out(self, example)
 
     def example(self, encoded: Encoded) -> Example:
         """The example that ``encode`` was given (its score and joined parts aside)."""
+        turns = self._turns(encoded["tokens"], encoded["learn"])
+        if "rejected" not in encoded:
+            return Example(turns)
+        (other,) = self._turns(encoded["rejected"], encoded["rejected_learn"])[-1:]
+        return Example(turns, other if other.learn else text_turn("assistant", ""))
+
+    def _turns(self, tokens: Array, marks: Array) -> tuple[Turn, ...]:
+        """The turns that tokens spell, by their layout."""
         starts = {token: role for role, token in self.role.items()}
         turns: list[Turn] = []
         role, body, learned = "document", list[int](), False
-        for token, learn in zip(encoded["tokens"].tolist(), encoded["learn"].tolist(), strict=True):
+        for token, learn in zip(tokens.tolist(), marks.tolist(), strict=True):
             if token in starts:
                 if body or role != "document":
                     turns.append(text_turn(role, self.text(body), learn=learned))
@@ -208,7 +218,7 @@ class Codec:
                 body.append(token)
                 learned = learned or learn
         turns.append(text_turn(role, self.text(body), learn=learned))
-        return Example(tuple(turns))
+        return tuple(turns)
 
     def tensors(self, columns: Columns) -> dict[str, Tensor]:
         """Rows padded on the right with <|end|>, which is not learned there: (B, T) each."""
@@ -227,6 +237,31 @@ class Codec:
         """Read what ``save`` wrote."""
         document = json.loads(files["tokenizer.json"])
         return cls(Tokenizer.from_str(json.dumps(document)))
+
+
+class Layout(Protocol):
+    """A codec that lays turns out as tokens."""
+
+    vocabulary: int
+
+    def layout(self, turns: Sequence[Turn]) -> tuple[list[int], list[bool]]:
+        """Tokens of some turns and which of them are learned."""
+        ...
+
+
+def laid_out(codec: Layout, example: Example) -> dict[str, Array]:
+    """The fields of an example that are tokens; see ``Codec.encode``."""
+    small = np.uint16 if codec.vocabulary <= 1 << 16 else np.uint32
+
+    def fields(turns: Sequence[Turn], tokens: str, learn: str) -> dict[str, Array]:
+        ids, marks = codec.layout(turns)
+        return {tokens: np.array(ids, dtype=small), learn: np.array(marks, dtype=np.bool_)}
+
+    found = fields(example.turns, "tokens", "learn")
+    if (other := example.rejected) is not None:
+        turns = (*example.given, other) if other.learn else example.given
+        found |= fields(turns, "rejected", "rejected_learn")
+    return found
 
 
 def padded(columns: Columns, end: int) -> dict[str, Tensor]:

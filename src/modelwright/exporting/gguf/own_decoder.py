@@ -15,6 +15,7 @@ from torch import Tensor
 from modelwright.errors import ModelwrightError
 from modelwright.models import decoder, llama
 from modelwright.models.model import ModelConfig
+from modelwright.models.rope import YARN
 
 EPS = 1e-6  # of every norm of the decoder, see models/layers.py
 # What other programs' graphs have no room for, and the value without it.
@@ -65,5 +66,10 @@ def plain(
         eps=EPS,
         qk_norm=True,
         rope_base=c.rope_base,
+        rope_scaling=c.rope_scaling,
+        rope_factor=c.rope_factor,
+        rope_context=c.rope_context,
+        rope_low=YARN[0],
+        rope_high=YARN[1],
     )
     return shape, found

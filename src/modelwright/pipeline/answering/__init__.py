@@ -11,7 +11,10 @@ from pathlib import Path
 from torch import nn
 
 from modelwright.pipeline.answering.answerer import Answerer, Sampler
+from modelwright.pipeline.answering.comparing import Comparing
 from modelwright.pipeline.answering.drawing import Drawing
+from modelwright.pipeline.answering.embedding import Embedding
+from modelwright.pipeline.answering.judging import Judging
 from modelwright.pipeline.answering.predicting import Predicting
 from modelwright.pipeline.answering.speaking import Speaking, Vocoding
 from modelwright.pipeline.answering.writing import Writing
@@ -22,7 +25,16 @@ from modelwright.types import Codec, Objective
 __all__ = ["WAYS", "Answerer", "Sampler", "answerer", "answerer_of"]
 
 # The first that suits.
-WAYS: tuple[type[Answerer], ...] = (Drawing, Speaking, Vocoding, Predicting, Writing)
+WAYS: tuple[type[Answerer], ...] = (
+    Drawing,
+    Speaking,
+    Vocoding,
+    Embedding,
+    Predicting,
+    Judging,
+    Comparing,
+    Writing,
+)
 
 
 def answerer(

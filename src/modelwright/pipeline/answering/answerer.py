@@ -89,6 +89,10 @@ class Answerer(ABC):
         (answer,) = self.answer([turns], **params)
         return answer.said
 
+    def value(self, answer: Turn) -> Any:
+        """The answer as a caller in Python has it: its text, its label; of vectors the numbers."""
+        return answer.said
+
     def content(self, answer: Turn) -> bytes:  # noqa: ARG002 - of answers that are files
         """The answer as the content of a file that ends in ``suffix``.
 

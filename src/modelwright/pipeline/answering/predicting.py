@@ -9,6 +9,7 @@ from typing import Any
 from modelwright.data.shards import open_shard
 from modelwright.pipeline import labelled
 from modelwright.pipeline.answering.answerer import Answerer
+from modelwright.pipeline.drawn_mistakes import draw_mistakes
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.predicted import predicted
 from modelwright.pipeline.prepare import Say
@@ -70,6 +71,7 @@ class Predicting(Answerer):
         labels = "label" in open_shard(run.path / "data" / stage / "test")
         if labels:
             labelled.accuracy(run, stage, fitted, result, say)
+            draw_mistakes(run, stage, fitted, say)
         if not labels or type(self.task).measures is not Task.measures:
             predicted(run, stage, fitted, result, say)
 

@@ -54,7 +54,9 @@ class Optimizers:
     ) -> None:
         self.members = members
         self.average = average
-        self.parameters = dict(model.named_parameters())
+        self.parameters: dict[str, Tensor] = dict(model.named_parameters())
+        if average is not None:
+            self.parameters |= dict(average.named)  # running statistics too
         self.names = {id(p): name for name, p in self.parameters.items()}
         self.own: dict[int, Tensor] | None = None  # training weights while others are in place
         for group in self.groups:

@@ -7,6 +7,7 @@ generator; ``SpecAugment`` takes frames (time, features).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from modelwright.types import Array
 
 
+SHORT = 1024  # samples: any length is quick below it
+ROOM = 0.15  # of a recording's length: silence that may follow it
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -24,7 +27,9 @@ class Speed:
     """Play faster or slower, pitch included, by a factor between ``slowest`` and ``fastest``.
 
     Ko et al., 2015, use 0.9 to 1.1. The spectrum of the whole recording is cut off or extended,
-    which is exact for what is below half the lower sample rate.
+    which is exact for what is below half the lower sample rate. Longer recordings are followed by
+    silence up to a length that Fourier transforms are quick with, and so is what is made of them:
+    the factor is that of two such lengths, less than a thousandth off.
     """
 
     kind: ClassVar[str] = "sound"
@@ -36,9 +41,10 @@ class Speed:
         """The samples, n / factor of them."""
         factor = _between(self.slowest, self.fastest, rng)
         length = max(1, round(len(samples) / factor))
-        spectrum = np.fft.rfft(samples, axis=0)
-        kept = spectrum[: length // 2 + 1] * (length / len(samples))
-        return _safe(np.fft.irfft(kept, n=length, axis=0))
+        before, after = _quick_lengths(len(samples), length, factor)
+        spectrum = np.fft.rfft(samples, n=before, axis=0)
+        kept = spectrum[: after // 2 + 1] * (after / before)
+        return _safe(np.fft.irfft(kept, n=after, axis=0)[:length])
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,35 @@ class SpecAugment:
         part = (source - low)[:, None]
         mixed = frames[low] * (1 - part) + frames[low + 1] * part
         return np.asarray(mixed.astype(frames.dtype))
+
+
+def _quick_lengths(given: int, wanted: int, factor: float) -> tuple[int, int]:
+    """Lengths of at least ``given`` and ``wanted`` whose ratio is the factor, nearly.
+
+    Both have no prime factor above 7, which transforms are an order of magnitude quicker with than
+    with a prime. Of short recordings they are the lengths themselves.
+    """
+    if min(given, wanted) < SHORT:
+        return given, wanted
+    known = _quick(int(np.log2(max(given, wanted))) + 2)
+    first, end = np.searchsorted(known, (given, int(given * (1 + ROOM)) + 1))
+    before = known[first:end]
+    place = np.searchsorted(known, before / factor)
+    pairs = np.concatenate([np.stack((before, known[place - d])) for d in (0, 1)], axis=1)
+    pairs = pairs[:, pairs[1] >= wanted]
+    best = np.abs(pairs[0] / pairs[1] / factor - 1).argmin()
+    return int(pairs[0, best]), int(pairs[1, best])
+
+
+@lru_cache(maxsize=4)
+def _quick(bits: int) -> Array:
+    """The numbers below 2^bits without a prime factor above 7, in order, int64."""
+    found = np.ones(1, np.int64)
+    for prime in (2, 3, 5, 7):
+        powers = prime ** np.arange(int(bits / np.log2(prime)) + 1, dtype=np.int64)
+        found = np.outer(found, powers).ravel()
+        found = found[found < 1 << bits]
+    return np.sort(found)
 
 
 def _between(one: float, other: float, rng: np.random.Generator) -> float:

@@ -1,0 +1,1 @@
+"""The peers, each driven by a script of its own."""

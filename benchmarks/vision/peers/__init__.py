@@ -1,0 +1,1 @@
+"""The loops and methods that are compared with, each a script."""

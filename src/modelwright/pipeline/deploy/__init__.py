@@ -1,0 +1,193 @@
+"""A trained run handed over to an engine that serves it, a target a file.
+
+What is written is a folder: the model (an export that has proved itself, or the run), stored
+samples with the answers that are meant, and ``launch.sh``, the one command that starts the engine.
+Where that engine is installed it is started by this very command and answers the samples over HTTP;
+a folder whose answers differ is not left behind.
+
+A target is a module of this folder with
+
+- ``write(order) -> None``: the files, ``launch.sh`` among them, which listens on ``$PORT``;
+- ``absent() -> str``: why the engine cannot be started here; empty where it can;
+- ``check(order) -> str``: what else can be said of the files, in a line, started or not.
+
+Its name on the command line is the module's, with its dots and dashes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, cast
+
+from modelwright import checkpoint
+from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.exporting.subject import Options
+from modelwright.files import make_folder, rename, write_file
+from modelwright.pipeline.deploy.replayed import replay, samples_of
+from modelwright.pipeline.prepare import Say
+from modelwright.runs import Run
+
+MODEL, RUN, SAMPLES, LAUNCH = "model", "run", "samples.json", "launch.sh"
+NAMES = {"llama_cpp": "llama.cpp", "ray_serve": "ray-serve"}  # as people write them
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be deployed, and how.
+
+    Attributes:
+        run: with a trained stage.
+        stage: "train" or "tune"; None: the last that is trained.
+        folder: where the files go, empty.
+        place: where it will lie.
+        options: of the export, for targets that have one.
+        host: the address to listen on.
+        port: where ``$PORT`` is not set.
+        replicas: how many engines, for targets that have several.
+        license: of the weights, for the card.
+        say: takes lines of progress.
+    """
+
+    run: Run
+    stage: str | None
+    folder: Path
+    place: Path
+    options: Options
+    host: str
+    port: int
+    replicas: int
+    license: str
+    say: Say
+
+    @property
+    def name(self) -> str:
+        """What clients call the model."""
+        return self.run.path.resolve().name
+
+
+class Target(Protocol):
+    """A module of this folder."""
+
+    def write(self, order: Order) -> None:
+        """Write the files."""
+
+    def absent(self) -> str:
+        """Why the engine cannot be started here; empty where it can."""
+
+    def check(self, order: Order) -> str:
+        """What the files themselves show."""
+
+
+def targets() -> list[str]:
+    """The names that ``--to`` takes."""
+    here = Path(__file__).parent
+    writes = re.compile(r"^def write\(", re.MULTILINE)
+    found = (p.stem for p in here.glob("*.py") if p.name != "__init__.py")
+    named = (f for f in found if writes.search((here / f"{f}.py").read_text(encoding="utf-8")))
+    return sorted(NAMES.get(name, name) for name in named)
+
+
+def deploy(
+    run: Run,
+    out: Path,
+    say: Say,
+    *,
+    to: str,
+    stage: str | None = None,
+    options: Options | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    replicas: int = 2,
+    license: str = "",
+    start: bool = True,
+) -> list[str]:
+    """Write what an engine needs to serve a run, and prove it by asking that engine.
+
+    Args:
+        run: with a trained stage.
+        out: a folder that does not exist yet.
+        say: takes lines of progress.
+        to: a target, a module of this folder.
+        stage: "train" or "tune"; left out: the last that is trained.
+        options: of the export.
+        host: the address that the engine listens on.
+        port: of the same.
+        replicas: for targets that have several.
+        license: of the weights.
+        start: start the engine, where it is installed, and replay the samples.
+
+    Returns:
+        What was proved, a line each.
+
+    Raises:
+        ModelwrightError: ``out`` exists, the target cannot hold this model, or the engine answers
+            otherwise; nothing is left then.
+    """
+    if out.exists():
+        raise ModelwrightError(f"{out}: exists; give a folder that is not there yet")
+    if to not in targets():
+        raise ModelwrightError(
+            f"--to: {to!r} is no target{did_you_mean(to, targets())}; there are "
+            f"{', '.join(targets())}"
+        )
+    module = {v: k for k, v in NAMES.items()}.get(to, to)
+    target = cast(Target, importlib.import_module(f"{__name__}.{module}"))
+    part = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    make_folder(part)
+    order = Order(
+        run, stage, part, out.resolve(), options or Options(), host, port, replicas, license, say
+    )
+    done = part
+    try:
+        say(f"deploy: writing for {to}")
+        target.write(order)
+        samples = samples_of(run, stage)
+        write_file(part / SAMPLES, [json.dumps(samples, indent=1, ensure_ascii=False).encode()])
+        found = [target.check(order)]
+        rename(part, out)
+        done = out
+        if why := target.absent() if start else "not asked for":
+            found.append(f"{to} was not started: {why}")
+        else:
+            say(f"deploy: starting {to}, replaying {len(samples)} samples")
+            found.append(replay(out, LAUNCH, samples, order.name))
+    except BaseException:
+        shutil.rmtree(done, ignore_errors=True)
+        raise
+    return found
+
+
+def write_launch(order: Order, command: Sequence[str], environment: Sequence[str] = ()) -> None:
+    """Write ``launch.sh``: the command, run in its own folder; ``$PORT`` is put in as it is."""
+    words = " ".join('"$PORT"' if word == "$PORT" else shlex.quote(word) for word in command)
+    lines = [
+        "#!/bin/sh",
+        "set -eu",
+        'cd "$(dirname "$0")"',
+        f'PORT="${{PORT:-{order.port}}}"',
+        *(f"export {one}" for one in environment),
+        f"exec {words}",
+    ]
+    write_file(order.folder / LAUNCH, ["\n".join([*lines, ""]).encode()])
+    (order.folder / LAUNCH).chmod(0o755)
+
+
+def copy_run(order: Order) -> None:
+    """Copy what serving needs: the run's description and the newest checkpoint of each stage."""
+    source, target = order.run.path, order.folder / RUN
+    make_folder(target)
+    for file in sorted(source.iterdir()):
+        if file.is_file() and file.suffix in (".yaml", ".json", ".py"):
+            shutil.copy2(file, target / file.name)
+    for stage in sorted((source / "checkpoints").iterdir()):
+        newest = checkpoint.newest(stage) if stage.is_dir() else None
+        if newest is not None:
+            shutil.copytree(newest, target / "checkpoints" / stage.name / newest.name)

@@ -1,0 +1,179 @@
+"""Runs and adapters that come and go in a server at work, the engine killed in between."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from modelwright import api
+from modelwright.errors import ModelwrightError
+from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
+from modelwright.pipeline.served import ServedRuns, Settings
+from modelwright.serving.limits import Limits
+from modelwright.serving.server import build_app
+from tests.exporting import tiny_runs
+from tests.serving.parts import running, wait_for
+
+ASK = "/v1/completions"
+ADMIN = {"Authorization": "Bearer mw-admin"}
+BODY = {"prompt": "import ", "max_tokens": 10, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The folder of a base with an adapter, a run with another, and one of another base."""
+    folder = tmp_path_factory.mktemp("served")
+    made = tiny_runs.RECIPES["decoder"](folder / "data")
+    tune = {k: v for k, v in made["train"].items() if k not in ("optimizer", "learning_rate")}
+    for name, adapter, rate in (
+        ("base", {"rank": 4}, 0.02), ("two", {"rank": 2, "dora": True}, 0.02),
+        ("whole", {"rank": 2, "trained": ["norm"]}, 0.02), ("other", {"rank": 4}, 0.021),
+    ):  # fmt: skip
+        stage = {**tune, "adapter": adapter, "learning_rate": 0.02}
+        train = {**made["train"], "learning_rate": rate}
+        api.tune(
+            {"name": name, "seed": 1, **made, "train": train, "tune": stage}, out=folder / name
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def answers(place):
+    """What each run answers by itself, its adapter merged."""
+    found = {}
+    for name, stage in (("base", "train"), ("base", "tune"), ("two", "tune"), ("other", "tune")):
+        run = api.existing(str(place / name))
+        model = api.Model(load_fitted(newest_checkpoint(run, stage)))
+        found[name, stage] = model.complete("import ", max_tokens=10, temperature=0.0)
+    return found
+
+
+def runs_of(place, *, separate):
+    settings = Settings(run=str(place / "base"), stage="train", max_batch=4)
+    return ServedRuns(place, settings, lambda _: None, Limits(), separate=separate)
+
+
+def said(http, model):
+    answer = http.post(ASK, json={**BODY, "model": model})
+    return answer.json()["choices"][0]["text"] if answer.status_code == 200 else answer.json()
+
+
+def test_adapters_and_runs_come_and_go_while_the_engine_is_killed(place, answers):
+    runs = runs_of(place, separate=True)
+    engine = runs.first()
+    given = {"runs": runs, "admin_key": "mw-admin", "limits": Limits(models=2)}
+    with running(engine, **given) as served, httpx.Client(base_url=served.url, timeout=60) as http:
+        assert said(http, "tiny") == answers["base", "train"]
+        for name, run in (("a", "base"), ("b", "two")):
+            body = {"model": "tiny", "name": name, "run": run}
+            told = http.post("/admin/adapters", json=body, headers=ADMIN)
+            assert told.json() == {"id": f"tiny:{name}", "object": "model", "parent": "tiny"}
+        assert said(http, "tiny:a") == answers["base", "tune"]
+        assert said(http, "tiny:b") == answers["two", "tune"]
+        listed = http.get("/v1/models").json()["data"]
+        assert [card["id"] for card in listed] == ["tiny", "tiny:a", "tiny:b"]
+        assert listed[1]["parent"] == "tiny"
+
+        first = engine.process.pid  # a new process is given the adapters before it answers
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: engine.process.pid != first and engine.alive, 60)
+        assert said(http, "tiny:b") == answers["two", "tune"]
+
+        told = http.post("/admin/models", json={"run": "other"}, headers=ADMIN)
+        assert told.status_code == 200 and told.json()["id"] == "other"
+        assert said(http, "other") == answers["other", "tune"]
+        assert http.get("/health").status_code == 200
+        full = http.post("/admin/models", json={"run": "two"}, headers=ADMIN)
+        assert (full.status_code, full.json()["error"]["code"]) == (409, "conflict")
+        gone = http.delete("/admin/models/other", headers=ADMIN)
+        assert gone.json() == {"id": "other", "object": "model", "deleted": True}
+        assert said(http, "other")["error"]["code"] == "model_not_found"
+
+        http.delete("/admin/adapters/tiny:a", headers=ADMIN)
+        assert said(http, "tiny:a")["error"]["code"] == "model_not_found"
+        assert said(http, "tiny") == answers["base", "train"]
+
+
+def test_what_cannot_be_taken_is_told_and_harms_nobody(place, answers):
+    """S27: a bad adapter is an error of its caller; S10: a name is no path."""
+    runs = runs_of(place, separate=False)
+    engine = runs.first()
+    with (
+        running(engine, runs=runs, admin_key="mw-admin") as served,
+        httpx.Client(base_url=served.url, timeout=60) as http,
+    ):
+        for run, why in (
+            ("other", "another base"), ("whole", "all rows of a batch share"),
+            ("bse", "did you mean 'base'"), ("data", "no run 'data'"),
+        ):  # fmt: skip
+            body = {"model": "tiny", "name": "x", "run": run}
+            told = http.post("/admin/adapters", json=body, headers=ADMIN)
+            assert told.status_code == 400 and why in told.json()["error"]["message"], run
+        for run in ("../base", "/etc", "", ".", "base/../two"):
+            for path in ("/admin/adapters", "/admin/models"):
+                body = {"model": "tiny", "run": run}
+                told = http.post(path, json=body, headers=ADMIN)
+                assert told.status_code == 400 and told.json()["error"]["param"] == "run"
+        assert http.delete("/admin/models/tiny", headers=ADMIN).status_code == 409
+        assert http.delete("/admin/adapters/tiny:x", headers=ADMIN).status_code == 404
+        assert said(http, "tiny") == answers["base", "train"]
+        assert http.post("/v1/embeddings", json={"model": "tiny", "input": "a"}).status_code == 200
+
+
+@pytest.mark.parametrize("key", [None, "mw-client", "mw-admin"])
+def test_every_admin_route_has_a_key_of_its_own(place, key):
+    """S22: no key and the clients' key open nothing there, and the admin's nothing elsewhere."""
+    runs = runs_of(place, separate=False)
+    app = build_app(
+        runs.first(), model_name="tiny", api_key="mw-client", admin_key="mw-admin", runs=runs
+    )
+    routes = [(r.path, m) for r in app.routes for m in r.methods if m != "HEAD"]
+    assert sum(path.startswith("/admin") for path, _ in routes) == 5
+    given = {"runs": runs, "api_key": "mw-client", "admin_key": "mw-admin"}
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    with (
+        running(runs.first(), **given) as served,
+        httpx.Client(base_url=served.url, headers=headers, timeout=60) as http,
+    ):
+        for path, method in routes:
+            status = http.request(method, path.replace("{name:path}", "none")).status_code
+            right = "mw-admin" if path.startswith("/admin") else "mw-client"
+            open_ = path in ("/", "/health", "/ready")
+            assert (status == 401) == (not open_ and key != right), (path, method)
+
+
+def test_an_admin_key_must_be_another():
+    with pytest.raises(ModelwrightError, match="another than the API key"):
+        build_app(None, model_name="x", api_key="a", admin_key="a")
+
+
+def test_sigterm_under_load_drains_and_leaves_no_process(place):
+    """S19: what is under way is finished, exit 0, no orphan."""
+    command = [sys.executable, "-m", "modelwright", "serve", str(place / "base"), "--port", "0"]
+    command += ["--adapter", "two", "--stage", "train"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        url = process.stdout.readline().split(" at ")[1].split()[0]
+        tasks = Path(f"/proc/{process.pid}/task")
+        children = " ".join((one / "children").read_text() for one in tasks.iterdir()).split()
+        assert len(children) == 1
+        body = {**BODY, "model": "base:two", "max_tokens": 60, "stream": True}
+        lines = []
+        with httpx.stream("POST", url + ASK, json=body, timeout=60) as response:
+            for line in response.iter_lines():
+                lines.append(line)
+                if len(lines) == 1:
+                    process.send_signal(signal.SIGTERM)
+        assert lines[-2] == "data: [DONE]" and '"finish_reason": "' in "".join(lines)
+        assert process.wait(timeout=45) == 0
+        wait_for(lambda: not Path(f"/proc/{children[0]}").exists())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -1,0 +1,73 @@
+"""A program of the tests: a random model's engine, or a small policy, as a server starts one.
+
+Arguments: a file that says what it is (``{"kind": "text", "max_batch": 4}``), and the two pipes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+
+from modelwright.data.codecs.text import Codec
+from modelwright.errors import MachineError
+from modelwright.serving.engine import Engine
+from modelwright.serving.engine_program import descriptors, run
+from modelwright.serving.passes import PassEngine
+from modelwright.types import Answer, Example, Image, Text, Turn, text_turn
+from tests.serving.conftest import TEXT
+from tests.serving.parts import mute, random_decoder
+
+
+def text(**given):
+    torch.set_num_threads(1)
+    codec = Codec.fit([Example((text_turn("document", TEXT * 3, learn=True),))], vocabulary=300)
+    model = random_decoder(codec)
+    mute(model, codec)
+    if pause := given.pop("pause", 0):
+        hidden = model.hidden
+
+        def slow(*a, **k):
+            time.sleep(pause)
+            return hidden(*a, **k)
+
+        model.hidden = slow
+    return Engine(model, codec, **given)
+
+
+class Echo:
+    """Answers with the question; "die" ends the process, a picture is answered by its mean."""
+
+    suffix, at_once = "", 4
+
+    def detailed(self, given, **params):
+        if any(turns[0].text == "die" for turns in given):
+            os._exit(7)
+        return [self.one(turns[0], params) for turns in given]
+
+    def one(self, turn, params):
+        part = turn.parts[0]
+        said = f"{part.pixels.mean():.1f}" if isinstance(part, Image) else part.text
+        return Answer(Turn("assistant", (Text(said),)), {"seed": params.get("seed"), "sure": 0.5})
+
+    def facts(self):
+        return {"inputs": ["text", "image"]}
+
+
+def made():
+    given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    kind = given.pop("kind")
+    if kind == "text":
+        return text(**given), {"double": lambda number: 2 * number}
+    if kind == "echo":
+        return PassEngine(Echo(), lambda typed: (text_turn("user", typed.strip()),)), {}
+    raise MachineError("no such engine; name another")
+
+
+sys.exit(run(made, *descriptors(sys.argv[2])))
