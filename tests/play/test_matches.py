@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from modelwright.play.game import Game, replayed
@@ -17,6 +17,7 @@ counts = st.integers(0, 300)
 
 
 @given(won=counts, drawn=counts, lost=counts)
+@example(won=0, drawn=0, lost=254)
 def test_a_score_lies_in_its_interval_and_turns_round(won: int, drawn: int, lost: int) -> None:
     if not won + drawn + lost:
         return

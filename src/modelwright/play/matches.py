@@ -46,7 +46,9 @@ class Score:
         s, n = self.share, self.games
         centre = (s + Z * Z / (2 * n)) / (1 + Z * Z / n)
         half = Z / (1 + Z * Z / n) * math.sqrt(s * (1 - s) / n + Z * Z / (4 * n * n))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        # Of no or all points one end is exact, where the difference of two equals is not quite 0.
+        low = max(0.0, centre - half) if self.share > 0 else 0.0
+        return low, min(1.0, centre + half) if self.share < 1 else 1.0
 
     @property
     def elo(self) -> tuple[float, float, float]:
