@@ -42,6 +42,7 @@ def add_serve(commands: Commands) -> None:
     serve.add_argument("--max-batch", type=int, default=8, help="answers written at once (8)")
     serve.add_argument("--max-waiting", type=int, default=64, help="requests that wait (64)")
     serve.add_argument("--drafts", type=int, default=0, help="tokens looked up ahead, such as 4")
+    serve.add_argument("--cache-tokens", type=int, default=0, help="of all answers together")
     serve.add_argument(
         "--reproducible", action="store_true", help="the same bits whoever else asks; slower"
     )
@@ -195,6 +196,7 @@ def _serve(options: argparse.Namespace) -> int:
         max_batch=options.max_batch,
         max_waiting=options.max_waiting,
         drafts=options.drafts,
+        cache_tokens=options.cache_tokens,
         reproducible=options.reproducible,
     )
     runs = ServedRuns(

@@ -99,8 +99,8 @@ def test_an_encoder_with_a_new_head(
     rows, texts = reviews
     published(tmp_path / "encoder", kind, texts)
     run = api.run(recipe(rows, tmp_path / "encoder"), out=tmp_path / "run")
-    measure, *_ = run.read_json("evaluation.json")["measures"]
-    assert measure["name"] == "test accuracy"
+    names = [measure["name"] for measure in run.read_json("evaluation.json")["measures"]]
+    assert names == ["test accuracy", "test calibration error"]
     assert export(run, tmp_path / "out", lambda _: None, to="hub").samples == 4
     model = small.quietly(
         transformers.AutoModelForSequenceClassification.from_pretrained, tmp_path / "out"

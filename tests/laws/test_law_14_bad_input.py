@@ -208,6 +208,7 @@ def test_data_where_a_recipe_is_wanted(refused: Refuse) -> None:
         (["ask", "done", "q", "--seed", "9" * 30], "is not a 64-bit integer"),
         (["ask", "done", "long " * 5000], "the model's context holds 64"),
         (["serve", "nope"], "nope: no such run"),
+        (["serve", "done", "--cache-tokens", "5"], "5 hold no request of the whole context"),
         (["serve", "done", "--port", "-1"], "port: -1 is not between 0"),
         (["serve", "done", "--port", "70000"], "port: 70000 is not between 0"),
         (["serve", "done", "--port", "http"], "invalid int value: 'http'"),

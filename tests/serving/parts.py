@@ -50,12 +50,14 @@ class SlowModel(torch.nn.Module):
         self.inner, self.config = model, model.config
         self.gate = threading.Semaphore(0)
         self.open = False
+        self.begun = 0  # forward passes that have come to the gate
         self.failure: BaseException | None = None
 
     def new_cache(self, batch: int, capacity: int):
         return self.inner.new_cache(batch, capacity)
 
     def hidden(self, tokens, cache=None, counts=None):
+        self.begun += 1
         if not self.open:
             self.gate.acquire(timeout=60)
         if self.failure:

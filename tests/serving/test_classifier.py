@@ -46,7 +46,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def test_it_has_learned_and_is_measured_beside_its_baselines(run: Run) -> None:
-    measure, *_ = run.read_json("evaluation.json")["measures"]
+    measure, calibration = run.read_json("evaluation.json")["measures"]
+    assert calibration["name"] == "test calibration error"
     rows = {row["who"]: row["value"] for row in measure["rows"]}
     assert rows["ours"] > 0.9
     assert set(rows) == {"ours", "majority class", "linear, bag of words"}

@@ -1,6 +1,6 @@
 """Every fault of training at its full count, on a small network, as real processes.
 
-    PYTHONPATH=src:. python tests/slow/fault_table.py [--count 50] [--only T1,T6]
+    python -m tests.slow.fault_table [--count 50] [--only T1,T6]
 
 Writes benchmarks/results/faults.json and faults.md: the fault, what must hold, held of tried.
 A case that does not hold is kept with what was said; nothing is tried twice.
@@ -272,7 +272,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(CASES), help="such as T1,T6")
     options = parser.parse_args()
     table = Table(options.count)
-    command = f"python tests/slow/fault_table.py {' '.join(sys.argv[1:])}".strip()
+    command = f"python -m tests.slow.fault_table {' '.join(sys.argv[1:])}".strip()
     for name in options.only.split(","):
         table.tally(name, CASES[name](table))
         write(table, command)

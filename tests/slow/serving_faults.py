@@ -1,6 +1,6 @@
 """Every fault of serving, S1 to S29: the tests that hold it, and the heavy ones at their counts.
 
-    PYTHONPATH=src:. python tests/slow/serving_faults.py [--scale 1] [--only S1,S16]
+    python -m tests.slow.serving_faults [--scale 1] [--only S1,S16]
 
 Writes benchmarks/results/serving_faults.json and serving_faults.md: the fault, what must hold, held
 of tried. Rows named "at full count" are of tests/slow; ``--scale`` multiplies what they do, and the
@@ -127,7 +127,7 @@ def main() -> int:
     options = parser.parse_args()
     words = dict(WORDS)
     found: dict[str, Any] = {}
-    command = f"python tests/slow/serving_faults.py {' '.join(sys.argv[1:])}".strip()
+    command = f"python -m tests.slow.serving_faults {' '.join(sys.argv[1:])}".strip()
     for name in options.only.split(","):
         jobs = {}
         if name in TESTS and not options.heavy:

@@ -42,6 +42,7 @@ class Settings:
         max_batch: answers written at once.
         max_waiting: requests that wait.
         drafts: tokens looked up ahead.
+        cache_tokens: of the answers under way together; 0: as many as ``max_batch`` of them can be.
         reproducible: the same bits whoever else asks.
     """
 
@@ -51,6 +52,7 @@ class Settings:
     max_batch: int = 8
     max_waiting: int = 64
     drafts: int = 0
+    cache_tokens: int = 0
     reproducible: bool = False
 
 
@@ -70,6 +72,7 @@ def engine_of(settings: Settings, say: Say) -> tuple[Answering, dict[str, Callab
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
         drafts=settings.drafts,
+        cache_tokens=settings.cache_tokens,
         reproducible=settings.reproducible,
     )
     if not isinstance(engine, Engine):

@@ -298,18 +298,10 @@ class _Handle:
         self._process.cancel(self._number)
 
 
-class RemoteEngine:
-    """An engine of text in a process of its own; see ``service.Answering``."""
+class _Remote:
+    """What is asked of every engine in a process of its own."""
 
-    def __init__(self, process: EngineProcess) -> None:
-        self.process = process
-        self.context: int = process.facts["context"]
-        self.temperature: float = process.facts["temperature"]
-
-    @property
-    def running(self) -> int:
-        """How many requests are being answered, as it said last."""
-        return int(self.process.state.get("running", 0))
+    process: EngineProcess
 
     @property
     def waiting(self) -> int:
@@ -327,11 +319,6 @@ class RemoteEngine:
         return self.process.died
 
     @property
-    def adapts(self) -> bool:
-        """Whether it takes adapters by request."""
-        return bool(self.process.facts["adapts"])
-
-    @property
     def embed(self) -> Callable[[Sequence[str]], tuple[list[list[float]], int]] | None:
         """What makes vectors of texts, where the model does."""
         return self._embed if self.process.facts["embeds"] else None
@@ -340,13 +327,6 @@ class RemoteEngine:
         vectors, count = self.process.asked("embed", texts=list(texts))
         return vectors, count
 
-    def gauges(self) -> dict[str, float]:
-        """The engine's own, and how long it has been silent."""
-        own: dict[str, float] = dict(self.process.state.get("gauges", {}))
-        if "engine_heartbeat_seconds" in own:
-            own["engine_heartbeat_seconds"] += self.process.silence
-        return own
-
     def start(self) -> None:
         """Start the process where it does not run; returns before it is ready."""
         self.process.start()
@@ -354,6 +334,32 @@ class RemoteEngine:
     def stop(self, drain_seconds: float = 0.0) -> None:
         """End it; what is under way may take so long before."""
         self.process.stop(drain_seconds)
+
+
+class RemoteEngine(_Remote):
+    """An engine of text in a process of its own; see ``service.Answering``."""
+
+    def __init__(self, process: EngineProcess) -> None:
+        self.process = process
+        self.context: int = process.facts["context"]
+        self.temperature: float = process.facts["temperature"]
+
+    @property
+    def running(self) -> int:
+        """How many requests are being answered, as it said last."""
+        return int(self.process.state.get("running", 0))
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it takes adapters by request."""
+        return bool(self.process.facts["adapts"])
+
+    def gauges(self) -> dict[str, float]:
+        """The engine's own, and how long it has been silent."""
+        own: dict[str, float] = dict(self.process.state.get("gauges", {}))
+        if "engine_heartbeat_seconds" in own:
+            own["engine_heartbeat_seconds"] += self.process.silence
+        return own
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """What a request of these turns holds."""
@@ -393,48 +399,16 @@ class _RemotePolicy:
         raise EngineStoppedError("the engine is in another process; ask it there")
 
 
-class RemotePasses(PassEngine):
+class RemotePasses(_Remote, PassEngine):
     """An engine of whole answers in a process of its own."""
 
     def __init__(self, process: EngineProcess) -> None:
         super().__init__(_RemotePolicy(process.facts["policy"]), self._typed)
         self.process = process
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait, as it said last."""
-        return int(self.process.state.get("waiting", 0))
-
     def gauges(self) -> dict[str, float]:
         """How many are being answered, as it said last."""
         return {"num_requests_running": self.process.state.get("running", 0)}
-
-    @property
-    def alive(self) -> bool:
-        """Whether requests are taken and answered."""
-        return self.process.alive
-
-    @property
-    def died(self) -> bool:
-        """Whether the process has ended though nobody stopped it."""
-        return self.process.died
-
-    @property
-    def embed(self) -> Callable[[Sequence[str]], tuple[list[list[float]], int]] | None:
-        """What makes vectors of texts, where the model does."""
-        return self._embed if self.process.facts["embeds"] else None
-
-    def _embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
-        vectors, count = self.process.asked("embed", texts=list(texts))
-        return vectors, count
-
-    def start(self) -> None:
-        """Start the process where it does not run; returns before it is ready."""
-        self.process.start()
-
-    def stop(self, drain_seconds: float = 0.0) -> None:
-        """End it; what is under way may take so long before."""
-        self.process.stop(drain_seconds)
 
     def ask(
         self, given: Sequence[Sequence[Turn]], params: Mapping[str, Any] | None = None

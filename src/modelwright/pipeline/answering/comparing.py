@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from modelwright.pipeline import compared
 from modelwright.pipeline.answering.writing import Writing
 from modelwright.pipeline.fitted import Fitted
@@ -12,13 +14,11 @@ from modelwright.runs import Run
 from modelwright.types import Codec, Columns, Objective
 
 
-class Comparing(Writing):
-    """Answers are written as by any other; what is measured is what the model prefers."""
+class Preferring:
+    """What is measured of a model that was taught which of two answers is better."""
 
-    @staticmethod
-    def suits(codec: Codec, objective: Objective) -> bool:  # noqa: ARG004 - the objective says it
-        """Whether the objective gives ``rewards``."""
-        return hasattr(objective, "rewards")
+    model: nn.Module
+    objective: Objective
 
     def measure(
         self, run: Run, stage: str, fitted: Fitted, result: dict[str, Any], say: Say
@@ -29,3 +29,12 @@ class Comparing(Writing):
     def held_out(self, columns: Columns) -> dict[str, float]:
         """The preference accuracy."""
         return compared.accuracy(self.model, self.objective, columns)
+
+
+class Comparing(Preferring, Writing):
+    """Answers are written as by any other; what is measured is what the model prefers."""
+
+    @staticmethod
+    def suits(codec: Codec, objective: Objective) -> bool:  # noqa: ARG004 - the objective says it
+        """Whether the objective gives ``rewards``."""
+        return hasattr(objective, "rewards")

@@ -9,15 +9,13 @@ import numpy as np
 import torch
 
 from modelwright.errors import ModelwrightError
-from modelwright.pipeline import compared
 from modelwright.pipeline.answering.answerer import Answerer
-from modelwright.pipeline.fitted import Fitted
-from modelwright.pipeline.prepare import Say
+from modelwright.pipeline.answering.comparing import Preferring
 from modelwright.runs import Run
-from modelwright.types import Codec, Columns, Example, Number, Objective, Ragged, Turn
+from modelwright.types import Codec, Example, Number, Objective, Ragged, Turn
 
 
-class Judging(Answerer):
+class Judging(Preferring, Answerer):
     """The reward of a conversation that ends with an answer."""
 
     at_once = 16
@@ -53,13 +51,3 @@ class Judging(Answerer):
 
     def sampler(self, run: Run, stage: str) -> None:
         """None: what it learns is seen in the validation."""
-
-    def measure(
-        self, run: Run, stage: str, fitted: Fitted, result: dict[str, Any], say: Say
-    ) -> None:
-        """Which answers it gives the higher reward, and by how much."""
-        compared.preferences(run, stage, fitted, result, say)
-
-    def held_out(self, columns: Columns) -> dict[str, float]:
-        """The preference accuracy."""
-        return compared.accuracy(self.model, self.objective, columns)
