@@ -23,7 +23,8 @@ CODES = {
     signal.SIGUSR1: EXIT_REQUEUE,
 }
 # Phase -> the function in which the signal arrives, and at which of its calls.
-PHASES = {
+Phases = dict[str, tuple[str, str, int]]
+PHASES: Phases = {
     "preparing data": ("modelwright.pipeline.prepare", "write_shard", 2),
     "probing the machine": ("modelwright.runtime", "matmul_gflops", 1),
     "first step": ("modelwright.training.memory_retry", "pieces", 0),
@@ -35,9 +36,9 @@ PHASES = {
 }
 
 
-def signal_in(phase: str, number: signal.Signals) -> str:
+def signal_in(phase: str, number: signal.Signals, phases: Phases = PHASES) -> str:
     """Code that makes the process send itself the signal as the phase begins."""
-    module, name, call = PHASES[phase]
+    module, name, call = phases[phase]
     if phase == "first step":
         module, name, call = "modelwright.training.train", "Trainer.backward", 1
     *outer, last = name.split(".")

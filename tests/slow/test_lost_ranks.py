@@ -1,6 +1,6 @@
 """Fault T7 at length: twenty kills of a random rank at a random step, with two and four processes.
 
-    pytest tests/slow/test_lost_ranks.py -p no:timeout
+    pytest tests/slow/test_lost_ranks.py
 
 Every seed is printed; MODELWRIGHT_KILLS=3 does fewer.
 """

@@ -93,21 +93,21 @@ class WholeStep:
         self.trained = {f"model.{n}": p for n, p in model.named_parameters() if p.requires_grad}
         root, narrow = _Loss(model, objective), precision != torch.float32
 
-        def summed(parameters: Tensors, inputs: Tensors, targets: Tensors) -> Tensor:
+        def shared(parameters: Tensors, inputs: Tensors, targets: Tensors, share: Tensor) -> Tensor:
             with torch.autocast(_kind(inputs), dtype=precision, enabled=narrow):
                 found: Tensor = torch.func.functional_call(root, parameters, (inputs, targets))
-            return found
+            return found * share
 
         def step(
             parameters: Tensors, inputs: Tensors, targets: Tensors, share: Tensor
         ) -> tuple[Tensor, list[Tensor]]:
-            by_name, loss = torch.func.grad_and_value(summed)(parameters, inputs, targets)
-            found = [g * share for g in by_name.values()]
+            by_name, loss = torch.func.grad_and_value(shared)(parameters, inputs, targets, share)
+            found = list(by_name.values())
             norm = torch.stack([g.float().square().sum() for g in found]).sum().sqrt()
             if clip:
                 scale = (clip / (norm + 1e-6)).clamp(max=1.0)
                 found = [g * scale for g in found]
-            return torch.stack([loss * share, norm]), found
+            return torch.stack([loss, norm]), found
 
         self.step = torch.compile(step, fullgraph=True, dynamic=False)
 

@@ -23,6 +23,8 @@ ENOUGH = 32  # losses before the first judgement
 RATIO = 2.0  # times the median: below, no loss is a spike
 DEVIATIONS = 6.0  # robust standard deviations of the logarithm above the median
 BEYOND = 5.0  # times the largest of the window: a spike however noisy the losses are
+NEAR = 16  # losses whose median is the level of now
+NEAR_RATIO, NEAR_DEVIATIONS, NEAR_BEYOND = 4.0, 8.0, 6.0  # the same three, of what is above it
 SKIPS = 5  # batches in a row that on_nan: skip passes over
 RETURNS = 3  # times that a training goes back to one checkpoint
 SHOWN = 8  # rows named in a message
@@ -57,13 +59,23 @@ class Spikes:
     more than 5 times the largest of the window. Where a small batch makes losses scatter over
     decades by nature, a spike must stand out of that scatter; where they are smooth, ten times
     the median always does. Losses that are not all positive are compared as they are.
+
+    Where the losses of the window still fall, their scatter is mostly that fall. So a loss is also
+    a spike by what is near: r = log(loss) - median of the 16 logarithms before it, compared with
+    the r of the window, when it is above all of them and log 4, and either more than 8 robust
+    standard deviations above their median or log 6 above the largest.
     """
 
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def found(self, loss: float) -> bool:
         """Whether a finite ``loss`` is a spike; does not take it into the window."""
-        if len(self.losses) < ENOUGH or loss <= (highest := max(self.losses)):
+        if len(self.losses) < ENOUGH:
+            return False
+        return self._above_all(loss) or self._above_near(loss)
+
+    def _above_all(self, loss: float) -> bool:
+        if loss <= (highest := max(self.losses)):
             return False
         positive = min(self.losses) > 0
         if positive and loss > BEYOND * highest:
@@ -75,6 +87,19 @@ class Spikes:
         middle = statistics.median(values)
         spread = 1.4826 * statistics.median(abs(v - middle) for v in values)
         return value - middle > DEVIATIONS * max(spread, 1e-3)
+
+    def _above_near(self, loss: float) -> bool:
+        recent = list(self.losses)
+        if min(recent) <= 0 or loss < NEAR_RATIO * (level := statistics.median(recent[-NEAR:])):
+            return False  # the rule, so nothing more is computed
+        logs = [math.log(x) for x in recent]
+        steps = [y - statistics.median(logs[i - NEAR : i]) for i, y in enumerate(logs) if i >= NEAR]
+        above, highest, middle = math.log(loss / level), max(steps), statistics.median(steps)
+        if above <= highest:
+            return False
+        spread = 1.4826 * statistics.median(abs(step - middle) for step in steps)
+        far = above - middle > NEAR_DEVIATIONS * max(spread, 1e-3)
+        return far or above > highest + math.log(NEAR_BEYOND)
 
     def add(self, loss: float) -> None:
         """Take a loss into the window."""

@@ -171,10 +171,11 @@ class Trainer:
         if times := self.ledger.halvings(step):
             parts = [piece for part in parts for piece in halved(part, times)]
         shares = [self.world.share(part) for part in parts]
-        drawn = runtime.derived_seed(self.seed, "collate", step)
+        draws = self.objective.draws
+        drawn = runtime.derived_seed(self.seed, "collate", step) if draws else 0
         batches = []
         for columns, counts in shares:
-            if self.objective.draws:  # alike for every micro-batch: a cut must change nothing
+            if draws:  # alike for every micro-batch: a cut must change nothing
                 self.drawn.manual_seed(drawn)
             batches.append((self.objective.collate(columns, self.drawn), counts))
         return [b if counts else replace(b, count=0, bytes=0, computed=0) for b, counts in batches]
