@@ -231,14 +231,16 @@ def mnist(arguments: argparse.Namespace) -> None:
         examples = Shuffled(columns, MNIST_BATCH, seed=arguments.seed)
         return build_trainer(config.build(), objective, examples, settings, arguments.seed)
 
-    threads = 1  # code is compiled for a number of threads: small operators want one
-    if not arguments.compile:
-        scratch = fresh()
-        tried = thread_count.candidates(runtime.cores())
-        threads, _ = thread_count.chosen(thread_count.measured(lambda: scratch.step(0), tried))
-    trainer = fresh()
-    if arguments.compile:
-        trainer.whole = WholeStep(trainer.model, trainer.objective, trainer.clip, trainer.precision)
+    def compiled() -> Trainer:
+        made = fresh()
+        if arguments.compile:
+            made.whole = WholeStep(made.model, made.objective, made.clip, made.precision)
+        return made
+
+    scratch = compiled()
+    tried = thread_count.candidates(runtime.cores())
+    threads, _ = thread_count.chosen(thread_count.measured(lambda: scratch.step(0), tried))
+    trainer = compiled()
     clock.stamp()
     with runtime.threads(threads):
         trainer.run(0, Stamps(clock))

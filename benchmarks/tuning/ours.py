@@ -70,12 +70,14 @@ def main() -> None:
         settings = {**stage, "steps": rows_in(columns) // work.batch, **changed}
         return build_trainer(model, work.objective, examples, settings, given.seed)
 
-    held_out = _referred(work.held_out, work, model)
+    precision = runtime.PRECISIONS[given.precision]
+    held_out = _referred(work.held_out, work, model, precision)
     # On other rows, at rate zero: the measured pass starts from the same parameters.
-    over(_referred(work.warmup, work, model), learning_rate=0.0).run(0, Stamps(Clock()))
+    warmup = over(_referred(work.warmup, work, model, precision), learning_rate=0.0)
+    warmup.run(0, Stamps(Clock()))
     clock = Clock()
     began, cpu = clock.now(), time.process_time()
-    trainer = over(_referred(work.chosen, work, model))
+    trainer = over(_referred(work.chosen, work, model, precision))
     trainer.run(0, Stamps(clock))
     cpu = time.process_time() - cpu
     peak, drawn = peak_bytes(), torch.Generator()
@@ -125,13 +127,13 @@ def pair_columns(rows: list[Pair]) -> Columns:
     }
 
 
-def _referred(columns: Columns, work: Work, model: nn.Module) -> Columns:
+def _referred(columns: Columns, work: Work, model: nn.Module, precision: torch.dtype) -> Columns:
     """With what the model gives the answers before it is tuned, where the loss asks for it."""
     if not getattr(work.objective, "refers", False):
         return columns
     base: Any = Fitted.__new__(Fitted)
     base.model, base.objective = model, work.objective
-    found = log_probabilities(base, columns, torch.bfloat16)
+    found = log_probabilities(base, columns, precision)
     model.train()
     return preference.of_reference(columns, found)
 

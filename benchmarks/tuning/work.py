@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.training import data
 from benchmarks.training.data import Tokens
 from benchmarks.training.shapes import TUNED, TUNED_HIDDEN
+from modelwright.training.examples import Shuffled
 
 VOCABULARY, CONTEXT, BATCH = TUNED.vocabulary, TUNED.context, TUNED.batch
 FIELDS: dict[str, Any] = {  # of the model, by the names of our family "llama"
@@ -63,6 +64,17 @@ def pairs(count: int, seed: int) -> list[Pair]:
     for answer in (*right[1::2], *wrong):
         answer[-1] = 0  # both end
     return [Pair(*found) for found in zip(right[::2], right[1::2], wrong, strict=True)]
+
+
+def in_turn(rows: list[Pair], size: int, seed: int) -> list[Pair]:
+    """Rows in the order in which our steps of ``size`` read them; no step is incomplete.
+
+    A few steps end where their order leads: six of them from the same weights over the same 24
+    pairs ended at a held-out loss of 0.195 in one order and 0.228 in another, ours and TRL's alike.
+    """
+    whole = len(rows) - len(rows) % size
+    order = Shuffled({"row": np.arange(len(rows))}, size, seed=seed).order(0)
+    return [rows[i] for i in order[:whole]]
 
 
 def arguments(*whats: str) -> argparse.Namespace:

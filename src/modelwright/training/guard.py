@@ -90,8 +90,11 @@ class Spikes:
 
     def _above_near(self, loss: float) -> bool:
         recent = list(self.losses)
-        if min(recent) <= 0 or loss < NEAR_RATIO * (level := statistics.median(recent[-NEAR:])):
+        near = recent[-NEAR:]
+        if loss < NEAR_RATIO * min(near) or loss < NEAR_RATIO * (level := statistics.median(near)):
             return False  # the rule, so nothing more is computed
+        if min(recent) <= 0:
+            return False
         logs = [math.log(x) for x in recent]
         steps = [y - statistics.median(logs[i - NEAR : i]) for i, y in enumerate(logs) if i >= NEAR]
         above, highest, middle = math.log(loss / level), max(steps), statistics.median(steps)
