@@ -103,6 +103,7 @@ class WholeStep:
         _use_cache()
         self.trained = {f"model.{n}": p for n, p in model.named_parameters() if p.requires_grad}
         root, narrow = _Loss(model, objective), precision != torch.float32
+        self._count, self._share = 0, torch.empty(0)
 
         def shared(parameters: Tensors, inputs: Tensors, targets: Tensors, share: Tensor) -> Tensor:
             with torch.autocast(_kind(inputs), dtype=precision, enabled=narrow):
@@ -130,8 +131,10 @@ class WholeStep:
             That loss and the norm of its gradient before clipping, shape (2,).
         """
         parameters = {name: p.detach() for name, p in self.trained.items()}
-        share = torch.tensor(1.0 / count, device=next(iter(batch.targets.values())).device)
-        values, gradients = self.step(parameters, batch.inputs, batch.targets, share)
+        if count != self._count:  # nearly always that of the step before
+            of = next(iter(batch.targets.values()))
+            self._count, self._share = count, torch.tensor(1.0 / count, device=of.device)
+        values, gradients = self.step(parameters, batch.inputs, batch.targets, self._share)
         for p, gradient in zip(self.trained.values(), gradients, strict=True):
             p.grad = gradient
         found: Tensor = values

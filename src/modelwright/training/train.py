@@ -163,8 +163,8 @@ class Trainer:
 
     def batches(self, step: int) -> list[Batch]:
         """This process's part of a step's micro-batches, cut smaller where memory was short."""
-        of_rank = (self.world.data_rank,) if self.world.data_rank else ()
-        # For dropout and the like: processes with rows of their own draw their own numbers.
+        of_rank = (self.world.part,) if self.world.part else ()
+        # For dropout and the like: processes with rows or positions of their own draw their own.
         seed = runtime.derived_seed(self.seed, "step", step, *of_rank)
         runtime.seed_torch(seed, self.device)
         parts = self.examples(self.ledger.data_step(step))
@@ -177,7 +177,8 @@ class Trainer:
         for columns, counts in shares:
             if draws:  # alike for every micro-batch: a cut must change nothing
                 self.drawn.manual_seed(drawn)
-            batches.append((self.objective.collate(columns, self.drawn), counts))
+            collated = self.objective.collate(columns, self.drawn)
+            batches.append((self.held.cut(collated), counts))
         return [b if counts else replace(b, count=0, bytes=0, computed=0) for b, counts in batches]
 
     def gradients(self, step: int) -> tuple[list[int], Tensor]:
@@ -222,7 +223,7 @@ class Trainer:
             share = torch.tensor(self.scale / count, device=loss.device)
             self.share = (count, self.scale, share)
         loss.backward(self.share[2])  # type: ignore[no-untyped-call]
-        return loss.detach() / (count * self.world.data_size)
+        return loss.detach() / (count * self.world.parts)
 
     def clipped_norm(self) -> Tensor:
         """The gradient's norm before clipping it to ``clip``."""

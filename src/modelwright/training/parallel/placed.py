@@ -19,6 +19,7 @@ from modelwright import checkpoint
 from modelwright.checkpoint import Piece, Region
 from modelwright.checkpoint.loading import Wanted
 from modelwright.errors import MachineError, ModelwrightError
+from modelwright.training.parallel import context
 from modelwright.training.parallel.world import SERIAL, World
 from modelwright.types import Batch, Objective
 
@@ -39,9 +40,17 @@ class Placed:
         self.model, self.objective, self.world = model, objective, world
         self.optimizable: nn.Module = model
         self.parameters = list(model.parameters())  # walking through the modules takes a while
+        if world.context > 1:
+            context.check(model, objective)
+
+    def cut(self, batch: Batch) -> Batch:
+        """This process's positions of a micro-batch, where others have its rows as well."""
+        if self.world.context == 1:
+            return batch
+        return context.cut(batch, self.objective, self.world, self.parameters[0].device)
 
     def loss(self, batch: Batch, *, last: bool = True) -> Tensor:
-        """The summed loss of this process's rows of a micro-batch, 0 for a batch of count 0.
+        """The summed loss of this process's part of a micro-batch, 0 for a batch of count 0.
 
         Its gradient is scaled so that averaging over the processes gives the sum. ``last`` says
         that no other micro-batch of the step follows.
@@ -169,7 +178,7 @@ class Replicated(Placed):
         if not self.warm:
             self._warm_up(batch)
         self.root.require_backward_grad_sync = last
-        scale = self.world.data_size if batch.count else 0.0
+        scale = self.world.parts if batch.count else 0.0
         loss: Tensor = self.root(batch) * scale
         return loss
 

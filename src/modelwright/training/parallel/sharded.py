@@ -78,7 +78,7 @@ class Sharded(Placed):
         """As on one process; copies of a shard exchange with the last micro-batch only."""
         if self.shards > 1:
             self.root.set_requires_all_reduce(last)  # type: ignore[operator]
-        scale = self.world.data_size if batch.count else 0.0
+        scale = self.world.parts if batch.count else 0.0
         loss: Tensor = self.root(batch) * scale
         return loss
 

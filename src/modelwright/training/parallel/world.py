@@ -37,19 +37,22 @@ POLL = 0.2  # seconds between two looks at what the first process has said
 class World:
     """The processes of one training, and this one's place among them.
 
-    ``data_size`` processes have rows of their own, ``tensor`` processes together hold one copy
-    of a layer: ``size`` = ``data_size`` * ``tensor``. ``timeout`` is how many seconds a process
-    waits for the others before it names the one that is missing.
+    ``data_size`` groups of processes have rows of their own. Within one, ``context`` processes
+    have positions of their own in these rows, or ``tensor`` processes together hold one copy of a
+    layer: ``size`` = ``data_size`` * ``context`` * ``tensor``. ``timeout`` is how many seconds a
+    process waits for the others before it names the one that is missing.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     tensor: int = 1
+    context: int = 1
     timeout: float = 600.0
     mesh: DeviceMesh | None = None
     store: Store | None = None
     control: ProcessGroup | None = None  # over the CPU: waits for no accelerator
+    context_group: ProcessGroup | None = None  # those that share this one's rows
     vigil: Vigil | None = None
     _said: int = field(default=0, repr=False)
 
@@ -76,23 +79,25 @@ class World:
             ) from error
         return cls(rank, size, int(os.environ.get("LOCAL_RANK", rank)), store=store)
 
-    def connect(self, *, shard: str, tensor: int, timeout: float) -> None:
+    def connect(self, *, shard: str, tensor: int, timeout: float, context: int = 1) -> None:
         """Make the groups and the mesh: once, before the first ``agree``.
 
         Args:
             shard: "none", "fsdp" or "hybrid" (shards within a machine, copies across machines).
             tensor: processes that share every layer.
             timeout: seconds to wait for the others.
+            context: processes that share every row, each with positions of its own.
 
         Raises:
             ModelwrightError: the processes cannot be divided so, or a GPU is missing.
         """
         local = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
-        _check(self.size, local, shard, tensor)
+        _check(self.size, local, shard, tensor, context)
         if self.alone or self.control is not None:
             return
         try:
             self._connect(local, shard, tensor, timeout)
+            self._divide(context)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise MachineError(
@@ -139,6 +144,15 @@ class World:
         self.vigil.start()
         atexit.register(self.vigil.stop)  # a thread inside the store would end the process hard
 
+    def _divide(self, context: int) -> None:
+        """Make the groups of processes that share their rows: neighbours, on one machine if any."""
+        import torch.distributed as dist  # noqa: PLC0415
+
+        self.context = context
+        if context > 1:  # every process makes all groups
+            own, _ = dist.new_subgroups(context, timeout=timedelta(seconds=self.timeout))
+            self.context_group = own
+
     def close(self) -> None:
         """Leave in peace: the others are not told that this process was lost."""
         if self.vigil is not None:
@@ -148,7 +162,7 @@ class World:
             import torch.distributed as dist  # noqa: PLC0415
 
             dist.destroy_process_group()
-            self.control = self.mesh = None
+            self.control = self.mesh = self.context_group = None
 
     # Who ------------------------------------------------------------------------------------
 
@@ -164,12 +178,22 @@ class World:
 
     @property
     def data_size(self) -> int:
-        """How many processes have rows of their own."""
-        return self.size // self.tensor
+        """How many processes, or groups of them, have rows of their own."""
+        return self.size // (self.tensor * self.context)
 
     @property
     def data_rank(self) -> int:
-        """Whose rows this process works on; those that share a layer share the rows."""
+        """Whose rows this process works on; those that share a layer or a text share the rows."""
+        return self.rank // (self.tensor * self.context)
+
+    @property
+    def parts(self) -> int:
+        """In how many parts a step's loss is made: by rows, and by positions within them."""
+        return self.size // self.tensor
+
+    @property
+    def part(self) -> int:
+        """Which of the ``parts`` is made here."""
         return self.rank // self.tensor
 
     # The rows of a step ---------------------------------------------------------------------
@@ -191,7 +215,7 @@ class World:
     # What all must know ---------------------------------------------------------------------
 
     def sum(self, *numbers: float) -> list[float]:
-        """Each number summed over the processes that have rows of their own, in float64.
+        """Each number summed over the processes that make a part of the loss, in float64.
 
         Counts below 2^53 stay exact. All processes get the same bits.
         """
@@ -292,7 +316,15 @@ def is_connection_error(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(w in str(error) for w in words)
 
 
-def _check(size: int, local: int, shard: str, tensor: int) -> None:
+def _check(size: int, local: int, shard: str, tensor: int, context: int) -> None:
+    if tensor > 1 and context > 1:
+        raise ModelwrightError(
+            f"parallel: tensor={tensor} and context={context} exclude each other; choose one"
+        )
+    if size > 1 and size % context:
+        raise ModelwrightError(
+            f"parallel.context: {context} does not divide the {size} processes; choose a divisor"
+        )
     if size % tensor:
         raise ModelwrightError(
             f"parallel.tensor: {tensor} does not divide the {size} processes; choose a divisor"
