@@ -120,8 +120,21 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
         rest = [word for word in rest if word not in options.overrides]
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        of = _asked(parser, options.line)
+        flag = rest[0].partition("=")[0]
+        known = [name for action in of._actions for name in action.option_strings]
+        hint = did_you_mean(flag, known) if flag.startswith("-") else ""
+        of.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     return options
+
+
+def _asked(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command that a line names, such as that of ``data clean``."""
+    for word in words:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction) and word in action.choices:
+                parser = action.choices[word]
+    return parser
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,6 +24,9 @@ def known_recipe(name: str) -> str:
         try:
             Path(name).stat()
         except FileNotFoundError:
+            if Path(name).suffix not in ("", ".yaml", ".yml"):
+                message = f"{name}: no such file; give a table, a folder of data, or a recipe"
+                raise ModelwrightError(message) from None
             hint = did_you_mean(name, shipped())
             raise ModelwrightError(
                 f"{name}: no such recipe{hint}; shipped: {', '.join(shipped())}"
