@@ -67,6 +67,7 @@ WORDS = {
     "T4": "checkpoint files cut, emptied, lost, added, swapped: found and named",
     "T5": "no space, no quota, I/O errors at every system call of a save: nothing lost",
     "T6": "a signal in a phase: saved, the right exit code, the same run bit for bit",
+    "T7": "a rank of 2 or 4 killed at any step, plain and sharded: named, begun anew, bit for bit",
     "T8": "nothing moves: ended with the stacks of all threads",
     "T9": "NaN or infinity: nothing updated, nothing saved, the rows named",
     "T10": "a spike of the loss: found, gone around, recorded, repeated exactly",
