@@ -443,6 +443,9 @@ class Objective(Protocol):
     ``packs`` says that rows of different lengths are joined, so that nothing is padded;
     ``draws`` that ``collate`` takes random numbers. One that asks the model in another way than
     ``model(**batch.inputs)`` also has ``predict(model, batch)``: outputs for ``Codec.decode``.
+    One whose batches are texts, ``tokens`` and ``starts``, and whose loss is a sum over their
+    positions may have ``at(batch, rows)``: what some of these are to learn, so that several
+    processes can share a text.
     """
 
     packs: bool

@@ -36,6 +36,7 @@ CASES: list[tuple[str, int, dict[str, Any]]] = [
     ("decoder", 2, {}),
     ("decoder", 2, {"shard": "fsdp"}),
     ("decoder", 2, {"tensor": 2}),
+    ("decoder", 2, {"context": 2}),
     ("rnn", 2, {}),
     ("decoder", 4, {}),
     ("mlp", 4, {}),
@@ -67,20 +68,24 @@ def test_losses_agree(name: str, processes: int, form: dict[str, Any]) -> None:
 @given(
     rows=st.integers(1, 40),
     processes=st.integers(1, 9),
-    tensor=st.integers(1, 3),
+    together=st.integers(1, 3),
+    kind=st.sampled_from(["tensor", "context"]),
 )
-def test_the_shares_are_the_rows_in_their_order(rows: int, processes: int, tensor: int) -> None:
-    """Joined by rank, the counting shares are the micro-batch; tensor groups share their rows."""
+def test_the_shares_are_the_rows_in_their_order(
+    rows: int, processes: int, together: int, kind: str
+) -> None:
+    """Joined by rank, the counting shares are the micro-batch; groups share their rows."""
     columns: Columns = {
         "x": np.arange(rows),
         "y": Ragged.of([np.full(i % 4, i) for i in range(rows)]),
     }
     seen: list[int] = []
     sizes = set()
-    for rank in range(processes * tensor):
-        share, counts = World(rank=rank, size=processes * tensor, tensor=tensor).share(columns)
+    for rank in range(processes * together):
+        world = World(rank=rank, size=processes * together, **{kind: together})
+        share, counts = world.share(columns)
         assert rows_in(share) > 0  # even a process without rows takes part
-        if rank % tensor == 0 and counts:
+        if rank % together == 0 and counts:
             seen += list(np.asarray(share["x"]))
             sizes.add(rows_in(share))
     assert seen == list(range(rows))

@@ -19,10 +19,10 @@ from tests.trainings import Setting
 SHAPE = {"vocabulary": 50, "classes": 3, "depth": 2, "width": 32, "heads": 2, "context": 16}
 
 
-def stirred(dropout: float = 0.0) -> encoder.Encoder:
+def stirred(dropout: float = 0.0, bigrams: int = 0) -> encoder.Encoder:
     """An encoder off its start, where the blocks do nothing and the head says nothing."""
     torch.manual_seed(0)
-    model = encoder.Config(**SHAPE, dropout=dropout).build()
+    model = encoder.Config(**SHAPE, dropout=dropout, bigrams=bigrams).build()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in model.parameters():
@@ -88,6 +88,7 @@ def test_logits_and_gradients_are_those_of_a_plain_implementation() -> None:
         torch.testing.assert_close(gradients[name], p.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("bigrams", [0, 40])
 @given(
     lengths=st.lists(st.integers(1, 16), min_size=1, max_size=6),
     seed=st.integers(0, 1000),
@@ -95,9 +96,9 @@ def test_logits_and_gradients_are_those_of_a_plain_implementation() -> None:
 )
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_law_3_a_packed_document_is_the_document_alone(
-    lengths: list[int], seed: int, precision: torch.dtype
+    lengths: list[int], seed: int, precision: torch.dtype, bigrams: int
 ) -> None:
-    model = stirred()
+    model = stirred(bigrams=bigrams)
     tokens, starts = packed(lengths, seed)
     with torch.no_grad(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
         together = model(tokens, starts).float()
@@ -106,6 +107,24 @@ def test_law_3_a_packed_document_is_the_document_alone(
     torch.testing.assert_close(
         together, torch.cat(alone), rtol=0.05 if coarse else 1e-4, atol=0.05 if coarse else 1e-5
     )
+
+
+def test_pairs_are_of_neighbours_in_a_document() -> None:
+    """One row for each pair, the first token's with none before it; zero tables change nothing."""
+    model = stirred(bigrams=1 << 20)
+    tokens, starts = packed([4, 3])
+    tokens = torch.tensor([1, 2, 1, 2, 2, 1, 2])  # pairs: -1, 12, 21, 12; -2, 21, 12
+    model(tokens, starts).sum().backward()
+    assert model.bigram_embedding is not None
+    touched = model.bigram_embedding.weight.grad.abs().sum(1).nonzero().flatten()
+    assert len(touched) == 4
+    with torch.no_grad():
+        model.bigram_embedding.weight.zero_()
+    without = stirred()
+    without.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if not k.startswith("bigram")}
+    )
+    torch.testing.assert_close(model(tokens, starts), without(tokens, starts))
 
 
 def test_the_next_document_gets_no_gradient() -> None:

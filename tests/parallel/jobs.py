@@ -22,14 +22,23 @@ codec: {vocabulary: 320}
 model: {family: decoder, depth: 1, width: 32, heads: 2, kv_heads: 2, context: 32}
 train: {task: documents, steps: STEPS, batch: 4, precision: float32, threads: 1,
   save_every: 5, validate_every: 10, sample_every: 20, optimizer: adamw}
-parallel: {shard: SHARD, timeout: TIMEOUT}
+parallel: {shard: SHARD, context: CONTEXT, timeout: TIMEOUT}
 evaluate: {questions: 4, answer_tokens: 8}
 """
 
 
-def recipe(folder: Path, name: str, *, steps: int, shard: str = "none", timeout: int = 60) -> Path:
+def recipe(
+    folder: Path,
+    name: str,
+    *,
+    steps: int,
+    shard: str = "none",
+    context: int = 1,
+    timeout: int = 60,
+) -> Path:
     """A recipe of so many steps in ``folder``, beside the corpus."""
     text = PARALLEL.replace("STEPS", str(steps)).replace("SHARD", shard)
+    text = text.replace("CONTEXT", str(context))
     path = folder / f"{name}.yaml"
     path.write_text(text.replace("TIMEOUT", str(timeout)).replace("name: tiny", f"name: {name}"))
     return path

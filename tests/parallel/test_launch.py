@@ -43,15 +43,19 @@ def test_a_launcher_that_cannot_be_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("size", "shard", "tensor", "says"),
+    ("size", "tensor", "context", "says"),
     [
-        (4, "none", 3, "does not divide the 4 processes"),
-        (4, "none", 2, "need shard: fsdp or hybrid"),
+        (4, 3, 1, "tensor: 3 does not divide the 4 processes"),
+        (4, 1, 3, "context: 3 does not divide the 4 processes"),
+        (4, 2, 1, "need shard: fsdp or hybrid"),
+        (4, 2, 2, "tensor=2 and context=2 exclude each other"),
     ],
 )
-def test_processes_that_cannot_be_divided_so(size: int, shard: str, tensor: int, says: str) -> None:
+def test_processes_that_cannot_be_divided_so(
+    size: int, tensor: int, context: int, says: str
+) -> None:
     with pytest.raises(ModelwrightError, match=says):
-        World(size=size).connect(shard=shard, tensor=tensor, timeout=1)
+        World(size=size).connect(shard="none", tensor=tensor, context=context, timeout=1)
 
 
 def test_one_process_needs_nothing() -> None:

@@ -73,7 +73,8 @@ def work(orders: list[dict[str, Any]]) -> None:
         world = World.join()
         assert world.store is not None
         world.store = PrefixStore(f"order-{number}", world.store)  # a name is said once in each
-        world.connect(shard=order.get("shard", "none"), tensor=order.get("tensor", 1), timeout=180)
+        cuts = {name: order.get(name, 1) for name in ("tensor", "context")}
+        world.connect(shard=order.get("shard", "none"), timeout=180, **cuts)
         found.append(trained(world, order))
         world.close()
     if os.environ["RANK"] == "0":

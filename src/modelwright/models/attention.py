@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from modelwright.kernels.attention import Grid, packed_attention
 from modelwright.kernels.elementwise import mix, norm_rotate
 from modelwright.models.layers import RMSNorm
+from modelwright.models.slices import Slice
 
 
 @dataclass
@@ -106,15 +107,20 @@ class Attention(nn.Module):
         x: Tensor,
         rotary: tuple[Tensor, Tensor],
         extra: Tensor | None,
-        starts: Tensor,
+        starts: Tensor | Slice,
     ) -> Tensor:
         """Attend within the documents of the rows x (N, width).
 
         ``rotary`` are cosine and sine (N, 1, d/2), ``extra`` (N, kv_heads * d) is what ``mixing``
-        adds, ``starts`` (documents + 1,) the documents' bounds among the rows.
+        adds, ``starts`` (documents + 1,) the documents' bounds among the rows, or the slice of a
+        longer stream that the rows are.
         """
         q, k, v = self._projected(x, rotary, extra)
-        mixed = packed_attention(q, k, v, starts, self.head_width**-0.5, causal=self.causal)
+        scale = self.head_width**-0.5
+        if isinstance(starts, Slice):
+            mixed = starts.attention(q, k, v, scale)
+        else:
+            mixed = packed_attention(q, k, v, starts, scale, causal=self.causal)
         out: Tensor = self.out(mixed.flatten(-2))
         return out
 

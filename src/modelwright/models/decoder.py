@@ -22,13 +22,11 @@ from modelwright.kernels.elementwise import mix
 from modelwright.models import reading
 from modelwright.models.attention import Attention, Cache, positions_in
 from modelwright.models.causal import LanguageModel, advance
-from modelwright.models.layers import FeedForward, RMSNorm, Rotary
+from modelwright.models.layers import FeedForward, RMSNorm, Rotary, pair_rows
 from modelwright.models.model import ModelConfig
 from modelwright.models.rope import YARN, Rope, stretched
+from modelwright.models.slices import Slice
 from modelwright.models.steps import Steps
-
-# Of a pair of tokens: two odd multipliers and a prime beyond them.
-_HASH = (1_000_003, 998_244_353, 2_147_483_647)
 
 
 @dataclass(frozen=True)
@@ -197,7 +195,7 @@ class Block(nn.Module):
         first: Tensor,
         rotary: tuple[Tensor, Tensor],
         extra: Tensor | None,
-        starts: Tensor,
+        starts: Tensor | Slice,
     ) -> Tensor:
         """Map the stream x (N, width) of packed documents; see ``Attention.forward``.
 
@@ -247,6 +245,8 @@ class Block(nn.Module):
 
 class Decoder(LanguageModel):
     """Tokens (B, T) to logits (B, T, vocabulary)."""
+
+    sliceable: ClassVar[bool] = True  # several processes may each hold some positions of a text
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -306,19 +306,26 @@ class Decoder(LanguageModel):
         tokens: Tensor,
         cache: Cache | None = None,
         counts: Tensor | None = None,
-        starts: Tensor | None = None,
+        starts: Tensor | Slice | None = None,
     ) -> Tensor:
-        """The stream after the last norm, (B, T, width); see ``forward``."""
+        """The stream after the last norm, (B, T, width); see ``forward``.
+
+        With a slice as ``starts`` the tokens (1, n) are some of a longer stream's: collective.
+        """
         if cache is not None:
             return self._continued(tokens, cache, counts)
         b, t = tokens.shape
         rows = tokens.flatten()
         if starts is None:
             starts = torch.arange(0, b * t + 1, t, device=tokens.device)
-        positions = positions_in(starts, b * t)
-        starts = any_number(starts)
+        if isinstance(starts, Slice):
+            positions, before = starts.positions, starts.before
+        else:
+            positions = positions_in(starts, b * t)
+            before = rows.roll(1).masked_fill(positions == 0, -1)
+            starts = any_number(starts)
         rotary = self.rotary.tables(positions)
-        first = x = self._embedded(rows, rows.roll(1).masked_fill(positions == 0, -1))
+        first = x = self._embedded(rows, before)
         for i, block in enumerate(self.blocks):
             x = self.run(block, x, first, rotary, self._extra(i, rows), starts)
         normed: Tensor = self.norm(x)
@@ -343,8 +350,7 @@ class Decoder(LanguageModel):
         """The stream (..., width) of tokens (...); ``before`` are those before them, or -1."""
         x = self.embedding(tokens)
         if self.config.bigrams:
-            pair = (tokens * _HASH[0] + (before + 1) * _HASH[1]) % _HASH[2] % self.config.bigrams
-            x = x + self.bigram_embedding(pair)
+            x = x + self.bigram_embedding(pair_rows(tokens, before, self.config.bigrams))
         embedded: Tensor = self.embedding_norm(x)
         return embedded
 

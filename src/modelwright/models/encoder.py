@@ -26,7 +26,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.kernels.dropout import Dropout
 from modelwright.models import reading
 from modelwright.models.attention import Attention, mean_rows, positions_in
-from modelwright.models.layers import FeedForward, RMSNorm, Rotary
+from modelwright.models.layers import FeedForward, RMSNorm, Rotary, pair_rows
 from modelwright.models.model import ModelConfig, outputs_of
 
 HEADS = ("classification", "tokens", "span", "none")
@@ -40,9 +40,11 @@ class Config(ModelConfig):
     ``head`` is what it gives: "classification" one row of logits for a document; "tokens" logits
     of the classes for every token; "span" the same, of beginning and ending an answer; "none" the
     stream itself. ``types`` is how many kinds of tokens the codec tells apart, each with a vector
-    of its own (0: none). ``hidden`` is the width of the feed-forward block (0: 4 x width), a
-    squared ReLU; ``context`` is the longest document; ``dropout`` is the share of numbers zeroed in
-    training after the embedding, the attention and the feed-forward.
+    of its own (0: none). ``bigrams`` (a number of rows, 0: none) is a table for the hashed pair of
+    every token and the one before it: a text classifier then begins as a bag of words and pairs,
+    as fastText is (arXiv:1607.01759). ``hidden`` is the width of the feed-forward block (0: 4 x
+    width), a squared ReLU; ``context`` is the longest document; ``dropout`` is the share of numbers
+    zeroed in training after the embedding, the attention and the feed-forward.
     """
 
     family: ClassVar[str] = "encoder"
@@ -59,6 +61,7 @@ class Config(ModelConfig):
         "width": 16,
         "heads": 2,
         "dropout": 0.0,
+        "bigrams": 64,
     }
     vocabulary: PositiveInt
     classes: PositiveInt
@@ -71,6 +74,7 @@ class Config(ModelConfig):
     rope_base: PositiveFloat = 10_000.0
     head: str = "classification"
     types: NonNegativeInt = 0
+    bigrams: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -138,6 +142,9 @@ class Encoder(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary, config.width)
         self.type_embedding = nn.Embedding(config.types, config.width) if config.types else None
+        self.bigram_embedding = (
+            nn.Embedding(config.bigrams, config.width) if config.bigrams else None
+        )
         self.embedding_norm = RMSNorm(config.width)
         self.dropout = Dropout(config.dropout)
         self.rotary = Rotary(config.width // config.heads, config.context, config.rope_base)
@@ -161,6 +168,8 @@ class Encoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_DEVIATION)
         if self.type_embedding is not None:
             nn.init.normal_(self.type_embedding.weight, std=EMBEDDING_DEVIATION)
+        if self.bigram_embedding is not None:
+            nn.init.zeros_(self.bigram_embedding.weight)
         if self.config.head != "none":
             nn.init.zeros_(self.output.weight)
             nn.init.zeros_(self.output.bias)
@@ -171,8 +180,13 @@ class Encoder(nn.Module):
 
     def hidden(self, tokens: Tensor, starts: Tensor, types: Tensor | None = None) -> Tensor:
         """The stream after the last norm, (N, width), for tokens (N,)."""
-        rotary = self.rotary.tables(positions_in(starts, tokens.shape[0]))
+        positions = positions_in(starts, tokens.shape[0])
+        rotary = self.rotary.tables(positions)
         x: Tensor = self.embedding(tokens)
+        if self.bigram_embedding is not None:
+            before = torch.cat((tokens.new_full((1,), -1), tokens[:-1]))
+            before = torch.where(positions == 0, -1, before)
+            x = x + self.bigram_embedding(pair_rows(tokens, before, self.config.bigrams))
         if self.type_embedding is not None:
             x = x + self.type_embedding(torch.zeros_like(tokens) if types is None else types)
         x = self.dropout(self.embedding_norm(x))

@@ -9,6 +9,17 @@ from torch import Tensor, nn
 from modelwright.kernels.elementwise import relu_squared_, rms_norm
 from modelwright.models.rope import Rope
 
+# Of a pair of tokens: two odd multipliers and a prime beyond them.
+_HASH = (1_000_003, 998_244_353, 2_147_483_647)
+
+
+def pair_rows(tokens: Tensor, before: Tensor, rows: int) -> Tensor:
+    """The row 0 .. rows - 1, by a hash, of every pair of a token and the one ``before`` it or -1.
+
+    Hashed n-grams as embeddings: arXiv:1607.01759, section 2.2.
+    """
+    return (tokens * _HASH[0] + (before + 1) * _HASH[1]) % _HASH[2] % rows
+
 
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * gain over the last dimension (arXiv:1910.07467).

@@ -158,7 +158,7 @@ def _prompted(kind: Any) -> Any:
         rows: Tensor = kind.hidden(self, longer[None], starts=bounds)[0]
         return rows[kept].view(b, t, -1)
 
-    return type(f"Prompted{kind.__name__}", (kind,), {"hidden": hidden})
+    return type(f"Prompted{kind.__name__}", (kind,), {"hidden": hidden, "sliceable": False})
 
 
 def _inserted(

@@ -69,6 +69,17 @@ class Objective:
             computed=targets.size,
         )
 
+    def at(self, batch: Batch, rows: Tensor) -> Batch:
+        """What a collated batch has to learn at some of its positions, as one row (1, n).
+
+        ``rows`` (n,) number the positions in the order of the flattened ``tokens``; at -1 nothing
+        is learned. The inputs are left out.
+        """
+        targets = batch.targets["tokens"].flatten()[rows].masked_fill(rows < 0, -100)
+        learned = targets[targets >= 0].numpy()
+        spelled = int(np.asarray(self.token_bytes)[learned].sum())
+        return Batch({}, {"tokens": targets[None]}, count=len(learned), bytes=spelled)
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The negative log-likelihood of the learned tokens, summed, in nats."""
         targets = batch.targets["tokens"].flatten()

@@ -88,7 +88,7 @@ def connect(run: Run, here: World) -> None:
     """Make the groups that the recipe asks for, unless there is one process only."""
     p = run.recipe.parallel
     if not here.alone:
-        here.connect(shard=p.shard, tensor=p.tensor, timeout=p.timeout)
+        here.connect(shard=p.shard, tensor=p.tensor, timeout=p.timeout, context=p.context)
 
 
 class Follower(StageObserver):

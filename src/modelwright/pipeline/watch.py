@@ -263,7 +263,7 @@ class StageObserver(Observer):
 
         def measured(columns: Columns) -> tuple[float, int, int]:
             share, counts = t.world.share(columns)
-            batch = t.objective.collate(share, generator).to(t.device)
+            batch = t.held.cut(t.objective.collate(share, generator)).to(t.device)
             loss = float(t.held.evaluated(batch))
             return (loss, batch.count, batch.bytes) if counts else (0.0, 0, 0)
 

@@ -343,6 +343,18 @@ class Parallel(Section):
         "within a machine, a copy on every machine",
     )
     tensor: int = Field(1, ge=1, le=64, description="processes that share every layer (decoder)")
+    context: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes that share every text, each with positions of its own (decoder)",
+    )
     timeout: float = Field(
         240, gt=0, description="seconds that processes wait before they name the missing one"
     )
+
+    @model_validator(mode="after")
+    def _one_cut(self) -> Parallel:
+        if self.tensor > 1 and self.context > 1:
+            raise ValueError("tensor and context exclude each other; choose one")
+        return self

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 POLL = 0.2  # seconds between two looks at what the first process has said
+LATER = 15  # seconds more for NCCL: of it the vigil must know first, Gloo tells the main thread
 
 
 @dataclass(eq=False)
@@ -117,8 +118,7 @@ class World:
                     f"{torch.cuda.device_count()}; start one process a GPU"
                 )
             torch.cuda.set_device(self.local_rank)
-        # Gloo tells the main thread when it gives up; of NCCL the vigil must know first.
-        patience = timedelta(seconds=timeout + (15 if kind == "cuda" else 0))
+        patience = timedelta(seconds=timeout + (LATER if kind == "cuda" else 0))
         dist.init_process_group(
             "nccl" if kind == "cuda" else "gloo",
             store=self.store,
@@ -150,7 +150,9 @@ class World:
 
         self.context = context
         if context > 1:  # every process makes all groups
-            own, _ = dist.new_subgroups(context, timeout=timedelta(seconds=self.timeout))
+            later = LATER if torch.cuda.is_available() else 0
+            patience = timedelta(seconds=self.timeout + later)
+            own, _ = dist.new_subgroups(context, timeout=patience)  # type: ignore[no-untyped-call]
             self.context_group = own
 
     def close(self) -> None:
