@@ -141,6 +141,23 @@ def test_a_bad_row_is_named_or_left_out_with_its_reason(row: dict[str, Any], why
     assert reason.startswith(why[:60].partition(",")[0].partition(" ne")[0])
 
 
+def test_a_reason_names_neither_row_nor_message_so_that_alike_ones_are_counted() -> None:
+    told = {"role": "tool", "content": "7"}
+    answers = {
+        "chosen": [{"role": "assistant", "content": "Hello."}],
+        "rejected": [{"role": "assistant", "content": "No."}],
+    }
+    for before in (DRAWN, [*DRAWN, {"role": "assistant", "content": "Hm."}, *DRAWN]):
+        row = {"id": f"p:{len(before)}", "prompt": [*before, told], **answers}
+        chat = {"id": row["id"], "messages": [*before, told, *answers["chosen"]]}
+        reasons = [
+            make_task(name, {"bad": "drop"}).examples(given)
+            for name, given in (("preferences", row), ("chat", chat))
+        ]
+        reason = "is of the tool after a message of the user, where assistant is meant"
+        assert reasons == [reason, reason]
+
+
 def test_the_published_sets_are_read(data: Callable[[str], Path]) -> None:
     task = make_task("preferences", {})
     counts = {}

@@ -75,6 +75,13 @@ class Message:
 class Refused(ModelwrightError):
     """A conversation is not what its format says."""
 
+    @property
+    def reason(self) -> str:
+        """The message without row, number of the message and advice: alike ones can be counted."""
+        said = str(self).partition(": ")[2]
+        said = said.partition(": ")[2] if said.startswith("message ") else said
+        return said.partition(";")[0][:80]
+
 
 def format_of(row: Row) -> str:
     """The name of the format of a row; empty where it is none that is known here."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from modelwright.data.conversations import columns_of, conversations, format_of
+from modelwright.data.conversations import Refused, columns_of, conversations, format_of
 from modelwright.data.sources import ROW_COLUMNS
-from modelwright.errors import ModelwrightError
 from modelwright.tasks.grading import token_f1
 from modelwright.tasks.task import Task
 from modelwright.types import Example, Row, Turn
@@ -52,9 +51,9 @@ class Chat(Task):
         """An example a conversation; the turns of the assistant are to be learned."""
         try:
             found = conversations(row, thoughts=self.thoughts, last=self.learn == "last")
-        except ModelwrightError as error:
+        except Refused as error:
             if self.bad == "drop" and format_of(row):
-                return _reason(str(error))
+                return error.reason
             raise
         kept = [turns for turns in found if _answered(turns)]
         return iter([Example(turns) for turns in kept]) if kept else "an empty answer"
@@ -74,10 +73,3 @@ class Chat(Task):
 def _answered(turns: tuple[Turn, ...]) -> bool:
     """Whether every turn to be learned says something."""
     return all(turn.text.strip() for turn in turns if turn.learn)
-
-
-def _reason(message: str) -> str:
-    """A message without its place, so that reasons can be counted."""
-    said = message.partition(": ")[2]
-    said = said.partition(": ")[2] if said.startswith("message ") else said
-    return said.partition(";")[0][:80]

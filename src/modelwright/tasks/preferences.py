@@ -44,13 +44,8 @@ class Preferences(Task):
         except Refused as error:
             if self.bad == "stop":
                 raise
-            return _reason(str(error))
+            return error.reason
 
     def grade(self, example: Example, answer: Turn) -> float:
         """F1 of the words of the answer and the better one of the row."""
         return token_f1(example.answer.text, answer.text)
-
-
-def _reason(message: str) -> str:
-    """A message without its place and advice, so that reasons can be counted."""
-    return message.partition(": ")[2].partition(";")[0][:80]
