@@ -132,6 +132,9 @@ def test_python_and_the_server_draw_the_same_picture(run: Run) -> None:
         assert found["data"][0]["file"] == {"type": "image/png", "b64": made[0]["b64_json"]}
         card = http.get("/v1/models").json()["data"][0]["predicts"]
         assert (card["makes"], "3" in card["labels"]) == ("image/png", True)
+        streamed = http.post("/v1/images/generations", json=body | {"stream": True}, timeout=60)
+        assert streamed.status_code == 400
+        assert streamed.json()["error"]["param"] == "stream"
         unknown = http.post("/v1/images/generations", json={"prompt": "eleven"}, timeout=60)
         assert unknown.status_code == 400
         assert unknown.json()["error"]["code"] == "invalid_question"

@@ -42,6 +42,24 @@ def mute(model: Decoder, codec: Codec) -> None:
     model.head = without_special
 
 
+def scripted(codec: Codec, script: list[str]) -> Engine:
+    """An engine whose model says the first of ``script``, and where that is empty anything."""
+    model = random_decoder(codec, context=2048)
+    head = model.head
+
+    def follow(hidden):
+        logits = head(hidden) * 0.01
+        tokens = [*codec.tokens(script[0]), codec.end] if script else []
+        for row, live in zip(logits, engine._active, strict=False):
+            if len(live.tokens) < len(tokens):
+                row[tokens[len(live.tokens)]] = 99.0
+        return logits
+
+    model.head = follow
+    engine = Engine(model, codec, max_batch=1)
+    return engine
+
+
 class SlowModel(torch.nn.Module):
     """A model that waits for ``gate`` before every forward pass: time under a test's control."""
 

@@ -42,3 +42,22 @@ def test_models_are_told_by_name(made, served):
         assert property_of(now, "/v1/completions", "model")["enum"] == ["tiny", "tiny:b"]
     finally:
         del served.service.adapters["b"]
+
+
+def test_tools_are_told_of_in_the_shape_of_each_path(made):
+    schemas = made["components"]["schemas"]
+    for path, fields in (("/v1/chat/completions", {"type", "function"}),
+                         ("/v1/responses", {"type", "name", "description", "parameters",
+                                            "strict"})):  # fmt: skip
+        (kind,) = (k for k in property_of(made, path, "tools")["anyOf"] if k["type"] == "array")
+        tool = schemas[kind["items"]["$ref"].rpartition("/")[2]]
+        assert tool["properties"].keys() == fields
+        word, _, _ = property_of(made, path, "tool_choice")["anyOf"]
+        assert word["enum"] == ["none", "auto", "required"]
+    (items,) = (k for k in property_of(made, "/v1/responses", "input")["anyOf"] if "items" in k)
+    told = [schemas[one["$ref"].rpartition("/")[2]] for one in items["items"]["anyOf"]]
+    assert [set(one["required"]) for one in told] == [
+        {"role", "content"},
+        {"type", "call_id", "name", "arguments"},
+        {"type", "call_id", "output"},
+    ]

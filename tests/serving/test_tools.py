@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright.data.conversations import Message, said
-from modelwright.serving.engine import Engine
 from modelwright.serving.tools import BEGIN, Reader, read
-from tests.serving.parts import random_decoder, running
+from tests.serving.parts import running, scripted
 
 CITY = {
     "type": "object",
@@ -41,20 +40,8 @@ def calls_text(calls: list[dict]) -> str:
 @pytest.fixture(scope="module")
 def says(codec):
     """A server whose model says what the test puts into the list that comes with the client."""
-    model = random_decoder(codec, context=2048)
     script: list[str] = []
-    head = model.head
-
-    def follow(hidden):
-        logits = head(hidden) * 0.01
-        tokens = [*codec.tokens(script[0]), codec.end] if script else []
-        for row, live in zip(logits, engine._active, strict=False):
-            if len(live.tokens) < len(tokens):
-                row[tokens[len(live.tokens)]] = 99.0
-        return logits
-
-    model.head = follow
-    engine = Engine(model, codec, max_batch=1)
+    engine = scripted(codec, script)
     with running(engine) as served:
         base = f"{served.url}/v1"
         with openai.OpenAI(base_url=base, api_key="unused", max_retries=0) as client:

@@ -19,7 +19,7 @@ from modelwright.serving.bodies import ApiError, Body, parse
 from modelwright.serving.constraint import ConstraintError, Grammar
 from modelwright.serving.messages import Message, conversation
 from modelwright.serving.sampling import SamplingParams
-from modelwright.serving.tools import Choice, Tool, Tools
+from modelwright.serving.tools import ChatTool, OfChat, Tools
 from modelwright.types import Turn, text_turn
 
 __all__ = ["ApiError", "Body", "ChatRequest", "CompletionRequest", "ResponseFormat", "parse"]
@@ -180,32 +180,23 @@ class ChatRequest(Asked):
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=limits.TOP_LOGPROBS)] | None = None
-    tools: Annotated[list[Tool], Field(max_length=limits.TOOLS)] | None = None
-    tool_choice: Choice | None = None
+    tools: Annotated[list[ChatTool], Field(max_length=limits.TOOLS)] | None = None
+    tool_choice: OfChat | None = None
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
     def _callable(self) -> ChatRequest:
         offered = self.offered
-        if offered is not None and self.response_format and self.response_format.grammar():
-            raise ApiError(
-                400,
-                "response_format: is not kept where tools may be called; leave one out",
-                param="response_format",
-                code="unsupported_parameter",
-            )
-        try:
-            if offered is not None:
-                offered.grammar()
-        except ConstraintError as error:
-            message = f"tools: {error}"
-            raise ApiError(400, message, param="tools", code="invalid_value") from error
+        if offered is not None:
+            form = self.response_format.grammar() if self.response_format else None
+            offered.check(form, "response_format")
         return self
 
     @property
     def offered(self) -> Tools | None:
         """What the answer may call."""
-        return Tools.of(self.tools or [], self.tool_choice, parallel=self.parallel_tool_calls)
+        functions = [tool.function for tool in self.tools or ()]
+        return Tools.of(functions, self.tool_choice, parallel=self.parallel_tool_calls)
 
     @model_validator(mode="after")
     def _both(self) -> ChatRequest:

@@ -1,27 +1,27 @@
-"""POST /v1/responses: the newer shape of a conversation's answer, for one message of text.
+"""The body of POST /v1/responses: a conversation as a list of items.
 
-Nothing is stored, so a request cannot go on from an earlier one by its id; it sends what was said.
+An item is a message, a call of a function, or what a call gave. They become the messages of a
+chat, and so what the model reads is the same. Nothing is stored: a request cannot go on from an
+earlier one by its id; it sends what was said.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from modelwright.serving import limits
 from modelwright.serving.constraint import Grammar
-from modelwright.serving.messages import Parts
+from modelwright.serving.messages import CalledFunction, Message, Parts, ToolCall, conversation
 from modelwright.serving.openai import ApiError, Body, MaxTokens, ResponseFormat
-from modelwright.serving.row import Completion, Scored
 from modelwright.serving.sampling import SamplingParams
-from modelwright.serving.shapes import chat_logprobs
-from modelwright.types import Turn, text_turn
+from modelwright.serving.tools import OfResponses, ResponsesTool, Tools
+from modelwright.types import Turn
 
 _NOT_OFFERED: dict[str, tuple[Any, ...]] = {
-    "tools": (None, []),
     "previous_response_id": (None,),
     "conversation": (None,),
     "prompt": (None,),
@@ -48,16 +48,131 @@ def _messages(value: Any) -> Any:
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
+_Said = Annotated[
+    str,
+    BeforeValidator(_joined, json_schema_input_type=Parts),
+    Field(max_length=limits.TEXT),
+]
+_CallId = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class _Chat:
+    """The messages of a chat, as items are put to them one by one.
+
+    The calls between two messages belong to one answer of the assistant, with the message before
+    them if it is the assistant's; each is followed by what it gave before anything else is said.
+    """
+
+    def __init__(self, first: Sequence[Message]) -> None:
+        self.messages = list(first)
+        self._known: set[str] = set()
+        self._waiting: dict[str, str] = {}  # calls without a result, and where they stand
+        self._answering = False  # the last message is an answer, to which calls may come
+
+    def say(self, message: Message) -> None:
+        """A message."""
+        self.settle()
+        self._answering = message.role == "assistant"
+        self.messages.append(message)
+
+    def call(self, where: str, call: ToolCall) -> None:
+        """A call."""
+        if call.id in self._known:
+            raise _wrong(f"{where}.call_id", f"two calls are {call.id!r}")
+        if not self._answering:
+            self.say(Message(role="assistant", content=""))
+        self._known.add(call.id)
+        self._waiting[call.id] = where
+        answer = self.messages[-1]
+        answer.tool_calls = [*(answer.tool_calls or ()), call]
+
+    def result(self, where: str, call_id: str, text: str) -> None:
+        """What a call gave."""
+        if self._waiting.pop(call_id, None) is None:
+            had = "has a result already" if call_id in self._known else "was not called before"
+            raise _wrong(f"{where}.call_id", f"{call_id!r} {had}")
+        self._answering = False
+        self.messages.append(Message(role="tool", tool_call_id=call_id, content=text))
+
+    def settle(self) -> None:
+        """Refuse to go on while a call has no result.
+
+        Raises:
+            ApiError: 400, it names the call.
+        """
+        for call_id, where in self._waiting.items():
+            why = f"no function_call_output follows for {call_id!r} before anything else"
+            raise _wrong(f"{where}.call_id", why)
+
+
+def _wrong(where: str, why: str) -> ApiError:
+    return ApiError(400, f"{where}: {why}", param=where, code="invalid_value")
+
+
 class InputMessage(Body):
-    """One message of the input."""
+    """A message of the input."""
 
     type: Literal["message"] | None = None
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[
-        str,
-        BeforeValidator(_joined, json_schema_input_type=Parts),
-        Field(max_length=limits.TEXT),
-    ]
+    content: _Said
+
+    def put(self, chat: _Chat, where: str) -> None:  # noqa: ARG002
+        """Put it to a chat."""
+        chat.say(Message(role=self.role, content=self.content))
+
+
+class FunctionCall(CalledFunction):
+    """A call of a function that the assistant has made."""
+
+    type: Literal["function_call"]
+    call_id: _CallId
+
+    def put(self, chat: _Chat, where: str) -> None:
+        """Put it to a chat.
+
+        Raises:
+            ApiError: 400, it stands where no call can.
+        """
+        chat.call(where, ToolCall(id=self.call_id, function=self))
+
+
+class FunctionCallOutput(Body):
+    """What a call gave."""
+
+    type: Literal["function_call_output"]
+    call_id: _CallId
+    output: _Said
+
+    def put(self, chat: _Chat, where: str) -> None:
+        """Put it to a chat.
+
+        Raises:
+            ApiError: 400, nothing waits for it.
+        """
+        chat.result(where, self.call_id, self.output)
+
+
+Item = InputMessage | FunctionCall | FunctionCallOutput
+_ITEMS: dict[str, type[Item]] = {
+    "message": InputMessage,
+    "function_call": FunctionCall,
+    "function_call_output": FunctionCallOutput,
+}
+
+
+def _item(value: Any) -> Item:
+    """An item of its type, so that an error names the field of the item alone."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind is not None and (not isinstance(kind, str) or kind not in _ITEMS):
+        known = " or ".join(f"'{name}'" for name in _ITEMS)
+        wrong = InitErrorDetails(
+            type="literal_error", loc=("type",), input=kind, ctx={"expected": known}
+        )
+        raise ValidationError.from_exception_data("item", [wrong])
+    return _ITEMS[kind or "message"].model_validate(value)
+
+
+_AnyItem = Annotated[Item, PlainValidator(_item, json_schema_input_type=Item)]
 
 
 class Format(Body):
@@ -96,11 +211,11 @@ class ResponsesRequest(Body):
     not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = _NOT_OFFERED
     model: Annotated[str, Field(min_length=1, max_length=256)]
     input: Annotated[
-        list[InputMessage],
+        list[_AnyItem],
         BeforeValidator(
             _messages,
             json_schema_input_type=Annotated[str, Field(max_length=limits.TEXT)]
-            | Annotated[list[InputMessage], Field(min_length=1, max_length=limits.MESSAGES)],
+            | Annotated[list[_AnyItem], Field(min_length=1, max_length=limits.MESSAGES)],
         ),
         Field(min_length=1, max_length=limits.MESSAGES),
     ]
@@ -110,15 +225,49 @@ class ResponsesRequest(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=limits.TOP_LOGPROBS)] | None = None
     text: TextSettings | None = None
+    tools: Annotated[list[ResponsesTool], Field(max_length=limits.TOOLS)] | None = None
+    tool_choice: OfResponses | None = None
+    parallel_tool_calls: bool | None = None
     stream: bool | None = None
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+
+    @model_validator(mode="after")
+    def _callable(self) -> ResponsesRequest:
+        if (offered := self.offered) is not None:
+            offered.check(self.form.grammar(), "text.format")
+        self._chat()
+        return self
+
+    @property
+    def form(self) -> Format:
+        """What the answer must be."""
+        return self.text.format if self.text and self.text.format else Format()
+
+    @property
+    def offered(self) -> Tools | None:
+        """What the answer may call."""
+        return Tools.of(self.tools or [], self.tool_choice, parallel=self.parallel_tool_calls)
+
+    @property
+    def choice(self) -> str | dict[str, Any]:
+        """Whether to call, or which function, as the response tells it."""
+        choice = self.tool_choice
+        if choice is None or choice.named is None:
+            return choice.type if choice else "auto"
+        return {"type": choice.type, "name": choice.named}
 
     @property
     def turns(self) -> list[Turn]:
         """The conversation: instructions are what the system says first."""
-        first = [text_turn("system", self.instructions)] if self.instructions else []
-        names = {"developer": "system"}
-        return first + [text_turn(names.get(m.role, m.role), m.content) for m in self.input]
+        return conversation(self._chat(), self.offered)
+
+    def _chat(self) -> list[Message]:
+        first = [Message(role="system", content=self.instructions)] if self.instructions else []
+        chat = _Chat(first)
+        for number, item in enumerate(self.input):
+            item.put(chat, f"input[{number}]")
+        chat.settle()
+        return chat.messages
 
     def params(self, most: int, temperature: float) -> SamplingParams:
         """How the answer is drawn; ``most`` and ``temperature`` where the request names none."""
@@ -127,109 +276,5 @@ class ResponsesRequest(Body):
             temperature=temperature if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             logprobs=self.top_logprobs,
-            grammar=self.text.format.grammar() if self.text and self.text.format else None,
+            grammar=self.form.grammar() if (offered := self.offered) is None else offered.grammar(),
         )
-
-
-class ResponseWriter:
-    """The object of an answer, and the events of its stream; see ``streaming.Writer``."""
-
-    sentinel = b""
-
-    def __init__(self, asked: ResponsesRequest, created: int, prompt_tokens: int) -> None:
-        self.id = f"resp_{secrets.token_hex(16)}"
-        self._item = f"msg_{secrets.token_hex(16)}"
-        self._asked, self._created, self._prompt_tokens = asked, created, prompt_tokens
-        self._number = 0
-
-    def whole(self, done: Completion | None) -> dict[str, Any]:
-        """The response, or what it is before its answer."""
-        asked = self._asked
-        cut = done is not None and done.finish_reason == "length"
-        status = "in_progress" if done is None else "incomplete" if cut else "completed"
-        asked_format = asked.text.format if asked.text and asked.text.format else Format()
-        return {
-            "id": self.id,
-            "object": "response",
-            "created_at": self._created,
-            "status": status,
-            "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "instructions": asked.instructions,
-            "max_output_tokens": asked.max_output_tokens,
-            "metadata": asked.metadata or {},
-            "model": asked.model,
-            "output": [] if done is None else [self._message(done)],
-            "parallel_tool_calls": False,
-            "previous_response_id": None,
-            "store": False,
-            "temperature": asked.temperature,
-            "text": {"format": asked_format.model_dump(exclude_none=True, by_alias=True)},
-            "tool_choice": "auto",
-            "tools": [],
-            "top_p": asked.top_p,
-            "truncation": "disabled",
-            "usage": None if done is None else self._usage(done),
-        }
-
-    def _usage(self, done: Completion) -> dict[str, Any]:
-        written = len(done.tokens)
-        return {
-            "input_tokens": self._prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": written,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": self._prompt_tokens + written,
-        }
-
-    def _message(self, done: Completion | None) -> dict[str, Any]:
-        cut = done is not None and done.finish_reason == "length"
-        status = "in_progress" if done is None else "incomplete" if cut else "completed"
-        content = [] if done is None else [self._part(done)]
-        head = {"type": "message", "id": self._item, "status": status}
-        return {**head, "role": "assistant", "content": content}
-
-    @staticmethod
-    def _part(done: Completion | None) -> dict[str, Any]:
-        text, scores = ("", ()) if done is None else (done.text, done.scores)
-        told = (chat_logprobs(scores) or {}).get("content", [])
-        return {"type": "output_text", "text": text, "annotations": [], "logprobs": told}
-
-    def _event(self, kind: str, **fields: Any) -> dict[str, Any]:
-        self._number += 1
-        return {"type": f"response.{kind}", "sequence_number": self._number - 1, **fields}
-
-    def begin(self) -> Iterator[dict[str, Any]]:
-        """What stands before all text."""
-        yield self._event("created", response=self.whole(None))
-        yield self._event("in_progress", response=self.whole(None))
-        yield self._event("output_item.added", output_index=0, item=self._message(None))
-        yield self._event("content_part.added", **self._place, part=self._part(None))
-
-    @property
-    def _place(self) -> dict[str, Any]:
-        return {"item_id": self._item, "output_index": 0, "content_index": 0}
-
-    def piece(self, index: int, said: str | Scored) -> Iterator[dict[str, Any]]:  # noqa: ARG002
-        """A piece of text."""
-        text, scores = (said, ()) if isinstance(said, str) else (said.text, said.scores)
-        told = (chat_logprobs(scores) or {}).get("content", [])
-        yield self._event("output_text.delta", **self._place, delta=text, logprobs=told)
-
-    def ended(self, index: int, done: Completion) -> Iterator[dict[str, Any]]:  # noqa: ARG002
-        """The end of the text."""
-        part = self._part(done)
-        text = {"text": done.text, "logprobs": part["logprobs"]}
-        yield self._event("output_text.done", **self._place, **text)
-        yield self._event("content_part.done", **self._place, part=part)
-        yield self._event("output_item.done", output_index=0, item=self._message(done))
-
-    def end(self, done: Sequence[Completion]) -> Iterator[dict[str, Any]]:
-        """The whole response."""
-        response = self.whole(done[0])
-        yield self._event(response["status"], response=response)
-
-    def failed(self, error: ApiError) -> dict[str, Any]:
-        """What stands where the stream ends because something failed."""
-        fields = {"code": error.code, "message": error.message, "param": error.param}
-        return {**self._event("error", **fields), "type": "error"}

@@ -17,7 +17,8 @@ from modelwright.serving.guard import GONE
 from modelwright.serving.hosting import json_body
 from modelwright.serving.keys import Client
 from modelwright.serving.openai import Body, ChatRequest, CompletionRequest, parse
-from modelwright.serving.responses import ResponsesRequest, ResponseWriter
+from modelwright.serving.response_writer import ResponseWriter
+from modelwright.serving.responses import ResponsesRequest
 from modelwright.serving.roster import Asked, Roster
 from modelwright.serving.row import Completion, Request
 from modelwright.serving.sampling import SamplingParams
@@ -98,7 +99,7 @@ class TextRoutes:
             return ResponseWriter(asked, created, prompt_tokens)
 
         def whole(done: Sequence[Completion], prompt_tokens: int) -> Response:
-            return JSONResponse(ResponseWriter(asked, created, prompt_tokens).whole(done[0]))
+            return JSONResponse(ResponseWriter(asked, created, prompt_tokens).answered(done[0]))
 
         params = [asked.params(engine.context, engine.temperature)]
         requested = _Asking(model, [asked.turns], params, "input")

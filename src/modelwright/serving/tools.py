@@ -17,13 +17,13 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from modelwright.data.conversations import CALL, said_tools
 from modelwright.serving.bodies import ApiError, Body
-from modelwright.serving.constraint import Grammar
+from modelwright.serving.constraint import ConstraintError, Grammar
 
 BEGIN, END = f"<{CALL}>", f"</{CALL}>"
 _HEAD = '\n{"name": '
@@ -43,11 +43,20 @@ class Function(Body):
     strict: bool | None = None
 
 
-class Tool(Body):
+class Typed(Body):
     """A tool that is offered; there are only functions."""
 
     type: Literal["function"]
+
+
+class ChatTool(Typed):
+    """A tool as chat completions have it."""
+
     function: Function
+
+
+class ResponsesTool(Function, Typed):
+    """A tool as responses have it. Its type stands in the last base, so it is checked first."""
 
 
 class Named(Body):
@@ -56,22 +65,55 @@ class Named(Body):
     name: Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class Choice(Body):
-    """Whether to call, or which function; a text is its ``type``."""
+class Choosing(Body):
+    """Whether to call, or which function; a subclass says where the function's name stands."""
 
     type: Literal["none", "auto", "required", "function"]
-    function: Named | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _of_text(cls, value: Any) -> Any:
-        return {"type": value} if isinstance(value, str) else value
+    @property
+    def named(self) -> str | None:
+        """The name of the function that is to be called."""
+        return None
 
     @model_validator(mode="after")
-    def _complete(self) -> Choice:
-        if (self.type == "function") != (self.function is not None):
+    def _complete(self) -> Self:
+        if (self.type == "function") != (self.named is not None):
             raise ValueError("a choice of type 'function', and no other, names a function")
         return self
+
+
+class ChatChoice(Choosing):
+    """A choice as chat completions have it."""
+
+    function: Named | None = None
+
+    @property
+    def named(self) -> str | None:
+        """As the base says."""
+        return self.function.name if self.function else None
+
+
+class ResponsesChoice(Choosing):
+    """A choice as responses have it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+
+    @property
+    def named(self) -> str | None:
+        """As the base says."""
+        return self.name
+
+
+def _of_text(value: Any) -> Any:
+    """A text is the ``type`` of a choice."""
+    return {"type": value} if isinstance(value, str) else value
+
+
+_Word = Literal["none", "auto", "required"]
+OfChat = Annotated[ChatChoice, BeforeValidator(_of_text, json_schema_input_type=_Word | ChatChoice)]
+OfResponses = Annotated[
+    ResponsesChoice, BeforeValidator(_of_text, json_schema_input_type=_Word | ResponsesChoice)
+]
 
 
 @dataclass(frozen=True)
@@ -87,14 +129,13 @@ class Tools:
 
     @classmethod
     def of(
-        cls, tools: Sequence[Tool], choice: Choice | None, *, parallel: bool | None
+        cls, functions: Sequence[Function], choice: Choosing | None, *, parallel: bool | None
     ) -> Tools | None:
         """What a request offers, None where nothing is to be called.
 
         Raises:
             ApiError: 400, two functions of one name, or a choice among none, or of none of them.
         """
-        functions = [tool.function for tool in tools]
         names = [function.name for function in functions]
         if len(set(names)) < len(names):
             raise _wrong("tools", "two functions have one name")
@@ -106,12 +147,26 @@ class Tools:
             return cls(functions, parallel=parallel is not False)
         if choice.type == "none":
             return None
-        if choice.function is not None:
-            name = choice.function.name
-            functions = [f for f in functions if f.name == name]
+        if choice.named is not None:
+            functions = [f for f in functions if f.name == choice.named]
             if not functions:
-                raise _wrong("tool_choice", f"no tool is named {name!r}; known: {', '.join(names)}")
+                known = f"no tool is named {choice.named!r}; known: {', '.join(names)}"
+                raise _wrong("tool_choice", known)
         return cls(functions, must=True, parallel=parallel is not False)
+
+    def check(self, form: Grammar | None, field: str) -> None:
+        """Refuse what cannot be kept; ``form`` is that of the answer, which ``field`` asks for.
+
+        Raises:
+            ApiError: 400, an answer of a form beside calls, or schemas that are too long.
+        """
+        if form is not None:
+            message = f"{field}: is not kept where tools may be called; leave one out"
+            raise ApiError(400, message, param=field, code="unsupported_parameter")
+        try:
+            self.grammar()
+        except ConstraintError as error:
+            raise _wrong("tools", str(error)) from error
 
     def told(self, system: str = "") -> str:
         """What the system says of them, after what it says otherwise; as in training."""
@@ -145,11 +200,12 @@ def _wrong(param: str, why: str) -> ApiError:
 
 @dataclass
 class Call:
-    """A call in an answer, as far as it has come; ``arguments`` is JSON."""
+    """A call in an answer, as far as it has come; ``arguments`` is JSON, whole when it ended."""
 
     name: str
     id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
     arguments: str = ""
+    ended: bool = False
 
     def shape(self) -> dict[str, Any]:
         """As a message has it."""
@@ -219,6 +275,7 @@ class Reader:
             return self._argued(sure) if sure else None
         part, self._held = self._held[:at], self._held[at + len(_TAIL) :]
         self._next = self._outside
+        self.calls[-1].ended = True
         return self._argued(part) if part else {}
 
     def _certain(self, mark: str) -> str:

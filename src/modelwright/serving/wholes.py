@@ -7,9 +7,9 @@ import base64
 import secrets
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 from starlette.requests import Request as HttpRequest
@@ -39,6 +39,11 @@ from modelwright.types import Answer, Turn
 
 class ImageRequest(Body):
     """The body of POST /v1/images/generations."""
+
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "stream": (None, False),
+        "partial_images": (None, 0),
+    }
 
     model: Annotated[str, Field(max_length=256)] | None = None
     prompt: Annotated[str, Field(max_length=4096)]
