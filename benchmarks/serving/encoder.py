@@ -52,10 +52,12 @@ def _seconds(once: Callable[[], Any]) -> float:
 def _ours(kind: str, tokens: Any) -> Callable[[], Any]:
     from modelwright.models.bert import Config  # noqa: PLC0415
     from modelwright.models.quantized import quantize  # noqa: PLC0415
+    from modelwright.models.ready import ready  # noqa: PLC0415
 
     model = Config(vocabulary=VOCABULARY, classes=2).build().eval()
     if kind != "float32":
         quantize(model, kind)
+    ready(model)  # as a server does
     return lambda: model(tokens)
 
 

@@ -47,7 +47,9 @@ def library(name: str, needs: tuple[str, ...]) -> ctypes.CDLL | None:
 
 def _built(compiler: str) -> dict[str, Path]:
     """Where each kernel lies when it is built from this source, for this processor."""
-    shared = hashlib.sha256((_ROOM / "vector.h").read_bytes())
+    shared = hashlib.sha256()
+    for header in sorted(_ROOM.glob("*.h")):
+        shared.update(header.read_bytes())
     for part in (*FLAGS, compiler, cpu_name(), *sorted(cpu_flags())):
         shared.update(part.encode())
     found = {}

@@ -20,7 +20,8 @@ from modelwright.kernels.build import hollow, library
 NEEDS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni")
 GROUP = 32  # weights with one scale
 LANES = 16  # outputs in a block
-BITS = {"int4": 4.5, "int8": 8.5, "bfloat16": 16.0}  # a weight, its share of a scale included
+# Of a weight, its share of a scale included. float32 is only an order, that of ``encoder.cpp``.
+BITS = {"int4": 4.5, "int8": 8.5, "bfloat16": 16.0, "float32": 32.0}
 KINDS = {"int4": 0, "int8": 1, "bfloat16": 2}
 _RAISED = {"int4": 8, "int8": 128}  # so that numbers are not negative
 _AT_ONCE = 1 << 16  # numbers whose scales are looked for together
@@ -37,8 +38,8 @@ def available() -> bool:
 class Packed:
     """A matrix (outputs, inputs) in few bits.
 
-    ``data`` is uint8 in the kernel's order of ``kind`` "int4", "int8" or "bfloat16"; see
-    ``quantized.cpp``.
+    ``data`` is uint8 in the kernel's order of ``kind`` "int4", "int8", "bfloat16" or "float32"; see
+    ``quantized.cpp`` and, for the last, ``panels.h``.
     """
 
     data: Tensor
@@ -75,6 +76,10 @@ def pack(weight: Tensor, kind: str, importance: Tensor | None = None) -> Packed:
     if kind == "bfloat16":
         pairs = filled.bfloat16().view(blocks, LANES, groups * GROUP // 2, 2).transpose(1, 2)
         data = pairs.contiguous().view(torch.uint8)
+        return Packed(data.reshape(-1), kind, outputs, inputs)
+    if kind == "float32":
+        lanes = filled.view(blocks, LANES, groups * GROUP).transpose(1, 2)
+        data = lanes.contiguous().view(torch.uint8)
         return Packed(data.reshape(-1), kind, outputs, inputs)
     if importance is not None:
         importance = F.pad(importance.float().cpu(), (0, -inputs % GROUP)).view(groups, GROUP)
@@ -144,6 +149,9 @@ def _parts(packed: Packed) -> tuple[Tensor, Tensor]:
         pairs = data.view(torch.bfloat16).view(blocks, groups, GROUP // 2, LANES, 2)
         numbers = pairs.transpose(2, 3).flatten(3)
         return torch.ones(blocks, groups, LANES, dtype=torch.bfloat16), numbers
+    if packed.kind == "float32":
+        numbers = data.view(torch.float32).view(blocks, groups, GROUP, LANES).transpose(2, 3)
+        return torch.ones(blocks, groups, LANES), numbers
     scales = data[..., : 2 * LANES].contiguous().view(torch.half)
     stored = data[..., 2 * LANES :]
     if packed.kind == "int4":
@@ -158,7 +166,8 @@ def product(x: Tensor, packed: Packed) -> Tensor:
     wide = x.reshape(-1, packed.inputs).float()
     if short := -packed.inputs % GROUP:
         wide = F.pad(wide, (0, short))
-    kernel = None if hollow(x) or x.device.type != "cpu" else library("quantized", NEEDS)
+    known = packed.kind in KINDS and not hollow(x) and x.device.type == "cpu"
+    kernel = library("quantized", NEEDS) if known else None
     if kernel is None:
         out = _plain_product(wide, packed)
     else:
@@ -181,6 +190,8 @@ def product(x: Tensor, packed: Packed) -> Tensor:
 def _plain_product(x: Tensor, packed: Packed) -> Tensor:
     """With PyTorch's operators: the same integers, their sums in another order."""
     data = unpack(packed)
+    if packed.kind == "float32":
+        return x[:, : packed.inputs] @ data.T
     if packed.kind == "bfloat16":
         return x[:, : packed.inputs].bfloat16().float() @ data.T
     grouped = x.view(len(x), -1, GROUP)

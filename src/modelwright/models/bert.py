@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from modelwright.errors import ModelwrightError
 from modelwright.kernels.attention import any_number
 from modelwright.kernels.dropout import Dropout
+from modelwright.kernels.encoder import Blocks
 from modelwright.models import reading
 from modelwright.models.activations import activation
 from modelwright.models.attention import first_rows, positions_in
@@ -35,6 +36,7 @@ from modelwright.models.packed import (
     normal_start,
     sum_of_costs,
 )
+from modelwright.models.ready import blocks_in_one_call
 
 HEADS = ("classification", "masked_language", "tokens", "span", "none")
 
@@ -196,7 +198,18 @@ class Bert(nn.Module):
         self.head_dropout = Dropout(c.head_dropout)
         self.activation = activation(c.activation)
         self.pooling = activation(c.pooling)
+        self.in_one_call: Blocks | None = None
         normal_start(self)
+
+    def make_ready(self) -> None:
+        """Have all blocks run in one call from now on, where the kernel can; see `ready`."""
+        c = self.config
+        self.in_one_call = blocks_in_one_call(
+            [cast(Block, block) for block in self.blocks],
+            heads=c.heads,
+            activation=c.activation,
+            eps=c.eps,
+        )
 
     def regions(self) -> list[nn.Module]:
         """The modules to compile, each by itself: the blocks are alike, so one is compiled.
@@ -209,15 +222,28 @@ class Bert(nn.Module):
 
     def hidden(self, tokens: Tensor, starts: Tensor, types: Tensor | None = None) -> Tensor:
         """The stream after the last block, (N, width), for tokens (N,)."""
-        positions = positions_in(starts, tokens.shape[0]) + self.config.first_position
-        x: Tensor = self.embedding(tokens) + self.position_embedding(positions)
-        if self.type_embedding is not None:
-            x = x + self.type_embedding(torch.zeros_like(tokens) if types is None else types)
-        x = self.dropout(self.embedding_norm(x))
+        x = self._embedded(tokens, starts, types)
+        if self.in_one_call is not None and type(starts) is Tensor:
+            return self.in_one_call.run(x, starts)
         starts = any_number(starts)
         for block in self.blocks:
             x = block(x, starts)
         return x
+
+    def _first(self, tokens: Tensor, starts: Tensor, types: Tensor | None) -> Tensor:
+        """The first row of every document in the stream after the last block."""
+        if self.in_one_call is not None and type(starts) is Tensor:
+            x = self._embedded(tokens, starts, types)
+            return self.in_one_call.run(x, starts, only_first=True)
+        return first_rows(self.hidden(tokens, starts, types), starts)
+
+    def _embedded(self, tokens: Tensor, starts: Tensor, types: Tensor | None) -> Tensor:
+        positions = positions_in(starts, tokens.shape[0]) + self.config.first_position
+        x: Tensor = self.embedding(tokens) + self.position_embedding(positions)
+        if self.type_embedding is not None:
+            x = x + self.type_embedding(torch.zeros_like(tokens) if types is None else types)
+        normed: Tensor = self.dropout(self.embedding_norm(x))
+        return normed
 
     def head(self, hidden: Tensor) -> Tensor:
         """What the head makes of rows of the stream: (n, width) to (n, outputs)."""
@@ -256,7 +282,8 @@ class Bert(nn.Module):
         """
         if starts is None:
             starts = equal_starts(tokens)
-        rows = self.hidden(tokens.flatten(), starts, None if types is None else types.flatten())
+        types = None if types is None else types.flatten()
         if self.config.head == "classification":
-            return self.head(first_rows(rows, starts))
+            return self.head(self._first(tokens.flatten(), starts, types))
+        rows = self.hidden(tokens.flatten(), starts, types)
         return self.head(rows).view(*tokens.shape, -1)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError, did_you_mean
-from modelwright.kernels.quantized import BITS, Packed, pack, product, unpack
+from modelwright.kernels.quantized import KINDS as NUMBERS
+from modelwright.kernels.quantized import Packed, pack, product, unpack
 
-KINDS = tuple(BITS)
+KINDS = tuple(NUMBERS)
 
 
 class PackedLinear(nn.Module):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.models.ready import ready
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
@@ -104,11 +105,14 @@ class Answerer(ABC):
     def server(self, *, max_waiting: int = 64, **settings: Any) -> Answering:  # noqa: ARG002
         """What answers the requests of a server; ``settings`` are those of an ``Engine``.
 
+        The model is made `ready`: it answers from now on, and is trained no more.
+
         Raises:
             ModelwrightError: the model cannot answer.
         """
         from modelwright.serving.passes import PassEngine  # noqa: PLC0415 - as above
 
+        ready(self.model)
         return PassEngine(self, self.task.request, max_waiting=max_waiting)
 
     @property
