@@ -62,6 +62,7 @@ SMALL = {
     "board": {"width": 8, "depth": 1},
     "actor_critic": {"hidden": "[8]"},
     "conformer": {"width": 8, "heads": 2, "depth": 1},
+    "spectrogram": {"widths": "[2, 4]", "hidden": 8},
     "vocos": {"width": 8, "depth": 1},
     "speech_flow": {"width": 8, "text_depth": 1, "depth": 1},
     "whisper": {"width": 8, "heads": 2, "encoder_depth": 1, "decoder_depth": 1},
