@@ -351,10 +351,10 @@ def _search(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from modelwright import recipe  # noqa: PLC0415
-    from modelwright.pipeline.plan import lines, plan  # noqa: PLC0415
+    from modelwright.pipeline.elsewhere import forecast_lines  # noqa: PLC0415
 
-    made = plan(recipe.read(options.recipe, options.overrides), options.on, options.price)
-    print("\n".join(lines(made)))
+    read = recipe.read(options.recipe, options.overrides)
+    print("\n".join(forecast_lines(read, options.on, options.price)))
     return EXIT_OK
 
 

@@ -33,7 +33,7 @@ from modelwright.models.model import (
 from modelwright.models.reading import Inputs
 from modelwright.options import count as number_of
 from modelwright.pipeline.memory import Step, peak
-from modelwright.pipeline.trace import inputs_for, meta, traced
+from modelwright.pipeline.trace import inputs_for, item_flops, meta, traced
 from modelwright.places import shipped
 from modelwright.recipe import Recipe
 from modelwright.training import forecast, scaling
@@ -136,7 +136,7 @@ def of_config(config: ModelConfig, rows: int, assumed: Mapping[str, Any]) -> Des
     one, inputs = inputs_for(config, 1), inputs_for(config, rows)
     shapes = traced(config, one, "float32", learning=False) if one else None
     memory, with_activations = _memories(config, model, rows, inputs)
-    flops = _flops(config)
+    flops = item_flops(config)
     amount, why = _amount(config, model, counted, flops, inputs)
     return Design(
         config=config,
@@ -151,6 +151,19 @@ def of_config(config: ModelConfig, rows: int, assumed: Mapping[str, Any]) -> Des
         why=why,
         assumed=assumed,
     )
+
+
+def recipe_config(read: Recipe) -> tuple[ModelConfig, list[str]]:
+    """The config of a recipe's first training, and the fields in it that the data still decide.
+
+    Raises:
+        ModelwrightError: a field is unknown or its published checkpoint cannot be read.
+    """
+    if read.published is not None:
+        return _published(read), []
+    cls, given, _ = _of_recipe(read)
+    config, assumed = _config(cls, given)
+    return config, list(assumed)
 
 
 def _given(family: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -246,14 +259,6 @@ def _config(cls: type[ModelConfig], given: Mapping[str, Any]) -> tuple[ModelConf
 def _required(field: dataclasses.Field[Any]) -> bool:
     missing = dataclasses.MISSING
     return field.default is missing and field.default_factory is missing
-
-
-def _flops(config: ModelConfig) -> float:
-    """FLOPs of forward and backward an item; what a family builds to count takes no memory."""
-    import torch  # noqa: PLC0415 - for the device alone
-
-    with torch.device("meta"):
-        return config.flops_per_item()
 
 
 def _memories(

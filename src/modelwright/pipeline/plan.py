@@ -115,6 +115,16 @@ def parse_target(text: str) -> tuple[int, str]:
     return number, kind
 
 
+def check_price(price: float | None) -> None:
+    """Refuse what is no price.
+
+    Raises:
+        ModelwrightError: it is negative or not finite.
+    """
+    if price is not None and not 0 <= price < math.inf:
+        raise ModelwrightError(f"--price: {price:g} is no price of a device for an hour")
+
+
 def utilisation(config: decoder.Config) -> float:
     """Assumed share of the peak that products reach: half, less for narrow matrices.
 
@@ -134,8 +144,7 @@ def plan(recipe: Recipe, on: str, price: float | None = None) -> Plan:
             that is not forecast, or does not fit on the devices.
     """
     number, kind = parse_target(on)
-    if price is not None and not 0 <= price < math.inf:
-        raise ModelwrightError(f"--price: {price:g} is no price of a device for an hour")
+    check_price(price)
     device = DEVICES[kind]
     stage = recipe.first
     _check_forecast(recipe)
@@ -161,7 +170,7 @@ def plan(recipe: Recipe, on: str, price: float | None = None) -> Plan:
     work, memory = _laid_out(wanted, number, device, notes)
     compute = _computing(work, update, number * peak)
     exchange = _exchange(work, number, device)
-    each = (compute + max(0.0, exchange - HIDDEN * compute)) * _crowd(number, device)
+    each = (compute + max(0.0, exchange - HIDDEN * compute)) * crowd(number, device)
     steps = _steps(recipe, each, update, config)
     tokens, size = float(steps * update), float(config.matrix_parameters())
     law = scaling.nearest(size, tokens)
@@ -197,16 +206,12 @@ def _computing(work: Work, update: int, peak: float) -> float:
 
 
 def _check_forecast(recipe: Recipe) -> None:
-    """Refuse a recipe whose training is not forecast."""
-    if recipe.published is not None:
+    """Refuse what ``elsewhere.py`` forecasts: these formulas are the decoder's."""
+    if recipe.published is not None or config_class(recipe.family) is not decoder.Config:
+        what = recipe.published or recipe.family
         raise ModelwrightError(
-            f"plan: forecasts are made for models that are trained from nothing, not for "
-            f"{recipe.published}; give the shape as model.depth and model.width instead of from"
-        )
-    if config_class(recipe.family) is not decoder.Config:
-        raise ModelwrightError(
-            f"plan: forecasts are made for the decoder, not for {recipe.family}; for its memory "
-            "and FLOPs see `modelwright design`"
+            f"plan: the law of loss is about decoders trained from nothing, not for {what}; "
+            "use `modelwright plan`, which forecasts time and memory of it"
         )
 
 
@@ -291,23 +296,31 @@ def _laid_out(
 
 
 def _exchange(work: Work, number: int, device: Device) -> float:
-    """Seconds of communication in a step.
+    count = float(forecast.parameter_count(work.config))
+    layout = {"shards": work.shards, "accumulate": work.accumulate, "narrow": work.narrow}
+    return exchange(count, number, device, **layout)
+
+
+def exchange(
+    count: float, number: int, device: Device, *, shards: int, accumulate: int, narrow: int
+) -> float:
+    """Seconds of communication in a step over ``count`` parameters.
 
     Plain data parallelism sums 4-byte gradients in a ring, 2 (n - 1) / n of them through every
-    link. Sharded, the parameters are gathered twice in every micro-batch, in the precision of
-    products, and the gradients are scattered once.
+    link. Sharded, the parameters are gathered twice in every micro-batch, in the ``narrow`` bytes
+    of products, and the gradients are scattered once.
     """
     if number == 1:
         return 0.0
-    count = forecast.parameter_count(work.config)
     ring = (number - 1) / number
     link = device.link if number <= device.box else min(device.link, NETWORK)
-    if work.shards == 1:
+    if shards == 1:
         return 2 * ring * 4 * count / link
-    return ring * count * (2 * work.accumulate * work.narrow + 4) / link
+    return ring * count * (2 * accumulate * narrow + 4) / link
 
 
-def _crowd(number: int, device: Device) -> float:
+def crowd(number: int, device: Device) -> float:
+    """Times the time that many boxes take: stragglers and restarts."""
     return 1 + CROWD * math.log10(max(1.0, number / device.box))
 
 

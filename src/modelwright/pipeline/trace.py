@@ -55,6 +55,8 @@ class Trace:
             it comes on top of all gradients, which are there from the first on.
         largest: of the gradients, which a further micro-batch makes once more to add it.
         shapes: of what each module gives, by its name.
+        operators: how many were called that are no mere views, forward and backward.
+        moved: what these read and wrote, each for itself, nothing kept in caches.
     """
 
     passes: float
@@ -63,6 +65,8 @@ class Trace:
     again: float
     largest: float
     shapes: dict[str, tuple[int, ...]]
+    operators: int = 0
+    moved: float = 0.0
 
 
 Change = Callable[[nn.Module], object]  # what is done to a model in place before it is trained
@@ -81,6 +85,12 @@ def inputs_for(config: ModelConfig, rows: int) -> Inputs | None:
     """A batch of ``rows`` rows as the family reads it, without memory; None: it does not say."""
     with torch.device("meta"):
         return config.inputs(rows)
+
+
+def item_flops(config: ModelConfig) -> float:
+    """FLOPs of forward and backward an item; what a family builds to count takes no memory."""
+    with torch.device("meta"):
+        return config.flops_per_item()
 
 
 def traced(
@@ -191,6 +201,12 @@ def _loss(model: nn.Module, made: Any) -> Tensor:
     return torch.stack([(t - 1.0).square().mean() for t in real]).sum()
 
 
+def _touched(tensor: Tensor) -> float:
+    """Bytes of it: what is only repeated, as by ``expand``, counts once."""
+    whole = float(tensor.untyped_storage().nbytes())
+    return min(whole, float(tensor.numel() * tensor.element_size()))
+
+
 def _with_waste(moment: tuple[float, float, float]) -> float:
     live, _, heap = moment
     return live + WASTE["cpu"] * heap
@@ -205,6 +221,7 @@ class _Ledger(TorchDispatchMode):
         self.known = {s._cdata for s in self.own}
         self.events: list[tuple[int, float]] = []  # (which piece, bytes taken or given back)
         self.live: dict[int, tuple[int, weakref.ref[Any]]] = {}
+        self.operators, self.moved = 0, 0.0
 
     def __torch_dispatch__(
         self,
@@ -216,6 +233,9 @@ class _Ledger(TorchDispatchMode):
         made = func(*args, **(kwargs or {}))
         for tensor in _tensors(made):
             self._note(tensor.untyped_storage())
+        if not func.is_view and _tensors(made):  # nor a question, as for a tensor's device
+            self.operators += 1
+            self.moved += sum(map(_touched, _tensors([*args, *(kwargs or {}).values(), made])))
         return made
 
     def _note(self, storage: torch.UntypedStorage) -> None:
@@ -244,7 +264,7 @@ class _Ledger(TorchDispatchMode):
                 heap += size
             most = max(most, (live, held, heap), key=_with_waste)
             again = max(again, live - held)
-        return Trace(*most, again, largest, shapes)
+        return Trace(*most, again, largest, shapes, self.operators, self.moved)
 
 
 def _run(model: nn.Module, given: dict[str, Tensor], documents: Tensor | None) -> Any:
