@@ -123,14 +123,15 @@ def test_every_token_has_its_share(family: str) -> None:
     cls = config_class(family)
     torch.manual_seed(0)
     model = stirred(cls(**cls.specimen).build())
-    tokens = torch.tensor([5, 17, 3, 40, 9, 2])
+    tokens = torch.tensor([5, 17, 3, 40, 9, 2, 2])
     found = token_gradients(model, {"tokens": tokens}, 1, nothing=2)
     with torch.no_grad():
         full = model(tokens=tokens[None])[0, 1]
-        empty = model(tokens=torch.full((1, 6), 2))[0, 1]
-    assert found.values.shape == (6,)
-    assert float(found.values[-1]) == 0.0  # it stands in the baseline as well
-    assert (found.values[:-1] != 0).all()
+        empty = model(tokens=torch.full((1, 7), 2))[0, 1]
+    assert found.values.shape == (7,)
+    assert float(found.values[-1]) == 0.0  # it, and what is before it, stand in the baseline too
+    assert (found.values[:-2] != 0).all()
+    assert (float(found.values[-2]) != 0) == (family == "encoder")  # the pair of 9 and 2
     assert float(found.values.sum()) == pytest.approx(float(full - empty), rel=5e-2, abs=1e-3)
 
 

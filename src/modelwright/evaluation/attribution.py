@@ -16,7 +16,9 @@ proof.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -150,7 +152,8 @@ def token_gradients(
     """Integrated gradients of every token of one text, (T,): summed over its vector.
 
     The baseline is a text of the same length in which every token is ``nothing``: a vector of
-    zeros would lie outside of what norms were made for.
+    zeros would lie outside of what norms were made for. Where pairs of tokens have vectors too
+    (``bigram_embedding``), that of a pair is the later token's.
 
     Args:
         model: in evaluation mode, with an ``embedding`` and the inputs of packed documents.
@@ -168,20 +171,52 @@ def token_gradients(
         raise ModelwrightError(
             f"explain: {type(model).__name__} has no table of tokens, so there is nothing to weigh"
         )
+    pairs: nn.Embedding | None = getattr(model, "bigram_embedding", None)
+
+    def through(tokens: Tensor, hooks: Mapping[nn.Module, Callable[[Tensor], Tensor]]) -> Tensor:
+        """The model's outputs, what its tables give changed on the way."""
+        others = {k: v[None].expand(len(tokens), -1) for k, v in inputs.items() if k == "types"}
+        with ExitStack() as put:
+            for module, change in hooks.items():
+                hook = partial(_changed, change)
+                put.callback(module.register_forward_hook(hook).remove)
+            outputs: Tensor = model(tokens=tokens, **others)
+        return outputs
+
+    def words(tokens: Tensor) -> Tensor:
+        """The vectors (1, T, width) of a text, pairs included."""
+        found: Tensor = table(tokens)
+        if pairs is not None:
+            caught: list[Tensor] = []
+
+            def keep(out: Tensor) -> Tensor:
+                caught.append(out)
+                return out
+
+            through(tokens, {pairs: keep})
+            found = found + caught[0].view_as(found)
+        return found
+
     tokens = inputs["tokens"][None]
 
     def logits(vectors: Tensor) -> Tensor:
-        rows = len(vectors)
-        others = {k: v[None].expand(rows, -1) for k, v in inputs.items() if k == "types"}
-        hook = table.register_forward_hook(lambda *_: vectors.flatten(0, 1))
-        try:
-            outputs: Tensor = model(tokens=tokens.expand(rows, -1), **others)
-        finally:
-            hook.remove()
-        return outputs
+        hooks: dict[nn.Module, Callable[[Tensor], Tensor]] = {
+            table: lambda _: vectors.flatten(0, 1)
+        }
+        if pairs is not None:
+            hooks[pairs] = torch.zeros_like
+        return through(tokens.expand(len(vectors), -1), hooks)
 
     with torch.no_grad():
-        given = table(tokens)
-        baseline = table(torch.full_like(tokens, nothing))
+        given, baseline = words(tokens), words(torch.full_like(tokens, nothing))
     found = integrated_gradients(logits, given, number, baseline, steps)
     return Parts(found.values[0].sum(dim=1), found.missing)
+
+
+def _changed(
+    change: Callable[[Tensor], Tensor],
+    module: nn.Module,  # noqa: ARG001 - as a hook is called
+    given: object,  # noqa: ARG001
+    out: Tensor,
+) -> Tensor:
+    return change(out)
