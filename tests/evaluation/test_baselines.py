@@ -107,6 +107,27 @@ def test_a_linear_probe_finds_the_optimum_that_scikit_learn_finds():
     assert set(probe.predict(iris.data)) == set(iris.target_names)  # labels come back as given
 
 
+def test_a_linear_probe_of_many_like_features_needs_few_looks(monkeypatch):
+    # Neighbours of a picture say nearly the same: without regard to that it takes more.
+    drawn = np.random.default_rng(1)
+    features = drawn.normal(size=(600, 200)).cumsum(1)
+    labels = (features @ drawn.normal(size=(200, 3))).argmax(1)
+    looks = []
+    entropy = torch.nn.functional.cross_entropy
+
+    def counted(*given):
+        looks.append(1)
+        return entropy(*given)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", counted)
+    probe = LinearProbe().fit(features, labels)
+    turned = len(looks)
+    monkeypatch.setattr("modelwright.evaluation.baselines.WIDEST", 100)
+    plain = LinearProbe().fit(features, labels)
+    assert turned < len(looks) - turned
+    np.testing.assert_allclose(probe._weight.numpy(), plain._weight.numpy(), atol=1e-3)
+
+
 def test_a_linear_probe_on_one_class_and_a_constant_feature():
     features = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     assert LinearProbe().fit(features, ["a", "a", "a"]).predict(features).tolist() == ["a"] * 3

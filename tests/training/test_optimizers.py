@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.models import fast_cnn
 from modelwright.recipe import Stage
 from modelwright.training import budget
-from modelwright.training.optimizers import NAMES, Muon, Optimizers, build_optimizers, orthogonalise
+from modelwright.training.optimizers import (
+    NAMES,
+    Muon,
+    Optimizers,
+    build_optimizers,
+    inner_matrices,
+    orthogonalise,
+)
 from tests.trainings import SETTINGS, raw
 
 
@@ -134,6 +142,29 @@ def test_muon_by_hand() -> None:
         expected = expected * (1 - 0.1 * 0.5) - 0.1 * (12 / 4) ** 0.5 * update
         optimizer.step()
     torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_muon_takes_filters_as_matrices() -> None:
+    torch.manual_seed(4)
+    start, gradient = torch.randn(12, 4, 3, 3), torch.randn(12, 4, 3, 3)
+    filters = nn.Parameter(start.clone().contiguous(memory_format=torch.channels_last))
+    matrix = nn.Parameter(start.flatten(1).clone())
+    filters.grad, matrix.grad = gradient.clone(), gradient.flatten(1).clone()
+    optimizer = Muon([filters, matrix], lr=0.1, momentum=0.8, weight_decay=0.5)
+    optimizer.step()
+    assert not torch.equal(filters, start)
+    torch.testing.assert_close(filters.detach().flatten(1), matrix.detach())
+
+
+def test_muon_of_a_convolutional_network_leaves_both_ends_to_adamw() -> None:
+    config = fast_cnn.Config(classes=3, image=(8, 8), widths=(4, 6, 8))
+    model = config.build()
+    muon = made("muon", model).members[1]
+    chosen = {id(p) for group in muon.param_groups for p in group["params"]}
+    inside = {n for n, p in model.named_parameters() if id(p) in chosen}
+    assert inside == {f"blocks.{i}.{n}.conv.weight" for i in (0, 1) for n in ("first", "second")}
+    depthwise = {"mix.weight": nn.Parameter(torch.ones(6, 1, 7, 7))}
+    assert inner_matrices(depthwise) == []  # each filter has one plane of its own
 
 
 def test_muon_leaves_embedding_head_and_gains_to_adamw() -> None:

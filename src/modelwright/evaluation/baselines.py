@@ -110,6 +110,9 @@ def _grams(text: str) -> Counter[str]:
     return found
 
 
+WIDEST = 8192  # features of which the linear model looks at every pair: 0.5 GB
+
+
 class Majority:
     """Always the most common label; of equally common ones, the first in order."""
 
@@ -137,6 +140,10 @@ class LinearProbe:
     Minimises mean cross-entropy(W x + b) + l2/2 · ||W||² over the whole set with L-BFGS (Liu and
     Nocedal 1989, strong Wolfe line search) from zero in float64: the loss is convex, so there
     is nothing to tune and no seed. The intercepts b are not penalised.
+
+    It looks for V = W L instead, where L Lᵀ = XᵀX / (N K) + l2 · I is the curvature at the start,
+    when each of K labels is as likely: neighbouring pixels say nearly the same, and without this
+    the 3,072 of a small picture take a thousand steps where they now take some tens.
     """
 
     def __init__(self, l2: float = 1e-3) -> None:
@@ -158,26 +165,36 @@ class LinearProbe:
         self._moments = Moments()
         self._moments.add(features)
         x, y = self._standardised(features), torch.from_numpy(indices.astype(np.int64))
-        weight = torch.zeros(len(self._classes), x.shape[1], dtype=torch.float64)
+        lower = self._root_of_curvature(x)
+        if lower is not None:
+            x = torch.linalg.solve_triangular(lower, x.T, upper=False).T
+        turned = torch.zeros(len(self._classes), x.shape[1], dtype=torch.float64)
         bias = torch.zeros(len(self._classes), dtype=torch.float64)
-        parameters = [weight.requires_grad_(), bias.requires_grad_()]
         optimizer = torch.optim.LBFGS(
-            parameters,
+            [turned.requires_grad_(), bias.requires_grad_()],
             max_iter=1000,
             tolerance_grad=1e-7,
             tolerance_change=1e-12,
             line_search_fn="strong_wolfe",
         )
 
+        def weight() -> torch.Tensor:
+            if lower is None:
+                return turned
+            found: torch.Tensor = torch.linalg.solve_triangular(
+                lower, turned, upper=False, left=False
+            )
+            return found
+
         def closure() -> torch.Tensor:
             optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(x @ weight.T + bias, y)
-            loss = loss + self.l2 / 2 * weight.square().sum()
+            loss = torch.nn.functional.cross_entropy(x @ turned.T + bias, y)
+            loss = loss + self.l2 / 2 * weight().square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-        self._weight, self._bias = weight.detach(), bias.detach()
+        self._weight, self._bias = weight().detach(), bias.detach()
         return self
 
     def predict(self, features: Array) -> Array:
@@ -191,6 +208,15 @@ class LinearProbe:
         logits = self._standardised(features) @ self._weight.T + self._bias
         labels: Array = self._classes[logits.argmax(1).numpy()]
         return labels
+
+    def _root_of_curvature(self, x: torch.Tensor) -> torch.Tensor | None:
+        """L of the class's docstring (F, F); none where so many features would fill the memory."""
+        if x.shape[1] > WIDEST:
+            return None
+        curvature = x.T @ x / (len(x) * len(self._classes))
+        curvature.diagonal().add_(max(self.l2, 1e-6))  # a feature that never changes has none
+        root: torch.Tensor = torch.linalg.cholesky(curvature)
+        return root
 
     def _standardised(self, features: Array) -> torch.Tensor:
         """Zero mean and unit deviation on the train rows; constant features become 0."""

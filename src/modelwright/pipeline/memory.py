@@ -26,6 +26,7 @@ from modelwright.pipeline.trace import LARGE, Change, Trace, inputs_for, meta, t
 from modelwright.recipe import Stage
 from modelwright.training.budget import Derived
 from modelwright.training.forecast import PROGRAM_BYTES, SAFE, STATE_BYTES, WASTE, Memory
+from modelwright.training.optimizers import inner_matrices
 from modelwright.training.tuning import Freezing
 
 # Bytes that a FLOP of a step leaves behind, at the very most: even of a convolution of 3 x 3 on
@@ -190,8 +191,7 @@ def peak(
     named = dict(model.named_parameters())
     learned = {n: p for n, p in named.items() if p.requires_grad}
     count = float(sum(p.numel() for p in learned.values()))
-    outer = ("embedding.", "output.")  # what Muon leaves to AdamW
-    inner = [p for n, p in learned.items() if p.ndim == 2 and not n.startswith(outer)]
+    inner = inner_matrices(learned)  # the others Muon leaves to AdamW
     held = 4.0 * count / step.shards
     frozen = 4.0 * sum(p.numel() for p in named.values()) - 4.0 * count
     frozen += sum(narrow.nbytes for narrow in held_in(model).values())
@@ -226,7 +226,8 @@ def _muon(matrices: list[nn.Parameter], narrow: float, shards: int) -> tuple[flo
     """
     stacks: dict[tuple[int, ...], float] = {}
     for p in matrices:
-        stacks[tuple(p.shape)] = stacks.get(tuple(p.shape), 0.0) + p.numel() / shards
+        sides = (len(p), p.numel() // len(p))
+        stacks[sides] = stacks.get(sides, 0.0) + p.numel() / shards
     pieces = [4.0 * n for n in stacks.values()] + 3 * [narrow * max(stacks.values())]
     small = 4.0 * sum(p.numel() for p in matrices)
     large = sum(size for size in pieces if size > LARGE)

@@ -14,7 +14,12 @@ from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
 from modelwright.training.average import Average, replaced
 from modelwright.training.optimizers.adafactor import Adafactor
 from modelwright.training.optimizers.lion import Lion
-from modelwright.training.optimizers.muon import Muon, Placement, orthogonalise
+from modelwright.training.optimizers.muon import (
+    Muon,
+    Placement,
+    inner_matrices,
+    orthogonalise,
+)
 from modelwright.training.optimizers.schedule_free import ScheduleFreeAdamW
 from modelwright.training.optimizers.sgd import SGD
 
@@ -27,6 +32,7 @@ __all__ = [
     "Placement",
     "ScheduleFreeAdamW",
     "build_optimizers",
+    "inner_matrices",
     "orthogonalise",
 ]
 
@@ -196,7 +202,7 @@ def build_optimizers(
 ) -> Optimizers:
     """The optimiser called ``name`` over the model's trainable parameters.
 
-    "muon" gives the matrices inside the blocks ``matrix_learning_rate`` and orthogonal updates,
+    "muon" gives the matrices and filters inside ``matrix_learning_rate`` and orthogonal updates,
     and all else (embedding, head, gains) AdamW at ``learning_rate``. Weight decay applies to
     matrices only: gains and biases are not to be pulled to zero. With ``ema`` above 0 the
     parameters are averaged with that decay. Where matrices are cut over processes,
@@ -218,8 +224,7 @@ def build_optimizers(
     times = {id(trainable[n]): factor for n, factor in (rates or {}).items()}
     matrices: list[nn.Parameter] = []
     if name == "muon":
-        outer = ("embedding.", "output.")
-        matrices = [p for n, p in trainable.items() if p.ndim == 2 and not n.startswith(outer)]
+        matrices = inner_matrices(trainable)
         if not matrices:
             raise ModelwrightError("optimizer: 'muon' needs a model with matrices; use 'adamw'")
         muon = Muon(

@@ -17,7 +17,19 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 _OBLONG, _ANEW = 2, 3  # see _by_gram: from this ratio of the sides on; iterations between
 FIRST_MOMENTUM = 0.85  # where a momentum that warms up begins
 
+# Names of what reads the data and of what makes the answer begin so; Muon is for what lies between.
+_OUTER = ("embedding.", "output.", "head.", "stem.")
+
 Orthogonalise = Callable[[Tensor], Tensor]  # (n, rows, columns) -> the same shape
+
+
+def inner_matrices(named: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
+    """The parameters that Muon is for: matrices, and filters of planes that mix their inputs."""
+    return [
+        p
+        for name, p in named.items()
+        if (p.ndim == 2 or (p.ndim == 4 and p.shape[1] > 1)) and not name.startswith(_OUTER)
+    ]
 
 
 class Placement(Protocol):
@@ -81,13 +93,14 @@ class Muon(torch.optim.Optimizer):
     m <- momentum * m + (1 - momentum) * g, u = (1 - momentum) * g + momentum * m,
     W <- W - rate * max(1, rows / columns)^0.5 * orthogonalise(u), with decoupled weight decay.
     Matrices of one shape are orthogonalised together, which keeps small products efficient.
+    The filters of a convolution (outputs, inputs, ...) are a matrix (outputs, inputs · ...).
 
     In a job of several processes that hold the same gradients, or parts of them that a
     ``placement`` can collect, each process orthogonalises its share of the matrices and one
     all-gather hands every result to all.
 
     Args:
-        parameters: matrices (rows, columns), or groups of them with their own ``lr``.
+        parameters: matrices (rows, columns) and filters, or groups of them with their own ``lr``.
         lr: the rate.
         momentum: of the running mean of gradients.
         weight_decay: decoupled, W <- (1 - rate * weight_decay) W.
@@ -152,10 +165,13 @@ class Muon(torch.optim.Optimizer):
 
     def _orthogonal(self, updates: list[Tensor]) -> list[Tensor]:
         """Every update made orthogonal, divided over the processes of a job."""
+        matrices = [update.flatten(1) for update in updates]
         processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         if processes == 1:
-            return self._stacked(updates)
-        return self._shared_out(updates, dist.get_rank(), processes)
+            done = self._stacked(matrices)
+        else:
+            done = self._shared_out(matrices, dist.get_rank(), processes)
+        return [found.view_as(update) for found, update in zip(done, updates, strict=True)]
 
     def _stacked(self, updates: Sequence[Tensor]) -> list[Tensor]:
         """Every update made orthogonal here, those of one shape in one stack."""
@@ -198,7 +214,8 @@ class Muon(torch.optim.Optimizer):
         values: list[Tensor] = list(parameters)
         if group["weight_decay"]:
             torch._foreach_mul_(values, 1 - group["lr"] * group["weight_decay"])
-        scales = [-group["lr"] * max(1.0, u.shape[0] / u.shape[1]) ** 0.5 for u in updates]
+        sides = [(len(u), u.numel() // len(u)) for u in updates]
+        scales = [-group["lr"] * max(1.0, rows / columns) ** 0.5 for rows, columns in sides]
         if self.placement is not None:
             updates = list(map(self.placement.part, parameters, updates))
         torch._foreach_add_(values, torch._foreach_mul(updates, scales))
