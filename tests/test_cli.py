@@ -181,6 +181,39 @@ def test_runs_are_listed_and_compared(done: Run, capsys: pytest.CaptureFixture[s
     assert "bits per byte (lower is better)" in said
 
 
+def test_a_table_in_one_line_and_no_test_part(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{i % 3 * 4 + i / 50},{'abc'[i % 3]}" for i in range(30)]
+    for name, content in (("one", lines), ("two", lines[:20])):
+        (folder / f"{name}.csv").write_text("\n".join(["width,kind", *content]) + "\n")
+        given = [f"{name}.csv", "task=vector_classification", "train.steps=2"]
+        assert main(["run", *given, f"data.split.test={0.2 if name == 'one' else 0}"]) == 0
+        said = capsys.readouterr().err
+        assert f"{name}.csv: label: column 'kind' (3 classes: a, b, c)" in said
+        assert f"report: runs/{name}/report.html" in said
+    assert "evaluate: nothing was measured: the test part is empty" in said
+    assert main(["evaluate", "runs/two"]) == errors.EXIT_USAGE
+    assert "--on FILE" in capsys.readouterr().err
+    assert main(["show", *given]) == 0
+    assert re.search(r"^train\.steps +2 +given", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_runs_without_a_question_in_common_are_compared(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["task=sentiment", "train.steps=1", "model.depth=1", "model.width=16"]
+    for name in ("low", "high"):
+        rows = "\n".join(f"{name} is number {i} here,{'ab'[i % 2]}" for i in range(30))
+        (folder / f"{name}.csv").write_text(f"text,label\n{rows}\n")
+        assert main(["run", f"{name}.csv", *small]) == 0
+    capsys.readouterr()
+    assert main(["runs", "runs/low", "runs/high"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^test accuracy", said, re.MULTILINE)
+    assert "not compared question by question: runs/low, runs/high: train: no question" in said
+
+
 def test_check_a_machine_and_a_run(done: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) in (0, errors.EXIT_MACHINE)
     said = capsys.readouterr().out

@@ -166,6 +166,19 @@ def test_overrides_apply_in_their_order(file: Path) -> None:
     assert (made.train.steps, made.train.batch) == (3, 2)
 
 
+def test_steps_that_are_set_stand_in_place_of_epochs(file: Path) -> None:
+    file.write_text("data: {source: x}\ntrain: {task: documents, epochs: 2}\n")
+    for override, steps, epochs in (
+        ("train.steps=7", 7, None),
+        ("train.epochs=3", None, 3),
+        ("train.steps=null", None, 2),
+    ):
+        stage = recipe.read(str(file), [override]).first
+        assert (stage.steps, stage.epochs) == (steps, epochs)
+    with pytest.raises(ModelwrightError, match="steps or epochs, not both"):
+        recipe.read(str(file), ["train.steps=7", "train.epochs=3"])
+
+
 def test_an_override_makes_the_sections_on_its_way(file: Path) -> None:
     assert recipe.read(str(file), ["evaluate.questions=3"]).evaluate.questions == 3
 
@@ -244,6 +257,11 @@ def test_what_does_not_go_together_is_refused(values: dict[str, Any], words: str
 def test_what_is_missing_is_named(section: str) -> None:
     values = {k: v for k, v in SMALLEST.items() if k != section}
     assert f"{section}: is missing; every recipe needs it" in refused(values)
+
+
+def test_of_a_missing_key_and_a_mistyped_one_the_latter_is_said() -> None:
+    values = {"dta": SMALLEST["data"], **{k: v for k, v in SMALLEST.items() if k != "data"}}
+    assert "dta: unknown key (did you mean 'data'?)" in refused(values)
 
 
 def test_several_problems_are_counted() -> None:

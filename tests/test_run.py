@@ -80,6 +80,21 @@ def test_a_run_of_which_nothing_came_gives_way_to_the_corrected_recipe(tmp_path:
         assert Run.create(made(seed=9), tmp_path).path.name == "r-2"
 
 
+def test_a_run_whose_training_never_began_gives_way_too(tmp_path: Path) -> None:
+    run = Run.create(made(), tmp_path)
+    with run.working("prepare", "mark"):
+        pass
+    assert Run.create(made(seed=9), tmp_path).path.name == "r-2"  # prepared, to be trained later
+    with pytest.raises(ZeroDivisionError), run.working("train", "mark"):
+        _ = 1 / 0
+    (run.path / "metrics").mkdir()
+    assert Run.create(made(seed=8), tmp_path / "x").path.name == "r"
+    assert Run.create(made(seed=8), tmp_path).path.name == "r-2"  # as steps were taken in the first
+    (run.path / "metrics").rmdir()
+    assert Run.create(made(seed=7), tmp_path).path == run.path
+    assert Run.open(run.path).manifest["stages"] == {}
+
+
 def test_what_a_killed_creation_left_is_used(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "manifest.json").write_text("{}")
@@ -102,7 +117,15 @@ def test_it_keeps_what_was_given_and_who_made_it(tmp_path: Path) -> None:
     assert (again.recipe, again.manifest) == (run.recipe, run.manifest)
 
 
-def test_opening_what_is_not_there_suggests_the_nearest(tmp_path: Path) -> None:
+def test_opening_what_is_not_there_suggests_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Run.create(made(name="mine"), Path("runs"))
+    with pytest.raises(ModelwrightError, match=r"mine: no such run \(did you mean 'runs/mine'\?\)"):
+        Run.open(Path("mine"))
+    with pytest.raises(ModelwrightError, match="`modelwright run mlp-digits` makes runs/mlp-digit"):
+        Run.open(Path("mlp-digits"))
     Run.create(made(name="speech"), tmp_path)
     with pytest.raises(ModelwrightError, match=r"no such run \(did you mean 'speech'\?\)"):
         Run.open(tmp_path / "spech")

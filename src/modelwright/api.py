@@ -8,7 +8,9 @@ print(model("What does `os.path.join` do?"))
 
 from __future__ import annotations
 
+import copy
 import functools
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +28,7 @@ from modelwright.pipeline.rates import find_rates
 from modelwright.places import is_run
 from modelwright.runs import Run
 from modelwright.training.range_test import RangeTest
-from modelwright.types import Turn
+from modelwright.types import Array, Turn
 
 if TYPE_CHECKING:
     from modelwright.pipeline.explained import Explanation
@@ -34,10 +36,11 @@ if TYPE_CHECKING:
 
 ROOT = Path("runs")
 Source = str | Path | Mapping[str, Any] | recipe.Recipe | Run
+Question = str | Path | Array | Sequence[Any]  # text, a file's path, numbers, or turns
 
 
 class Model:
-    """A trained model: call it with a question, or with turns of a conversation."""
+    """A trained model: call it with a question: text, numbers, a file's path, or turns."""
 
     def __init__(self, fitted: Fitted) -> None:
         self.fitted = fitted
@@ -47,7 +50,7 @@ class Model:
         """What answers: a policy that writes, predicts in one pass, or draws."""
         return answerer_of(self.fitted)
 
-    def __call__(self, question: str | list[Turn], **params: Any) -> Any:
+    def __call__(self, question: Question, **params: Any) -> Any:
         """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label.
 
         Of a model of vectors it is a list of numbers. Where answers are files (``suffix``), one is
@@ -103,9 +106,7 @@ class Model:
         """Of the file that an answer is, such as ".png"; empty where it is text or a label."""
         return self.answerer.suffix
 
-    def make(
-        self, question: str | Sequence[Turn], *, seed: int = 0, out: str | Path | None = None
-    ) -> Path:
+    def make(self, question: Question, *, seed: int = 0, out: str | Path | None = None) -> Path:
         """Write the answer as a file, of models that make some: a picture of the class asked for.
 
         Args:
@@ -156,7 +157,7 @@ class Model:
 
         return written_down(recording, self.listener(**settings))
 
-    def probabilities(self, question: str | Sequence[Turn]) -> dict[str, float]:
+    def probabilities(self, question: Question) -> dict[str, float]:
         """The probability of every label, the likeliest first."""
         (details,) = self.answerer.details([self._turns(question)])
         if "probabilities" not in details:
@@ -166,7 +167,7 @@ class Model:
             )
         return dict(details["probabilities"])
 
-    def explain(self, question: str | Sequence[Turn], *, label: str | None = None) -> Explanation:
+    def explain(self, question: Question, *, label: str | None = None) -> Explanation:
         """What an answer among labels rests on: maps over a picture, words of a text.
 
         Args:
@@ -192,8 +193,13 @@ class Model:
         replace_file(Path(out), found.png)
         return Path(out)
 
-    def _turns(self, question: str | Sequence[Turn]) -> Sequence[Turn]:
-        return self.fitted.task.question(question) if isinstance(question, str) else question
+    def _turns(self, question: Question) -> Sequence[Turn]:
+        if not isinstance(question, str | Path):
+            given = question.tolist() if hasattr(question, "tolist") else question  # an array
+            if any(isinstance(one, Turn) for one in given):
+                return list(given)
+            question = json.dumps(given)
+        return self.fitted.task.question(str(question))
 
     def said(self, question: str, **params: Any) -> str:
         """The answer as it is shown to a person: a label with its probability."""
@@ -217,6 +223,7 @@ def open_run(
     ``accepted`` are the changes with which a training may go on, such as "data" or "torch".
     """
     if isinstance(source, Run):
+        _refuse(source.path, overrides)
         return source
     return launch.opened(lambda: _opened(source, overrides, out, frozenset(accepted)))
 
@@ -227,23 +234,22 @@ def _opened(
     if isinstance(source, Run):
         return source
     if isinstance(source, str | Path) and is_run(source):
-        if overrides:
-            raise ModelwrightError(
-                f"{source}: an existing run keeps its recipe; give the recipe's name or file "
-                "to start another run with overrides"
-            )
+        _refuse(source, overrides)
         run = Run.open(Path(source))
         run.accepted = allowed
         return run
-    if isinstance(source, recipe.Recipe):
-        made = source
-    elif isinstance(source, Mapping):
-        made = recipe.own(source)
-    else:
-        made = _read(source, overrides)
+    made = _recipe(source, overrides)
     run = Run.create(made, ROOT, Path(out) if out else None, allowed)
     run.accepted = allowed
     return run
+
+
+def _refuse(run: str | Path, overrides: Sequence[str]) -> None:
+    if overrides:
+        raise ModelwrightError(
+            f"{run}: an existing run keeps its recipe; give the recipe's name or file "
+            "to start another run with overrides"
+        )
 
 
 def existing(source: Source) -> Run:
@@ -268,10 +274,10 @@ def prepare(source: Source, *overrides: str, out: str | Path | None = None, **se
 
 
 def train(source: Source, *overrides: str, out: str | Path | None = None, **settings: Any) -> Run:
-    """Prepare and train: a recipe, or a file of data with ``task="sentiment", budget="5m"``.
+    """Prepare and train: a recipe, or data with ``task="sentiment", budget="5m"``.
 
-    ``settings`` are keys without a dot: those of a recipe and, of a file of data, ``task`` and its
-    options.
+    ``settings`` are keys without a dot: those of a recipe and, of a file or folder of data,
+    ``task`` and its options.
     """
     return _stages("train", source, (*overrides, *as_overrides(settings)), out)
 
@@ -370,21 +376,23 @@ def _study(source: Source, file: str, overrides: tuple[str, ...], **given: objec
 
 
 def _recipe(source: Source, overrides: tuple[str, ...]) -> recipe.Recipe:
-    """The recipe of a name, a file, values, or a run."""
+    """The recipe of a name, a file, values, or a run, with overrides."""
+    if isinstance(source, recipe.Recipe) and overrides:
+        source = source.model_dump(exclude_unset=True)
     if isinstance(source, recipe.Recipe):
         return source
     if isinstance(source, Mapping):
-        return recipe.own(source)
+        return recipe.made(copy.deepcopy(dict(source)), overrides, "recipe")
     if isinstance(source, Run):
-        return source.recipe
+        source = source.path
     if is_run(source):
         return recipe.read(str(Path(source) / "recipe.yaml"), overrides, mine=False)
-    return _read(source, overrides)
+    return read_recipe(source, overrides)
 
 
-def _read(source: str | Path, overrides: tuple[str, ...]) -> recipe.Recipe:
-    """The recipe of a name or a file, or the one that is made for a file of data."""
-    if is_data(source):
+def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> recipe.Recipe:
+    """The recipe of a name or a file, or the one that is made for data."""
+    if is_data(source, overrides):
         return recipe_of(source, overrides, say)
     return recipe.read(str(source), overrides)
 

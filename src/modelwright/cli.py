@@ -25,6 +25,8 @@ from modelwright.errors import (
     EXIT_MACHINE,
     EXIT_OK,
     EXIT_USAGE,
+    CorruptError,
+    MachineError,
     ModelwrightError,
     did_you_mean,
 )
@@ -168,7 +170,9 @@ def _add_stages(commands: argparse._SubParsersAction[_Parser]) -> None:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("recipe", type=known_recipe, help=RECIPE_OR_RUN)
-        command.add_argument("overrides", nargs="*", metavar="key=value", help="train.steps=200")
+        command.add_argument(
+            "overrides", nargs="*", default=[], metavar="key=value", help="train.steps=200"
+        )
         command.add_argument("--out", type=Path, help="the run directory (default runs/NAME)")
         command.add_argument(
             "--allow-change",
@@ -187,12 +191,14 @@ def _add_stages(commands: argparse._SubParsersAction[_Parser]) -> None:
 
     show = commands.add_parser("show", help="a recipe with every value and its reason")
     show.add_argument("recipe", type=known_recipe, help=RECIPE_OR_RUN)
-    show.add_argument("overrides", nargs="*", metavar="key=value")
+    show.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     show.set_defaults(work=_show)
 
     rates = commands.add_parser("rates", help="try learning rates, and suggest one")
     rates.add_argument("recipe", type=known_recipe, help=RECIPE_OR_RUN)
-    rates.add_argument("overrides", nargs="*", metavar="key=value", help="train.optimizer=lion")
+    rates.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="train.optimizer=lion"
+    )
     rates.add_argument("--stage", choices=("train", "tune"), default="train")
     rates.add_argument("--out", type=Path, help="the run directory (default runs/NAME)")
     rates.set_defaults(work=_rates)
@@ -206,7 +212,9 @@ def _add_studies(commands: argparse._SubParsersAction[_Parser]) -> None:
         command.add_argument(
             "recipe", type=known_recipe, help=f"a recipe, or the folder runs/{made} to go on with"
         )
-        command.add_argument("overrides", nargs="*", metavar="key=value", help="train.steps=200")
+        command.add_argument(
+            "overrides", nargs="*", default=[], metavar="key=value", help="train.steps=200"
+        )
         command.add_argument("--jobs", type=int, default=1, help="runs at once, if memory allows")
         command.add_argument("--out", type=Path, help=f"the folder (default runs/{made})")
     crossval.add_argument("--folds", type=int, help="how many (default 5)")
@@ -223,7 +231,9 @@ def _add_studies(commands: argparse._SubParsersAction[_Parser]) -> None:
 
     plan = commands.add_parser("plan", help="forecast time, memory and cost of a recipe elsewhere")
     plan.add_argument("recipe", type=known_recipe, help="a shipped recipe, or a YAML file")
-    plan.add_argument("overrides", nargs="*", metavar="key=value", help="model.parameters=1B")
+    plan.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="model.parameters=1B"
+    )
     plan.add_argument("--on", required=True, metavar="DEVICES", help="such as 8xH100")
     plan.add_argument("--price", type=float, help="of one device for an hour, such as 2.5")
     plan.set_defaults(work=_plan)
@@ -235,7 +245,7 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     evaluate.add_argument("run", type=existing_run)
     evaluate.add_argument("--on", metavar="FILE", help="rows of your own, not its test part")
     words = "options of its task while it is measured, such as recogniser=runs/ears"
-    evaluate.add_argument("options", nargs="*", metavar="key=value", help=words)
+    evaluate.add_argument("options", nargs="*", default=[], metavar="key=value", help=words)
     evaluate.set_defaults(work=_evaluate)
 
     ask = commands.add_parser("ask", help="one answer, or a conversation when no question is given")
@@ -350,10 +360,10 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from modelwright import recipe  # noqa: PLC0415
+    from modelwright import api  # noqa: PLC0415
     from modelwright.pipeline.elsewhere import forecast_lines  # noqa: PLC0415
 
-    read = recipe.read(options.recipe, options.overrides)
+    read = api.read_recipe(options.recipe, options.overrides)
     print("\n".join(forecast_lines(read, options.on, options.price)))
     return EXIT_OK
 
@@ -412,7 +422,14 @@ def _in_pairs(paths: Sequence[Path]) -> None:
     from modelwright.runs import Run  # noqa: PLC0415
 
     one, other = (Run.open(path) for path in paths)
-    print("\n".join(paired.lines(paired.compare(one, other), one, other)))
+    try:
+        found = paired.compare(one, other)
+    except (CorruptError, MachineError):
+        raise
+    except ModelwrightError as error:  # runs of different questions can be compared as above
+        print(f"not compared question by question: {error}")
+    else:
+        print("\n".join(paired.lines(found, one, other)))
 
 
 def _runs(options: argparse.Namespace) -> int:

@@ -27,7 +27,9 @@ def add_command(commands: argparse._SubParsersAction[Any]) -> None:
     text = "layers, parameters, FLOPs, memory and data of a model, without training"
     command = commands.add_parser("design", help=text, description=text)
     command.add_argument("model", help="a model family, a shipped recipe, or a YAML file")
-    command.add_argument("overrides", nargs="*", metavar="field=value", help="width=512 depth=8")
+    command.add_argument(
+        "overrides", nargs="*", default=[], metavar="field=value", help="width=512 depth=8"
+    )
     command.add_argument("--size", metavar="NAME", help="a member by its name, such as gpt2-medium")
     command.add_argument("--params", metavar="COUNT", help="about so many in the blocks, as 30M")
     command.add_argument("--batch", type=int, help="rows of a step (default the recipe's, or 8)")

@@ -44,7 +44,8 @@ def recipe_text(name: str) -> tuple[str, str]:
     try:
         if path.is_dir():
             raise ModelwrightError(
-                f"{name or '.'}: is a directory and no run; give a recipe file, such as my.yaml"
+                f"{name or '.'}: is a directory and no run; give a recipe file, such as my.yaml,"
+                " or say what is to be learned of the data in it: task=NAME"
             )
         return path.read_text(encoding="utf-8"), name
     except OSError as error:
@@ -69,10 +70,17 @@ def existing_run(path: str | Path) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        near = [p.parent.name for p in path.parent.glob("*/recipe.yaml")]
-        raise ModelwrightError(
-            f"{path}: no such run{did_you_mean(path.name, near)}; see `modelwright runs`"
-        )
+        raise ModelwrightError(f"{path}: no such run{_nearest(path)}; see `modelwright runs`")
     if not (path / "recipe.yaml").is_file():
         raise ModelwrightError(f"{path}: not a run directory, it has no recipe.yaml")
     return path
+
+
+def _nearest(path: Path) -> str:
+    """What may be meant by a run that is not there: one of ``runs/``, one to be made, or near."""
+    below = Path("runs") / path
+    if is_run(below):
+        return f" (did you mean {str(below)!r}?)"
+    if str(path) in shipped():
+        return f", but a recipe; `modelwright run {path}` makes runs/{path} of it"
+    return did_you_mean(path.name, (p.parent.name for p in path.parent.glob("*/recipe.yaml")))

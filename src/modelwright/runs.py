@@ -43,11 +43,11 @@ class Run:
     """A run directory. ``create`` makes or continues one, ``open`` reads one."""
 
     path: Path
-    recipe: Recipe
-    manifest: dict[str, Any] = field(default_factory=dict)
-    accepted: frozenset[str] = (
-        frozenset()
-    )  # changes with which a training may go on (--allow-change)
+    recipe: Recipe = field(repr=False)
+    manifest: dict[str, Any] = field(default_factory=dict, repr=False)
+    accepted: frozenset[str] = field(  # changes with which a training may go on (--allow-change)
+        default=frozenset(), repr=False
+    )
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -128,9 +128,16 @@ class Run:
 
     @property
     def blank(self) -> bool:
-        """Whether no stage has finished or is at work: nothing would be lost with it."""
-        states = {r.get("status") for r in self.manifest.get("stages", {}).values()}
-        return not states & {"done", "running"} and not (self.path / "checkpoints").exists()
+        """Whether nothing would be lost with it: no stage has finished or is at work.
+
+        Data that were prepared for a training which failed before its first step count as nothing.
+        """
+        stages = dict(self.manifest.get("stages", {}))
+        if any(stages.get(n, {}).get("status") == "interrupted" for n in self.recipe.stages):
+            stages.pop("prepare", None)
+        if {r.get("status") for r in stages.values()} & {"done", "running"}:
+            return False
+        return not any((self.path / name).exists() for name in ("checkpoints", "metrics"))
 
     @property
     def busy(self) -> bool:

@@ -20,8 +20,10 @@ def list_runs(root: Path) -> None:
     if not found:
         raise ModelwrightError(f"{root}: no runs here; make one with `modelwright run quickstart`")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("run", "stages", "best validation", "parameters", "time", "created"):
-        table.add_column(column)
+    for column in ("run", "stages", "best validation"):
+        table.add_column(column, overflow="fold")
+    for column in ("parameters", "time", "created"):
+        table.add_column(column, no_wrap=True)
     for run in found:
         stages = " ".join(f"{n}:{s}" for n, s in run.stages.items() if s != "done")
         best = f"{run.best.value:.4f} {run.best.name}" if run.best else ""
@@ -32,7 +34,7 @@ def list_runs(root: Path) -> None:
             Text(best),
             size,
             f"{run.seconds:.0f} s",
-            Text(str(run.created)[:19]),
+            Text(str(run.created)[:16].replace("T", " ")),
         )
     Console().print(table)
 

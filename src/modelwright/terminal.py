@@ -50,7 +50,7 @@ def show(name: str, overrides: Sequence[str]) -> None:
         reasons = resolved.get("reasons", {})
         written = flatten(run.recipe.model_dump(exclude_unset=True, exclude_none=True))
     else:
-        made = recipe.read(name, overrides)
+        made = api.read_recipe(name, overrides)
         values, reasons = _forecast(made)
         written = flatten(made.model_dump(exclude_unset=True, exclude_none=True))
     table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")

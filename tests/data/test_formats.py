@@ -112,6 +112,15 @@ def test_csv_and_tsv(tmp_path):
     assert rows_of(write(tmp_path / "a.tsv", "text\tlabel\na, b\tx\n"))[0]["text"] == "a, b"
 
 
+@pytest.mark.parametrize("by", [";", "\t"])
+def test_csv_as_spreadsheets_write_it(tmp_path, by):
+    text = by.join(("text", "size")) + "\n" + by.join(("a, b", "1,5")) + "\n"
+    (row,) = rows_of(write(tmp_path / "a.csv", text))
+    assert (row["text"], row["size"]) == ("a, b", "1,5")
+    (row,) = rows_of(write(tmp_path / "b.csv", "note; more,size\nx,1\n"))
+    assert row["note; more"] == "x"
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

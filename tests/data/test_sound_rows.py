@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from modelwright.data.inputs import input_hashes
 from modelwright.data.sound_rows import recording, sound_rows
 from modelwright.data.sounds import encode_wav, resampled
 from modelwright.data.sources import read_rows
@@ -99,11 +100,36 @@ def test_why_a_row_has_no_recording(row: dict[str, object], reason: str) -> None
 def test_columns_are_named() -> None:
     with pytest.raises(ModelwrightError, match=r"row r: no column 'audio'.*it has: sounds"):
         recording({"id": "r", "sounds": b""})
-    with pytest.raises(ModelwrightError, match="column 'path' holds no bytes"):
+    with pytest.raises(ModelwrightError, match="column 'note' holds no bytes"):
+        recording({"id": "r", "note": "a hum"}, "note")
+    with pytest.raises(ModelwrightError, match=r"column 'path' names 'a\.wav', which is no file"):
         recording({"id": "r", "path": "a.wav"}, "path")
     found = recording({"id": "r", "samples": HUM, "rate": 8000})
     assert isinstance(found, Sound)
     assert found.rate == 8000
+
+
+def test_a_table_names_recordings(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    for name, size in (("a", 4000), ("b", 2000)):
+        (tmp_path / "clips" / f"{name}.wav").write_bytes(encode_wav(HUM[:size], 8000))
+    table = tmp_path / "said.jsonl"
+    table.write_text(
+        '{"path": "clips/a.wav", "text": "one"}\n{"path": "clips/b.wav", "text": "two"}\n'
+    )
+    rows = list(read_rows(str(table)))
+    found = [recording(row) for row in rows]
+    assert [len(sound.samples) for sound in found if isinstance(sound, Sound)] == [4000, 2000]
+    assert [row["text"] for row in rows] == ["one", "two"]
+    before = input_hashes(str(table))
+    assert "2 recordings" in before
+    (tmp_path / "clips" / "b.wav").write_bytes(encode_wav(HUM, 8000))
+    assert input_hashes(str(table)) != before
+    with pytest.raises(ModelwrightError, match=r"'path' holds names of files; leave train\.opt"):
+        recording(rows[0], "path")
+    (tmp_path / "clips" / "b.wav").unlink()
+    with pytest.raises(ModelwrightError, match=r"row said\.jsonl:2: path 'clips/b\.wav': cannot"):
+        list(read_rows(str(table)))
 
 
 def test_another_rate_is_the_same_sound() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -155,3 +158,29 @@ def test_templates_of_published_files(tmp_path):
         ChatTemplate.of_file(path)
     with pytest.raises(ModelwrightError, match="cannot be read"):
         ChatTemplate.of_file(tmp_path / "absent.json")
+
+
+def test_threads_that_share_a_template_are_given_their_own_text():
+    """A server renders conversations of different clients at once."""
+    with ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}") as template:
+        said = [f"{number} " * (1 + 2000 * number) for number in range(8)]
+
+        def rendered(text: str) -> str:
+            return template.render([{"role": "user", "content": text}])
+
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(3):
+                assert list(pool.map(rendered, said)) == said
+
+
+def test_a_process_with_many_open_files_can_render():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 1200), hard), hard))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1030)]
+    try:
+        with ChatTemplate("{{ messages[0].content }}") as template:
+            assert template.render([{"role": "user", "content": "Who?"}]) == "Who?"
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

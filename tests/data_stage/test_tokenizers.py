@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -229,6 +230,22 @@ def test_real_text_in_english_and_chinese(data):
         assert (
             encoder._fast.encode(text).tolist() == made.encode(text, add_special_tokens=False).ids
         )
+
+
+@pytest.mark.skipif(not bpe.native(), reason="no C++ compiler here")
+def test_threads_that_share_a_tokenizer_do_not_see_each_others_text():
+    """A server tokenises prompts of different clients at once."""
+    tokenizer = trained()
+    shared = TextEncoder(tokenizer)
+    assert shared.hurry() and isinstance(shared._fast, Native)
+    rng = np.random.default_rng(0)
+    words = "".join(SAMPLE).split()
+    texts = [" ".join(rng.choice(words, 400 * (1 + i))) for i in range(8)]
+    expected = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            found = pool.map(lambda text: shared.encode(text).tolist(), texts)
+            assert list(found) == expected
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])

@@ -176,3 +176,12 @@ def test_a_command_that_differs_names_all_differences(programs: Programs, stoppe
     line = the_line(programs.run("train", "tiny.yaml", *changes, "--out", "stopped", code=2))
     for change in changes:
         assert f"{change.split('=')[0]}: " in line
+
+
+def test_fewer_cores_than_threads_are_told(programs: Programs, copy: Path) -> None:
+    edit(copy / "recipe.yaml", "threads: 1", "threads: 2")
+    one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})"
+    programs.run("train", copy.name, "--allow-change", "train.threads", before=kill_at(13), code=-9)
+    said = programs.run("train", copy.name, "--allow-change", "train.threads", before=one)
+    assert "train: going on with 2 threads, as it began, for the same bits" in said
+    assert "with cores for 1 that is many times slower" in said

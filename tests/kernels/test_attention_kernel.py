@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -95,6 +96,52 @@ def test_extreme_scores_stay_finite() -> None:
     tensors = [x * 60 for x in inputs([50], 2, 2, 32)]
     ours = results(tensors, bounds([50]), dtype=torch.bfloat16, causal=True)
     assert all(bool(x.isfinite().all()) for x in ours)
+
+
+@needs_kernel
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_nan_reaches_every_row_that_sees_it(which: int) -> None:
+    """Of a query, a key or a value; in what is given and in the gradients."""
+    tensors = inputs([6, 3], 2, 2, 32)
+    tensors[which][2, 0, 5] = float("nan")
+    out, *slopes = results(tensors, bounds([6, 3]), dtype=torch.bfloat16, causal=True)
+    rows = out.isnan().any(-1).any(-1)
+    assert bool(rows[2])
+    assert bool(rows[3:6].all()) == (which > 0)
+    assert not bool(rows[6:].any())
+    assert any(bool(slope.isnan().any()) for slope in slopes)
+
+
+@needs_kernel
+def test_bounds_that_lie_apart_are_read_where_they_lie() -> None:
+    tensors = inputs([6, 3], 2, 2, 32)
+    apart = torch.stack((bounds([6, 3]), torch.full((3,), 1 << 20)), dim=1)[:, 0]
+    assert not apart.is_contiguous()
+    ours = results(tensors, apart, dtype=torch.bfloat16, causal=True)
+    theirs = results(tensors, bounds([6, 3]), dtype=torch.bfloat16, causal=True)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@needs_kernel
+@pytest.mark.parametrize("cap", [0.0, 15.0])
+def test_a_nan_among_logits_is_one_in_the_loss(cap: float) -> None:
+    from modelwright.kernels.likelihood import likelihood_, likelihoods_
+
+    logits = torch.randn(3, 40).bfloat16()
+    logits[1, 7] = float("nan")
+    targets = torch.tensor([1, 2, 3])
+    losses = likelihoods_(logits.clone(), targets, cap)
+    assert losses.isnan().tolist() == [False, True, False]
+    assert math.isnan(likelihood_(logits, targets, cap))
+    assert bool(logits[1].isnan().all())
+
+
+@needs_kernel
+def test_targets_of_another_type_are_refused() -> None:
+    from modelwright.kernels.likelihood import likelihood_
+
+    with pytest.raises(TypeError, match="int64"):
+        likelihood_(torch.zeros(2, 5).bfloat16(), torch.zeros(2, dtype=torch.int32), 0.0)
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -126,3 +126,36 @@ def test_threads_do_not_decide() -> None:
         torch.set_num_threads(before)
     for found in kept[1:]:
         assert all(torch.equal(a, b) for a, b in zip(kept[0], found, strict=True))  # type: ignore[arg-type]
+
+
+def test_a_nan_stays_one() -> None:
+    """What hides it would hide a model that has gone wrong from the guard of its training."""
+    x = torch.tensor([1.0, float("nan"), -2.0, float("inf")], dtype=BF16)
+    assert relu_squared_(x).tolist()[2:] == [0.0, float("inf")]
+    assert x.isnan().tolist() == [False, True, False, False]
+
+
+def test_a_gain_of_another_width_is_refused() -> None:
+    """As PyTorch does: nothing is read beside it."""
+    with pytest.raises(RuntimeError):
+        rms_norm(torch.randn(3, 32).to(BF16), torch.ones(16), 1e-6)
+
+
+@pytest.mark.parametrize("rows", [3, 1])
+def test_tables_of_one_row_for_many_go_pytorchs_way(rows: int) -> None:
+    x, (cos, sin) = torch.randn(2, 3, 4, 8).to(BF16), Rotary(8, 64).tables(torch.arange(3)[:rows])
+    whole = [t.expand(2, 3, 1, 4) for t in (cos, sin)]
+    shared = norm_rotate(x, torch.ones(8), 1e-6, cos, sin)
+    assert_close([shared], [norm_rotate(x, torch.ones(8), 1e-6, *whole).float()], bound=0.016)
+
+
+def test_a_mix_of_other_shapes_goes_pytorchs_way() -> None:
+    x, y = torch.randn(40, 48).to(BF16), torch.randn(1, 48).to(BF16)
+    scales = torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(mix(scales, x, y), mix(scales, x, y.expand(40, 48)))
+
+
+def test_parameters_that_lie_apart_are_read_where_they_lie() -> None:
+    x, gains = torch.randn(4, 32).to(BF16), torch.randn(32, 3)
+    ours = rms_norm(x, gains[:, 1], 1e-6)
+    torch.testing.assert_close(ours, rms_norm(x, gains[:, 1].contiguous(), 1e-6))

@@ -71,7 +71,6 @@ OVERRIDES = {
     "train.steps=!!python/object:os.system x": "not valid YAML",
     "train.batch=-1": "train.batch: Input should be greater than 0 (got -1)",
     "train.accumulate=3": "batch=4 is no multiple of accumulate=3",
-    "train.epochs=1": "give steps or epochs, not both",
     "train.learning_rate=0": "train.learning_rate",
     "train.learning_rate=inf": "train.learning_rate: Input should be a finite number",
     "train.threads=100000": "train.threads",
@@ -173,8 +172,8 @@ def test_a_recipe_that_is_not_there(refused: Refuse, name: str, words: str) -> N
 
 
 def test_data_where_a_recipe_is_wanted(refused: Refuse) -> None:
-    refused("run", "corpus.jsonl", words="is data, not a recipe; say what is to be learned")
-    refused("show", "corpus.jsonl", words="line 2")
+    for verb in ("run", "show"):
+        refused(verb, "corpus.jsonl", words="is data, not a recipe; say what is to be learned")
 
 
 # -- commands and runs --------------------------------------------------------------------------
@@ -186,7 +185,7 @@ def test_data_where_a_recipe_is_wanted(refused: Refuse) -> None:
         ([], "arguments are required"),
         (["rnu"], "invalid choice: 'rnu'"),
         (["rnu"], "(did you mean 'run'?)"),
-        (["run"], "arguments are required: recipe"),
+        (["run"], "arguments are required: recipe; see `modelwright run --help`"),
         (["run", "tiny.yaml", "--bogus"], "unrecognized arguments: --bogus"),
         (["quantize", "done", "--bitz", "4"], "see `modelwright quantize --help`"),
         (["data", "run", "c.yaml", "--outt", "x"], "see `modelwright data run --help`"),
@@ -203,7 +202,7 @@ def test_data_where_a_recipe_is_wanted(refused: Refuse) -> None:
         (["evaluate", "."], "not a run directory, it has no recipe.yaml"),
         (["evaluate", "done", "x=1"], "no option 'x'; known: kinds"),
         (["ask", "nope", "q"], "nope: no such run"),
-        (["ask", "quickstart", "q"], "quickstart: no such run"),
+        (["ask", "quickstart", "q"], "`modelwright run quickstart` makes runs/quickstart of it"),
         (["ask", "done", "q", "--stage", "tun"], "(did you mean 'tune'?)"),
         (["ask", "done", "q", "--max-tokens", "0"], "max_tokens: 0 is not at least 1"),
         (["ask", "done", "q", "--max-tokens", "x"], "invalid int value: 'x'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from modelwright.errors import ModelwrightError
 from modelwright.kernels import quantized as kernel
 from modelwright.models import bert, decoder, gpt2, llama, mixture
+from modelwright.models.attention import Cache
 from modelwright.models.model import ModelConfig
 from modelwright.models.quantized import KINDS, PackedLinear, laid_out, layout, observed, quantize
 
@@ -82,6 +84,25 @@ def test_a_product_is_that_of_the_stored_numbers(
     assert ((mapped - plain).abs() <= 1e-5 * bound + 1e-6).all()
     alone = torch.cat([kernel.product(row[None], packed) for row in x])
     assert torch.equal(alone, mapped)
+
+
+@settings(max_examples=30, deadline=None)
+@given(kind=st.sampled_from(KINDS), at=st.integers(0, 69), what=st.sampled_from(["nan", "inf"]))
+def test_what_is_no_number_is_not_made_one(kind: str, at: int, what: str) -> None:
+    packed = kernel.pack(torch.randn(20, 70), kind)
+    x = torch.randn(3, 70)
+    x[1, at] = float(what)
+    out = kernel.product(x, packed)
+    assert not bool(out[1].isfinite().any())
+    assert bool(out[[0, 2]].isfinite().all())
+
+
+def test_columns_of_a_large_matrix_are_multiplied() -> None:
+    """They lie apart, and the copy in one piece must last as long as the product."""
+    weight, wide = torch.randn(4, 2048), torch.randn(5000, 4096)
+    packed = kernel.pack(weight, "bfloat16")
+    out = kernel.product(wide[:, :2048], packed)
+    assert torch.equal(out[-3:], kernel.product(wide[-3:, :2048].contiguous(), packed))
 
 
 def test_scales_of_int4_follow_importance() -> None:
@@ -157,6 +178,40 @@ def test_rows_together_are_rows_alone(family: str) -> None:
     together = goes_on([0, 1, 2, 3, 4])
     for row in range(5):
         assert torch.equal(goes_on([row])[0], together[row])
+
+
+@needs_kernel
+def test_another_cache_at_the_same_place_is_read_by_its_own_shape() -> None:
+    """Memory that one cache gives back is often the next one's."""
+    model = cast(Any, _filled(FAMILIES["llama"]))
+    quantize(model, "int8")
+    token = torch.tensor([[3], [5]])
+    with torch.inference_mode():
+        first = model.new_cache(2, 32)
+        model.hidden(token, cache=first)
+
+        def there(x: Tensor) -> Tensor:
+            return x.zero_().view(1, x.shape[1], 2 * x.shape[2], x.shape[3])
+
+        keys, values = ([there(x) for x in xs] for xs in (first.keys, first.values))
+        second, fresh = Cache(keys, values, torch.zeros(1).long()), model.new_cache(1, 64)
+        for at in range(3):
+            one = model.hidden(token[:1] + at, cache=second)
+            assert torch.equal(one, model.hidden(token[:1] + at, cache=fresh))
+    for ours, theirs in zip(second.keys, fresh.keys, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@needs_kernel
+def test_threads_that_share_a_model_step_one_after_another() -> None:
+    """A server makes vectors of short texts while others are answered."""
+    model = _filled(FAMILIES["gpt2"])
+    quantize(model, "int8")
+    alone = [_decoded(model, [PROMPTS[i % 3]], 20) for i in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        for _ in range(4):
+            found = pool.map(lambda i: _decoded(model, [PROMPTS[i % 3]], 20), range(6))
+            assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
 
 
 @pytest.mark.parametrize("family", STEPLESS)

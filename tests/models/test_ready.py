@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -117,6 +117,21 @@ def test_logits_and_threads(kind: str) -> None:
     near = NEAR[kind] * float(expected.abs().max())
     assert float((logits - expected).abs().max()) <= near
     assert logits.shape == (6, 3)
+
+
+@needs_kernel
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("function", sorted(encoder.ACTIVATIONS))
+def test_a_nan_reaches_its_document_alone(kind: str, function: str) -> None:
+    """In a row of the embedding; one in a bias reaches all."""
+    model = _filled(_shape(head="none", activation=function), kind)
+    tokens, starts = torch.tensor([1, 2, 3, 7, 4]), torch.tensor([0, 3, 5])
+    with torch.inference_mode():
+        model.embedding.weight[7] = float("nan")
+        found = _made_ready(model)(tokens, starts).isnan()
+        assert bool(found[3:].all()) and not bool(found[:3].any())
+        cast(Any, model.blocks[0]).feed_forward.up.bias[3] = float("nan")
+        assert bool(_made_ready(model)(tokens, starts).isnan().all())
 
 
 @needs_kernel

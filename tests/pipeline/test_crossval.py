@@ -195,6 +195,17 @@ def test_every_speaker_is_named_with_its_own_figure(data: Any, tmp_path: Path) -
         assert f">{speaker}<" in (tmp_path / "cv" / "report.html").read_text()
 
 
+def test_rows_that_are_their_own_groups_are_not_listed(tmp_path: Path) -> None:
+    rows = "\n".join(f"{i % 2 + i / 90},{'ab'[i % 2]}" for i in range(30))
+    (tmp_path / "kinds.csv").write_text(f"width,kind\n{rows}\n")
+    result = api.crossval(
+        tmp_path / "kinds.csv", "task=vector_classification", "train.steps=1", "budget=null",
+        "evaluate.baselines=false", folds=2, by="group", out=tmp_path / "cv",
+    )  # fmt: skip
+    assert [fold["held_out"] for fold in result["fold_runs"]] == ["", ""]
+    assert re.search(r"fold-1 +\d+ ", "\n".join(table_lines(result)))
+
+
 def test_killed_and_gone_on_with_in_processes(programs: Programs) -> None:
     """As processes: Ctrl-C stops all with the documented code, and a kill costs nothing."""
     begun = ("crossval", "tiny.yaml", "--folds", "2", "--jobs", "2", "--out", "runs/cv")

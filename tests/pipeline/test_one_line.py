@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modelwright.errors import ModelwrightError
@@ -88,6 +89,43 @@ def test_a_recipe_is_no_data(tmp_path: Path) -> None:
     assert not is_data("quickstart")
     assert not is_data(tmp_path)
     assert is_data(table(tmp_path / "a.csv", text=TEXTS))
+
+
+def test_a_folder_with_a_task_is_data(tmp_path: Path) -> None:
+    texts = tmp_path / "My texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text(TEXTS[0])
+    assert not is_data(texts, ["train.steps=3"])
+    assert is_data(texts, ["task=documents"])
+    recipe = recipe_of(f"{texts}/", ["task=documents"], lambda _: None)
+    assert (recipe.name, recipe.first.task) == ("My-texts", "documents")
+    assert is_data(table(tmp_path / "games.pgn", e4=[]))
+    assert is_data(table(tmp_path / "pictures.tar", x=[]))
+    (texts / "a.txt").unlink()
+    with pytest.raises(ModelwrightError, match="nothing readable in this folder"):
+        recipe_of(texts, ["task=documents"], lambda _: None)
+
+
+def test_the_class_beside_numbers_is_the_column_of_words(tmp_path: Path) -> None:
+    numbers: dict[str, Sequence[object]] = {"width": ["1.5", "2"] * 20, "height": list(range(40))}
+    file = table(tmp_path / "a.csv", **numbers, kind=["round", "flat"] * 20)
+    options, said = made(file, "task=vector_classification")
+    assert options == {"label": "kind"}
+    assert said.endswith("label: column 'kind' (2 classes: flat, round)")
+    file = table(tmp_path / "b.csv", **numbers, target=["0", "1"] * 20)
+    assert made(file, "task=vector_classification")[0] == {"label": "target"}
+    file = table(tmp_path / "c.csv", **numbers, outcome=["0", "1"] * 20)
+    with pytest.raises(ModelwrightError, match=r"no column looks like the label, .*outcome; name"):
+        made(file, "task=vector_classification")
+    assert made(file, "task=vector_classification", "label=outcome")[0] == {"label": "outcome"}
+
+
+def test_arrays_say_themselves_what_they_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 3)), y=np.arange(4) % 2)
+    assert made(tmp_path / "a.npz", "task=vector_classification") == ({}, "")
+    np.savez(tmp_path / "b.npz", x=np.zeros((4, 3)))
+    with pytest.raises(ModelwrightError, match="no column looks like the label"):
+        made(tmp_path / "b.npz", "task=vector_classification")
 
 
 def test_reviews_of_hotels(data: Callable[[str], Path]) -> None:

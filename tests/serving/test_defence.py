@@ -74,7 +74,7 @@ def test_a_new_key_opens_with_its_line(tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["anna", "anna abc", "anna " + "G" * 64, "an/na " + "0" * 64, "a " + "0" * 64 + " x",
-     "a " + "0" * 64 + "\na " + "1" * 64],
+     "a " + "0" * 64 + "\na " + "1" * 64, f"a {'0' * 64} \u00b2", f"a {'0' * 64} 1{'0' * 5000}"],
 )  # fmt: skip
 def test_a_wrong_file_of_keys_is_one_line(tmp_path, text):
     path = tmp_path / "keys"
@@ -257,6 +257,26 @@ def test_an_engine_that_dies_is_started_again_a_few_times(held, caplog):
     assert httpx.get(f"{served.url}/health").status_code == 503
     assert httpx.get(f"{served.url}/ready").status_code == 503
     assert "engine_restarts_total 1" in httpx.get(f"{served.url}/metrics").text
+
+
+def test_a_start_that_fails_is_tried_again(model, codec, monkeypatch):
+    slow = SlowModel(model)
+    with running(Engine(slow, codec), limits=Limits(restarts=2)) as served:
+        begin, tries = served.engine.start, []
+
+        def start():
+            tries.append(1)
+            if len(tries) == 1:
+                raise OSError("too many open files")
+            begin()
+
+        monkeypatch.setattr(served.engine, "start", start)
+        slow.failure = SystemExit("killed")
+        slow.release()
+        assert httpx.post(served.url + CHAT, json=ASK, timeout=30).status_code == 503
+        slow.failure = None
+        wait_for(lambda: served.engine.alive)
+        assert httpx.post(served.url + CHAT, json=ASK, timeout=30).status_code == 200
 
 
 def metric(text: str, name: str) -> float:

@@ -131,6 +131,14 @@ def test_what_is_no_message_is_refused_and_makes_nothing(text):
         unpack(text, b"\0" * 8)
 
 
+@pytest.mark.parametrize("key", ["$bytes", "$tuple", "$kind", "$array", "$error", "$dict", "$"])
+def test_a_label_that_looks_like_a_mark_is_a_label(key):
+    details = {"probabilities": {key: 0.5}}
+    assert crossed({"details": details, key: [{key: None}]}) == {
+        "details": details, key: [{key: None}]
+    }  # fmt: skip
+
+
 def test_an_object_of_another_class_does_not_cross():
     with pytest.raises(TypeError, match="Path does not cross"):
         pack({"a": Path("b")})
@@ -168,6 +176,17 @@ def made():
     raise MachineError("no such engine; name another")
 sys.exit(run(made, *descriptors(sys.argv[1])))
 """
+
+
+def test_a_request_that_cannot_be_written_is_the_end_of_that_request_alone(text):
+    """Half a character is no text: it comes to no frame, in either direction."""
+    for broken in ("\ud800", Path("no value")):
+        with pytest.raises(RuntimeError):
+            text.process.asked("embed", texts=[broken])
+        with pytest.raises(RuntimeError):
+            text.submit(Request([1], SamplingParams(stop=(broken,))), print)
+    assert text.alive and not text.process._listeners and not text.process._replies
+    assert isinstance(listened(text, Request([1], SamplingParams(max_tokens=1)))[-1], Completion)
 
 
 def test_a_request_that_is_given_up_frees_its_row(start):

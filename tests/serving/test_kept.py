@@ -64,6 +64,15 @@ def test_every_kind_is_masked_on_both_sides(tmp_path):
         assert all(mark in message["content"] for mark in MARKS), message
 
 
+def test_what_cannot_be_kept_is_no_end_of_keeping(tmp_path, caplog):
+    keeper = Keeper(tmp_path, 1.0)
+    keeper.keep("m", [text_turn("user", "Who?")], "half of a character: \ud800")
+    keeper.keep("m", [text_turn("user", "Who?")], "Me.")
+    keeper.close()
+    assert [row["messages"][1]["content"] for row in rows(tmp_path)] == ["Me."]
+    assert "could not be kept" in caplog.text
+
+
 def test_a_share_is_drawn_and_a_full_folder_takes_no_more(tmp_path):
     keeper = Keeper(tmp_path / "some", 0.3)
     for number in range(200):

@@ -57,6 +57,13 @@ def test_refusals_are_counted_and_keys_are_sent(model, codec, tmp_path):
         Load("http://x", rate=0)
 
 
+def test_a_server_that_can_answer_none_says_why(served):
+    with pytest.raises(
+        ModelwrightError, match=r"refused all 2 requests: .*context.*; ask for less"
+    ):
+        run(Load(served.url, rate=100, requests=2, prompt_words=4000))
+
+
 def test_a_key_is_made_once_and_its_hash_alone_is_kept(tmp_path, capsys):
     path = tmp_path / "keys"
     assert main(["new-key", "anna", str(path), "--requests", "60"]) == 0

@@ -20,7 +20,7 @@ from modelwright.models.model import config_class
 from modelwright.serving.engine import ContextLengthError, Engine, Request, SamplingParams
 from modelwright.types import Example, text_turn
 from tests.hub import oracle_text as oracle
-from tests.serving.parts import running
+from tests.serving.parts import running, wait_for
 
 VOCABULARY, CONTEXT = 264, 80
 SOURCES = ["Ein Hund.", "Zwei Männer reden.", "x", "Die Katze schläft auf dem Sofa.", "", "Ja!"]
@@ -143,6 +143,19 @@ def test_a_source_beyond_the_context_is_refused_and_one_that_fills_it_is_answere
     assert engine.answer([filling], SamplingParams(max_tokens=2))[0].role == "assistant"
     with pytest.raises(ContextLengthError, match="81 tokens long and .* holds 80;"):
         engine.answer([[text_turn("user", "\x00" * CONTEXT)]])
+
+
+def test_a_source_and_an_answer_that_fill_the_context_each_are_begun(codec: Codec) -> None:
+    """Both are held at once, in an engine of one request too."""
+    engine = Engine(random_model("t5", codec), codec, max_batch=1)
+    engine.start()
+    try:
+        handle = engine.submit(Request([9] * CONTEXT, SamplingParams(max_tokens=CONTEXT)))
+        wait_for(lambda: engine.running or handle._events.qsize())
+    finally:
+        engine.stop()
+    with pytest.raises(ModelwrightError, match=f"give {2 * CONTEXT} or more"):
+        Engine(random_model("t5", codec), codec, cache_tokens=CONTEXT)
 
 
 def test_a_leading_space_of_sentencepiece_is_none_of_the_answer(codec: Codec) -> None:

@@ -151,6 +151,8 @@ def test_a_prediction_has_the_shape_that_its_schema_promises(
         assert set(card["labels"]) == set(chances)
         form = http.post("/predict", files={"text": (None, QUESTION)})
         assert form.json()["data"][0]["probabilities"] == pytest.approx(chances)
+        odd = http.post("/predict", files={"text": (None, QUESTION), "seed": (None, "\u00b2")})
+        assert odd.status_code == 200
 
 
 @pytest.mark.parametrize(

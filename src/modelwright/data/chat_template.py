@@ -28,7 +28,10 @@ TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_
 
 
 class ChatTemplate:
-    """Renders messages by one template; use it in a ``with`` block, or ``close`` it."""
+    """Renders messages by one template; use it in a ``with`` block, or ``close`` it.
+
+    Threads that share it wait for each other: its process renders one conversation at a time.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class ChatTemplate:
             12 * largest + 1000
         )  # bytes of an answer: a character is "\\ud83d\\ude42" at most
         self._child: subprocess.Popen[bytes] | None = None
+        self._one = threading.Lock()
         self._broken = False  # in the middle of an exchange: its process cannot be used again
 
     @staticmethod
@@ -113,7 +117,8 @@ class ChatTemplate:
                 not, or exceeds its limits.
         """
         asked = {**given, "messages": messages, "add_generation_prompt": add_generation_prompt}
-        answer = self._ask(json.dumps(asked).encode() + b"\n")
+        with self._one:
+            answer = self._ask(json.dumps(asked).encode() + b"\n")
         if "error" in answer:
             raise ModelwrightError(f"{self.where}: {answer['error']}; correct or replace it")
         return answer["text"]
@@ -144,10 +149,11 @@ class ChatTemplate:
             raise ValueError("has no pipes")
         sender = threading.Thread(target=_send, args=(child.stdin, line), daemon=True)
         sender.start()
-        found = bytearray()
+        found, poll = bytearray(), select.poll()
+        poll.register(child.stdout, select.POLLIN)
         while not found.endswith(b"\n"):
             left = until - time.monotonic()
-            if left <= 0 or not select.select([child.stdout], [], [], left)[0]:
+            if left <= 0 or not poll.poll(1000 * left):
                 raise TimeoutError(f"takes longer than {seconds:g} seconds")
             block = os.read(child.stdout.fileno(), 1 << 16)
             if not block:

@@ -164,8 +164,14 @@ def _record(value: Any, number: str, where: str) -> Row:
 
 
 def comma_separated(path: Path, name: str) -> Iterator[Row]:
-    """CSV with a header line; every value is a string."""
-    return _delimited(path, name, ",")
+    """CSV with a header line; every value is a string.
+
+    A header without a comma that has semicolons, as spreadsheets write where the comma is the
+    decimal point, or else tabs, is read by these.
+    """
+    header = next(read_lines(path, name), "")
+    by = next((one for one in (",", ";", "\t") if one in header), ",")
+    return _delimited(path, name, by)
 
 
 def tab_separated(path: Path, name: str) -> Iterator[Row]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from modelwright import extensions
 from modelwright.data import formats
 from modelwright.data.corpus.open import is_corpus, summary
-from modelwright.data.picture_rows import TABLES, named_files
 from modelwright.data.sources import DATA_SETS, MADE, data_set_folder, source_path
 from modelwright.data.stdlib import module_files, stdlib_root
+from modelwright.data.table_files import TABLES, named_files
 from modelwright.errors import ModelwrightError
 
+_PLURAL = {"image": "pictures", "audio": "recordings"}
 MANY = 50  # more files than this are hashed into one line of the manifest
 
 
@@ -39,8 +40,9 @@ def input_hashes(source: str, path: str | None = None) -> dict[str, str]:
     if root.is_file():
         found = {root.name: hash_files([root])}
         if (suffix := formats.format_of(root)) in TABLES and root.stat().st_size:
-            pictures = named_files(formats.READERS[suffix](root, root.name), root.parent)
-            found |= {f"{len(pictures)} pictures": hash_files(pictures)} if pictures else {}
+            named = named_files(formats.READERS[suffix](root, root.name), root.parent)
+            for kind, files in named.items():
+                found[f"{len(files)} {_PLURAL[kind]}"] = hash_files(files)
         return found
     if is_corpus(root):  # its parts are hashed already, whatever settings and engine made them
         return {f"corpus {root.name}": summary(root)["content"]}

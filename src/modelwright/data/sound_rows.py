@@ -104,12 +104,24 @@ def recording(row: Row, column: str = "", *, seconds: float = sounds.SECONDS) ->
     if not content:
         return "no recording"
     if not isinstance(content, bytes):
-        raise ModelwrightError(
-            f"row {row.get('id', '?')}: column {name!r} holds no bytes of a sound file; name"
-            " another with train.options.audio"
-        )
+        raise _no_bytes(row, name)
     try:
         samples, rate = sounds.decode(content, seconds=seconds)
     except Undecodable as error:
         return "recording too long" if "limit" in str(error) else "recording cannot be decoded"
     return Sound(sounds.mono(samples).astype("float32"), rate)
+
+
+def _no_bytes(row: Row, name: str) -> ModelwrightError:
+    """The error for a column that holds something else than a recording."""
+    where = f"row {row.get('id', '?')}: column {name!r}"
+    if isinstance(row.get("audio"), bytes):  # what the paths of a table name was read already
+        return ModelwrightError(f"{where} holds names of files; leave train.options.audio out")
+    if isinstance(row[name], str) and is_sound(row[name]):
+        return ModelwrightError(
+            f"{where} names {row[name][:80]!r}, which is no file seen from the table's folder;"
+            " correct the path or put the file there"
+        )
+    return ModelwrightError(
+        f"{where} holds no bytes of a sound file; name another with train.options.audio"
+    )

@@ -40,6 +40,7 @@ from modelwright.data.games.recorded_play import connect4_rows
 from modelwright.data.pictures import Undecodable, decode
 from modelwright.data.sound_rows import is_sound, is_sound_tar, sound_rows
 from modelwright.data.stdlib import stdlib_rows
+from modelwright.data.table_files import with_files
 from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
 from modelwright.types import Array, Row
 
@@ -170,7 +171,7 @@ def _read_path(path: Path, source: str) -> Iterator[Row]:
     if suffix in (".txt", ".md"):
         return formats.text_pieces(path, path.name)
     rows = formats.READERS[suffix](path, path.name)
-    return picture_rows.with_pictures(rows, path.parent, path.name)
+    return with_files(rows, path.parent, path.name)
 
 
 def _read_folder(folder: Path, source: str) -> Iterator[Row]:
@@ -216,7 +217,7 @@ def _sequences(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
 def _files(folder: Path, files: Sequence[Path]) -> Iterator[Row]:
     for file in files:
         rows = formats.READERS[formats.format_of(file)](folder / file, _printable(file))
-        yield from picture_rows.with_pictures(rows, (folder / file).parent, _printable(file))
+        yield from with_files(rows, (folder / file).parent, _printable(file))
 
 
 def _printable(file: Path) -> str:

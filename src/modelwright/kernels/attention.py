@@ -233,7 +233,8 @@ def _attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     kernel = library("attention", NEEDS)
     assert kernel is not None  # noqa: S101
-    q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
+    starts, grad = starts.contiguous(), grad.contiguous()
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     inputs = (_pointer(x) for x in (q, k, v, out, grad, lse))
     outputs = (_pointer(x) for x in (dq, dk, dv))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 import weakref
 from collections.abc import Callable
 
@@ -45,7 +46,7 @@ def native() -> bool:
 
 
 class Encoder:
-    """One tokenizer; not to be used by two threads at once.
+    """One tokenizer; threads that share it wait for each other.
 
     ``classes(first)`` gives the classes of the 256 code points from ``first``: 1 letter,
     2 number, 4 white space, 0 none of them; uint8, (256,).
@@ -77,6 +78,7 @@ class Encoder:
             raise RuntimeError("bpe: no kernel; ask native() first")
         self._encode, self._encode_many = kernel.bpe_encode, kernel.bpe_encode_many
         self._pattern, self._classes = pattern, classes
+        self._one = threading.Lock()  # a call leaves words and ids in memory of the tokenizer's
         given = [np.ascontiguousarray(a, dtype=np.uint32) for a in (merges, byte_turns, ids)]
         places = [a.ctypes.data for a in given]
         odd = ctypes.c_long()
@@ -95,15 +97,16 @@ class Encoder:
 
     def encode(self, text: bytes) -> Uint32:
         """Ids (T,) of valid UTF-8."""
-        if len(text) > len(self._out):
-            self._room(2 * len(text))
-        while True:
-            count = self._encode(
-                self._made, text, len(text), self._table_at, self._pattern, self._out_at
-            )
-            if count >= 0:
-                return self._out[:count].copy()
-            self._learn(count)
+        with self._one:
+            if len(text) > len(self._out):
+                self._room(2 * len(text))
+            while True:
+                count = self._encode(
+                    self._made, text, len(text), self._table_at, self._pattern, self._out_at
+                )
+                if count >= 0:
+                    return self._out[:count].copy()
+                self._learn(count)
 
     def encode_many(
         self, data: NDArray[np.uint8], begins: Int64, ends: Int64, end: int
@@ -121,11 +124,12 @@ class Encoder:
         rows = len(begins)
         out = np.empty(int((bounds[1] - bounds[0]).sum()) + rows, dtype=np.uint32)
         counts, done = np.empty(rows, dtype=np.int64), np.zeros(2, dtype=np.int64)
-        while missed := self._encode_many(
-            *(self._made, data.ctypes.data, bounds.ctypes.data, rows, self._table_at),
-            *(self._pattern, end, out.ctypes.data, counts.ctypes.data, done.ctypes.data),
-        ):
-            self._learn(missed)
+        with self._one:
+            while missed := self._encode_many(
+                *(self._made, data.ctypes.data, bounds.ctypes.data, rows, self._table_at),
+                *(self._pattern, end, out.ctypes.data, counts.ctypes.data, done.ctypes.data),
+            ):
+                self._learn(missed)
         return out[: int(done[1])], counts
 
     def _learn(self, missed: int) -> None:

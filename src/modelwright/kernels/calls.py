@@ -13,7 +13,10 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def plain(x: Tensor, *parameters: Tensor) -> bool:
-    """Whether a kernel can take it: plain tensors on a CPU, float32 parameters, no tracing."""
+    """Whether a kernel can take it: plain tensors on a CPU, no tracing.
+
+    Parameters are float32, each in one piece.
+    """
     return (
         not torch.compiler.is_compiling()
         and (type(x) is Tensor or hollow(x))
@@ -25,7 +28,7 @@ def plain(x: Tensor, *parameters: Tensor) -> bool:
 
 def _held(p: Tensor) -> bool:
     fits = type(p) in (Tensor, torch.nn.Parameter) or hollow(p)
-    return fits and p.dtype == torch.float32
+    return fits and p.dtype == torch.float32 and p.is_contiguous()
 
 
 def applied(function: type[torch.autograd.Function], *given: object) -> Tensor:

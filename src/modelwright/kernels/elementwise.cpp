@@ -213,7 +213,7 @@ int relu_squared(Bf16* x, Bf16* g, long count, int threads) {
       const __m512 twice = _mm512_mul_ps(_mm512_set1_ps(2.0f), _mm512_sqrt_ps(v));
       to.put(i, some, _mm512_mul_ps(twice, grad.at(i, some)));
     } else {
-      const __m512 y = _mm512_max_ps(v, _mm512_setzero_ps());
+      const __m512 y = _mm512_max_ps(_mm512_setzero_ps(), v);  // so a NaN stays one
       to.put(i, some, _mm512_mul_ps(y, y));
     }
   }

@@ -41,7 +41,8 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float, *, feeds_product: bool = False
         (..., width), of x's type or the narrower.
     """
     narrow = feeds_product and _narrow()
-    if (narrow or x.dtype == torch.bfloat16) and _fits(x, gain):
+    fits = (narrow or x.dtype == torch.bfloat16) and _fits(x, gain)
+    if fits and gain.shape == x.shape[-1:]:
         return applied(_RMSNorm, x, gain, eps, torch.bfloat16 if narrow else x.dtype)
     return F.rms_norm(x, gain.shape, gain.to(x.dtype), eps)
 
@@ -56,7 +57,7 @@ def norm_rotate(x: Tensor, gain: Tensor, eps: float, cos: Tensor, sin: Tensor) -
         cos: (..., 1, d/2).
         sin: (..., 1, d/2).
     """
-    if x.dtype == torch.bfloat16 and _fits(x, gain) and cos.dtype == torch.float32:
+    if x.dtype == torch.bfloat16 and _fits(x, gain) and _turns(x, gain, cos, sin):
         return applied(_NormRotate, x, gain, eps, cos, sin)
     return rotate(F.rms_norm(x, gain.shape, gain.to(x.dtype), eps), cos, sin)
 
@@ -80,7 +81,8 @@ def relu_squared_(x: Tensor) -> Tensor:
 
 def mix(scales: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """scales[0] x + scales[1] y, of x's type; scales (2,), x and y of one shape."""
-    if (_narrow() or x.dtype == torch.bfloat16) and _fits(x, scales) and y.dtype in DTYPES:
+    fits = (_narrow() or x.dtype == torch.bfloat16) and _fits(x, scales)
+    if fits and y.dtype in DTYPES and y.shape == x.shape:
         return applied(_Mix, scales, x, y)
     return (scales[0] * x + scales[1] * y).to(x.dtype)
 
@@ -88,6 +90,13 @@ def mix(scales: Tensor, x: Tensor, y: Tensor) -> Tensor:
 def _narrow() -> bool:
     """Whether matrix products on the CPU are taken in bfloat16."""
     return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+def _turns(x: Tensor, gain: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Whether every row of heads has its gains and angles, in float32."""
+    angles = torch.Size((*x.shape[:-2], 1, x.shape[-1] // 2))
+    alike = cos.dtype == sin.dtype == torch.float32 and cos.shape == sin.shape == angles
+    return alike and gain.shape == x.shape[-1:] and x.shape[-1] % 2 == 0
 
 
 def _fits(x: Tensor, *parameters: Tensor) -> bool:

@@ -48,6 +48,8 @@ def likelihoods_(logits: Tensor, targets: Tensor, cap: float) -> Tensor:
 
 def _given(logits: Tensor, targets: Tensor, cap: float) -> tuple[object, ...]:
     """What both of them are called with."""
+    if targets.dtype != torch.int64:
+        raise TypeError(f"likelihood: targets are {targets.dtype}, not int64")
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < logits.shape[1]:
         raise IndexError(f"likelihood: a target is not in 0..{logits.shape[1] - 1}")
     return (

@@ -66,7 +66,7 @@ struct Room {
     } else if (KIND == BF16) {
       _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(b, a));
     } else {
-      const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+      const float most = largest_size(a, b);
       const __m512 factor = _mm512_set1_ps(most > 0 ? 127.0f / most : 0.0f);
       const __m512i p = _mm512_cvtps_epi32(_mm512_mul_ps(a, factor));
       const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(b, factor));
@@ -235,7 +235,7 @@ inline __m512 gelu(__m512 x) {
 
 inline __m512 activated(int kind, __m512 x) {
   if (kind == GELU) return gelu(x);
-  if (kind == RELU) return _mm512_max_ps(x, _mm512_setzero_ps());
+  if (kind == RELU) return _mm512_max_ps(_mm512_setzero_ps(), x);  // so a NaN stays one
   __m512 z = x;  // SILU; GELU_TANH is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))
   if (kind == GELU_TANH) {
     const __m512 cubic = _mm512_set1_ps(0.07135481627f), linear = _mm512_set1_ps(1.5957691216f);

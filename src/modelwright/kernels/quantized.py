@@ -166,6 +166,7 @@ def product(x: Tensor, packed: Packed) -> Tensor:
     wide = x.reshape(-1, packed.inputs).float()
     if short := -packed.inputs % GROUP:
         wide = F.pad(wide, (0, short))
+    wide = wide.contiguous()
     known = packed.kind in KINDS and not hollow(x) and x.device.type == "cpu"
     kernel = library("quantized", NEEDS) if known else None
     if kernel is None:
@@ -176,7 +177,7 @@ def product(x: Tensor, packed: Packed) -> Tensor:
         kernel.packed_product(
             KINDS[packed.kind],
             ctypes.c_void_p(packed.data.data_ptr()),
-            ctypes.c_void_p(wide.contiguous().data_ptr()),
+            ctypes.c_void_p(wide.data_ptr()),
             ctypes.c_void_p(out.data_ptr()),
             ctypes.c_long(len(wide)),
             ctypes.c_long(packed.outputs),
@@ -196,7 +197,8 @@ def _plain_product(x: Tensor, packed: Packed) -> Tensor:
         return x[:, : packed.inputs].bfloat16().float() @ data.T
     grouped = x.view(len(x), -1, GROUP)
     most = grouped.abs().amax(-1, keepdim=True)
-    factor = torch.where(most == 0, 0.0, 127.0 / most)
+    # A number before "/" would be multiplied by the inverse: rounded twice, and other integers.
+    factor = torch.where(most == 0, 0.0, torch.full_like(most, 127.0) / most)
     rounded = (grouped * factor).round_().mul_(most / 127.0)
     return rounded.flatten(1)[:, : packed.inputs] @ data.T
 

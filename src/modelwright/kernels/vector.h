@@ -23,11 +23,17 @@ inline __mmask16 first_of(long count) {
   return count >= 16 ? 0xffff : count <= 0 ? 0 : static_cast<__mmask16>((1u << count) - 1);
 }
 
+// The largest size among 32 numbers; NaN where one is, which a maximum alone may pass over.
+inline float largest_size(__m512 a, __m512 b) {
+  const float most = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(b)));
+  return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q) ? __builtin_nanf("") : most;
+}
+
 // 2^x; a polynomial of degree 5 on [-1/2, 1/2], relative error below 3e-7; x is cut to
-// [-126, 126].
+// [-126, 126]. In this order of what is compared a NaN stays one.
 inline __m512 exp2_of(__m512 x) {
-  x = _mm512_max_ps(x, _mm512_set1_ps(-126.0f));
-  x = _mm512_min_ps(x, _mm512_set1_ps(126.0f));
+  x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
+  x = _mm512_min_ps(_mm512_set1_ps(126.0f), x);
   __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   __m512 f = _mm512_sub_ps(x, whole);
   __m512 y = _mm512_set1_ps(1.3333558146428443e-3f);

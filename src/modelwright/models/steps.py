@@ -8,6 +8,7 @@ what a block writes here is held against its ``cached`` by tests.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ _NORM, _PRODUCT, _ATTEND, _GATE, _MIX = range(5)
 ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "relu": 2, "relu2": 3, "gelu": 4}
 Table = tuple[Tensor, Tensor] | None  # cosine and sine
 _HEAD = 256  # widest head that the kernel has room for
+# The buffers are a model's, and threads may share it. Not one of a model's own: models are copied.
+_ONE = threading.Lock()
 
 
 class UnsteppableError(Exception):
@@ -181,14 +184,14 @@ class Steps:
         """Ready to run."""
         self._array = (Step * len(self._list))(*self._list)
         self._room = torch.zeros(self.rows * (self._widest // GROUP) * 72, dtype=torch.uint8)
-        self._at: list[int] = []
+        self._at: list[tuple[int, int, torch.dtype]] = []
         return self
 
     def run(
         self, x: Tensor, cache: Cache, tables: Sequence[Table], extras: Sequence[Tensor | None]
     ) -> Tensor:
         """See ``Stepping.__call__``."""
-        at = [t.data_ptr() for t in (*cache.keys, *cache.values)]
+        at = [(t.data_ptr(), t.shape[2], t.dtype) for t in (*cache.keys, *cache.values)]
         if at != self._at:
             for number, k, v in zip(self._attends, cache.keys, cache.values, strict=True):
                 step = self._array[number]
@@ -238,13 +241,14 @@ class Stepping:
         plain = keys.device.type == "cpu" and known and keys.is_contiguous()
         if not (self._offered and plain):
             return None
-        if self._steps is None or len(x) > self._steps.rows:
-            try:
-                self._steps = self._written(len(x), x.shape[-1], tables, extras)
-            except UnsteppableError:
-                self._offered = False
-                return None
-        return self._steps.run(x, cache, tables, extras)
+        with _ONE:
+            if self._steps is None or len(x) > self._steps.rows:
+                try:
+                    self._steps = self._written(len(x), x.shape[-1], tables, extras)
+                except UnsteppableError:
+                    self._offered = False
+                    return None
+            return self._steps.run(x, cache, tables, extras)
 
     def _written(
         self,

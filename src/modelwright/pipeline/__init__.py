@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from modelwright.errors import Interrupted, MachineError
 from modelwright.pipeline import launch
 from modelwright.pipeline.fit import fit
-from modelwright.pipeline.measure import evaluate, summary_lines
+from modelwright.pipeline.measure import UNMEASURED, evaluate, summary_lines
 from modelwright.pipeline.prepare import Say, prepare
 from modelwright.recipe import Recipe
 from modelwright.reporting.report import write_report
@@ -70,7 +70,9 @@ def run_stages(run: Run, stages: Sequence[str], say: Say) -> None:
                 remedy = "free some space" if full else "mend that"
                 raise MachineError(f"{name}: {place}{why}; {remedy}; {again}") from error
     if "evaluate" in stages:
-        for line in summary_lines(run.read_json("evaluation.json")):
+        result = run.read_json("evaluation.json")
+        measured = summary_lines(result) if result["measures"] else [UNMEASURED]
+        for line in measured:
             say(f"evaluate: {line}")
     if "report" in stages:
         say(f"report: {run.path / 'report.html'}")

@@ -218,6 +218,8 @@ def summarised(folds: Sequence[Sequence[dict[str, Any]]], ratio: float) -> list[
 def _facts(run: Run) -> dict[str, Any]:
     split = run.read_json("data/split.json")
     sizes, groups = split["splits"], split.get("held_out", ())
+    if sizes["test"]["groups"] == sizes["test"]["rows"]:  # rows that are each their own group
+        groups = ()
     more = sizes["test"]["groups"] - len(groups)
     named = ", ".join(groups) + f", and {more} more" * bool(groups and more)
     return {

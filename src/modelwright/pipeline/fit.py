@@ -138,6 +138,12 @@ class _Job(Parts):
         self.world, self.held = world, None
         threads = self.values["threads"]
         torch.set_num_threads(threads if world.alone else min(threads, runtime.cores()))
+        if resolved is not None and world.alone and threads > (cores := runtime.cores()):
+            self.say(
+                f"{name}: going on with {threads} threads, as it began, for the same bits; with "
+                f"cores for {cores} that is many times slower: `{name}.threads={cores} "
+                f"--allow-change {name}.threads` gives that up"
+            )
         self.build("init")
         self.train_columns = self.referred("train")
 

@@ -18,6 +18,11 @@ from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run, fingerprint
 from modelwright.tasks.task import make_task
 
+UNMEASURED = (
+    "nothing was measured: the test part is empty; give data.split.test a share or the data more"
+    " rows, or measure rows of another file with `modelwright evaluate RUN --on FILE`"
+)
+
 
 def evaluate(run: Run, say: Say, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Measure every trained stage of the run, write evaluation.json and return it.
@@ -61,7 +66,7 @@ def _trained(run: Run, name: str) -> bool:
 def summary_lines(result: dict[str, Any]) -> list[str]:
     """Every measure on a line: ours first, the trivial answers after it."""
     if not result.get("measures"):
-        raise ModelwrightError("evaluation: nothing was measured; the test split is empty")
+        raise ModelwrightError(f"evaluation: {UNMEASURED}")
     lines = []
     for measure in result["measures"]:
         rows = "   ".join(f"{row['who']} {row['value']:.3f}" for row in measure["rows"])

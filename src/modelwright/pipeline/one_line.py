@@ -1,6 +1,7 @@
-"""A data file in place of a recipe: ``modelwright train reviews.csv task=sentiment``.
+"""Data in place of a recipe: ``modelwright train reviews.csv task=sentiment``.
 
-The recipe is made of the file, the task and what else is given; its columns are guessed and said.
+The recipe is made of the file or folder, the task and what else is given; columns of a table are
+guessed and said.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import yaml
 
 from modelwright import recipe
 from modelwright.data import formats
+from modelwright.data.game_rows import is_games
+from modelwright.data.picture_rows import is_picture_tar
 from modelwright.data.sources import read_rows
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline.prepare import Say
@@ -28,18 +31,24 @@ SEEN = 100_000  # rows that columns are guessed from
 _RECIPES = (".yaml", ".yml")
 
 
-def is_data(source: str | Path) -> bool:
-    """Whether a path is a file of data, where a recipe could stand."""
+def is_data(source: str | Path, overrides: Iterable[str] = ()) -> bool:
+    """Whether a path is data, where a recipe could stand: a file, or a folder with a task."""
     path = Path(source).expanduser()
-    suffix = formats.format_of(path)
-    return bool(suffix) and path.suffix.lower() not in _RECIPES and path.is_file()
+    try:
+        if path.is_dir():
+            return any(override.startswith("task=") for override in overrides)
+        if path.suffix.lower() in _RECIPES or not path.is_file():
+            return False
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+    return bool(formats.format_of(path)) or is_picture_tar(path) or is_games(path)
 
 
 def recipe_of(source: str | Path, overrides: Iterable[str], say: Say) -> recipe.Recipe:
-    """The recipe for a file of data.
+    """The recipe for a file or a folder of data.
 
     Args:
-        source: the file.
+        source: the file or folder.
         overrides: ``key=value``: ``task``, which must be there; options of the task, such as
             ``label=stars``; and keys of a recipe, such as ``budget=10m`` or ``train.epochs=3``.
         say: told which column is what.
@@ -59,12 +68,13 @@ def recipe_of(source: str | Path, overrides: Iterable[str], say: Say) -> recipe.
     cls = task_class(name)
     known = inspect.signature(cls).parameters
     options = {key: given.pop(key) for key in list(given) if key in known}
-    rows = list(islice(read_rows(where), SEEN))
-    if not cls.understands(rows[0]):
+    row = next(read_rows(where))
+    if cls.understands(row):
+        line = make_task(name, options).reads(row)
+    else:
+        rows = list(islice(read_rows(where), SEEN))
         found, line = guess(cls.roles, rows, options, where)
         options = {**options, **found}
-    else:
-        line = make_task(name, options).reads(rows[0])
     if line:
         say(f"{where}: {line}")
     values: dict[str, Any] = {
@@ -104,8 +114,10 @@ def _value(override: str, text: str) -> Any:
 
 
 def _name(path: Path) -> str:
-    """A name for the run: the file's, as far as a folder may be called so."""
-    stem = path.name.removesuffix(".gz").removesuffix(".xz").partition(".")[0]
+    """A name for the run: that of the data, as far as a folder may be called so."""
+    stem = (
+        path.expanduser().resolve().name.removesuffix(".gz").removesuffix(".xz").partition(".")[0]
+    )
     kept = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:64]
     return kept or "data"
 

@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from modelwright import extensions
 from modelwright.data.augment.batches import check as check_augment
 from modelwright.data.codecs import codec_options
-from modelwright.errors import ModelwrightError
+from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.hub.files import is_keras, is_published
 from modelwright.models.model import checked_fields, config_class, families, of_named_size
 from modelwright.objectives import objective_class
@@ -36,6 +36,11 @@ from modelwright.recipe.sections import (
     Watch,
 )
 from modelwright.tasks.task import make_task, task_class
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_INSTEAD = {"steps": "epochs", "epochs": "steps"}  # of which a stage has one
 
 __all__ = [
     "AdapterSection",
@@ -247,8 +252,7 @@ def read(name_or_path: str, overrides: Iterable[str] = (), *, mine: bool = True)
     values.setdefault("name", Path(name_or_path).stem)
     if mine:
         return made(values, overrides, where, Path(name_or_path).parent)
-    for override in overrides:
-        _override(values, override)
+    _apply(values, overrides)
     return parse(values, where)
 
 
@@ -256,8 +260,7 @@ def made(
     values: dict[str, Any], overrides: Iterable[str], where: str, folder: Path = Path()
 ) -> Recipe:
     """A recipe of the user's own, from plain values and ``key=value`` overrides of them."""
-    for override in overrides:
-        _override(values, override)
+    _apply(values, overrides)
     return own(values, where, folder)
 
 
@@ -280,6 +283,24 @@ def assigned(words: Iterable[str]) -> dict[str, Any]:
     for word in words:
         _override(values, word)
     return values
+
+
+def _apply(values: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Apply overrides in their order; steps that are set stand in place of epochs, or these."""
+    overrides = list(overrides)
+    for override in overrides:
+        _override(values, override)
+    given = {override.partition("=")[0] for override in overrides}
+    for key in given:
+        *outer, last = key.split(".")
+        other = _INSTEAD.get(last, "")
+        if not other or ".".join((*outer, other)) in given:
+            continue
+        section = values
+        for part in outer:
+            section = section[part]
+        if section[last] is not None:
+            section.pop(other, None)
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -311,13 +332,21 @@ def parse(values: Mapping[str, Any], where: str = "recipe") -> Recipe:
         raise ModelwrightError(f"{where}: {error}") from error
     except ValidationError as error:
         problems = error.errors()
-        first = problems[0]
+        first = next(filter(_mistyped, problems), problems[0])
         path = [str(p) for p in first["loc"]]
         key = ".".join(path)
         said = problem_said(first, lambda: _keys_at(path[:-1]), "is missing; every recipe needs it")
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
         place = f"{where}: {key}: " if key else f"{where}: "
         raise ModelwrightError(place + said + more) from None
+
+
+def _mistyped(problem: ErrorDetails) -> bool:
+    """Whether a key is unknown and near a known one, which is why that one may be missing."""
+    if problem["type"] != "extra_forbidden":
+        return False
+    *path, key = (str(part) for part in problem["loc"])
+    return bool(did_you_mean(key, _keys_at(path)))
 
 
 def _keys_at(path: list[str]) -> list[str]:

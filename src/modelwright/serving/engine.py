@@ -149,11 +149,13 @@ class Engine:
         self.temperature = 1.0 if self._opening is None else 0.0
         self._stall_seconds = stall_seconds
         self._drafts, self._reproducible = drafts, reproducible
-        self._cache_tokens = cache_tokens or max_batch * self.context
-        if self._cache_tokens < self.context:
+        # The source of an encoder-decoder is held beside the answer.
+        longest = self.context if self._opening is None else 2 * self.context
+        self._cache_tokens = cache_tokens or max_batch * longest
+        if self._cache_tokens < longest:
             raise ModelwrightError(
                 f"cache_tokens: {cache_tokens} hold no request of the whole context; "
-                f"give {self.context} or more"
+                f"give {longest} or more"
             )
         shares = prefix_bytes > 0 and self._opening is None
         self.prefixes = Prefixes(prefix_bytes) if shares else None

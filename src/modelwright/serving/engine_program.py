@@ -105,6 +105,9 @@ class _Program:
         self._channel.send({"facts": facts(self._engine), "state": self.state()})
         try:
             while (message := self._channel.receive()) is not None:
+                if "error" in message:  # a question that could not be written
+                    self._channel.send(message)
+                    continue
                 do = message["do"]
                 if do == "stop":
                     break

@@ -82,7 +82,7 @@ class Keeper:
         while (item := self._queue.get()) is not None:
             try:
                 self._write(self._row(*item))
-            except OSError:
+            except Exception:  # whatever it is, the next one is kept
                 _log.exception("a request could not be kept")
 
     def _row(self, model: str, given: Sequence[Turn], answer: str) -> dict[str, Any]:

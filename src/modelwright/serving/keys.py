@@ -164,7 +164,8 @@ class Keys:
                 f"{where}: a line is a name, the SHA-256 of a key in hex, and optionally the "
                 "requests and tokens it may have a minute"
             )
-        if not (re.fullmatch(r"[\w.-]{1,64}", words[0]) and all(w.isdigit() for w in words[2:])):
+        plain = all(re.fullmatch(r"[0-9]{1,15}", word) for word in words[2:])
+        if not (re.fullmatch(r"[\w.-]{1,64}", words[0]) and plain):
             raise ModelwrightError(f"{where}: the name or a number is wrong")
         return self._made(words[0], bytes.fromhex(words[1]), *map(int, words[2:]))
 

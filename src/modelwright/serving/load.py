@@ -67,9 +67,13 @@ class Load:
 
 @dataclass
 class Outcome:
-    """One request: its status, seconds to its first text, between its texts, and in all."""
+    """One request: its status, seconds to its first text, between its texts, and in all.
+
+    ``refusal`` is what the server said where it refused.
+    """
 
     status: str = "no connection"
+    refusal: str = ""
     first: float = 0.0
     gaps: list[float] = field(default_factory=list)
     total: float = 0.0
@@ -82,6 +86,7 @@ def run(load: Load) -> dict[str, object]:
 
     Raises:
         MachineError: there is no server.
+        ModelwrightError: it refused every request as one that cannot be answered.
     """
     return asyncio.run(_run(load))
 
@@ -98,6 +103,11 @@ async def _run(load: Load) -> dict[str, object]:
         tasks.append(asyncio.create_task(_later(load, model, prompt, began + at)))
         at += draw.expovariate(load.rate)
     outcomes = await asyncio.gather(*tasks)
+    if all(one.status == "400" for one in outcomes):
+        raise ModelwrightError(
+            f"{load.url}: refused all {len(outcomes)} requests: {outcomes[0].refusal}; ask for less"
+            " with --prompt-words and --max-tokens"
+        )
     return summary(outcomes, time.perf_counter() - began)
 
 
@@ -152,6 +162,8 @@ async def _ask(load: Load, model: str, prompt: str, outcome: Outcome) -> None:
     began = last = time.perf_counter()
     finished = False
     async for line in _lines(load, "POST", "/v1/chat/completions", json.dumps(body), outcome):
+        if outcome.status != "200":
+            outcome.refusal = outcome.refusal or _refusal(line)
         if outcome.status != "200" or not line.startswith("data: "):
             continue
         if line == "data: [DONE]":
@@ -170,6 +182,14 @@ async def _ask(load: Load, model: str, prompt: str, outcome: Outcome) -> None:
             last = now
     if outcome.status == "200" and not finished:
         outcome.status = "cut off"  # a stream that fails ends without [DONE]
+
+
+def _refusal(line: str) -> str:
+    """The message of an error in OpenAI's shape, or the line itself."""
+    try:
+        return str(json.loads(line)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return line.strip()[:200]
 
 
 async def _model(load: Load) -> str:

@@ -215,7 +215,7 @@ async def _restarting(roster: Roster) -> None:
             _log.error("the engine is started again, %d of %d times", len(times), limits.restarts)
             try:
                 service.engine.start()
-            except ModelwrightError:
+            except Exception:  # such as no descriptors left: the other engines are still watched
                 _log.exception("the engine cannot be started")
 
 

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from modelwright.errors import ModelwrightError
 from modelwright.serving.guard import internal_error
 from modelwright.serving.openai import ApiError
 from modelwright.serving.row import Completion, Event, Request, Scored
@@ -48,7 +47,7 @@ class Answers:
                 handle = service.engine.submit(request, partial(self._arrive, index))
                 self._handles.append(handle)
                 service.metrics.observe("request_prompt_tokens", len(request.tokens))
-        except ModelwrightError:
+        except BaseException:
             self.cancel()
             raise
 

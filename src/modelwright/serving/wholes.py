@@ -116,7 +116,7 @@ class WholeRoutes:
             parts = form(request.headers["content-type"], body)
             model = next((p.text for p in parts if p.name == "model"), None)
             seed = next((p.text for p in parts if p.name == "seed"), "")
-            params = {"seed": int(seed)} if seed.isdigit() and len(seed) < 18 else {}
+            params = {"seed": int(seed)} if seed.isdecimal() and len(seed) < 18 else {}
             whole = self._model(model or None, PREDICT)
             given = await asyncio.to_thread(whole.asking.parts, parts)
         else:

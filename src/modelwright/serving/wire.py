@@ -77,6 +77,7 @@ def pack(message: Any) -> bytes:
 
     Raises:
         TypeError: something in it is not of the closed list.
+        ValueError: a text in it is none, such as half a character.
     """
     blobs: list[bytes] = []
     plain = message if _is_step(message) else _plain(message, blobs)
@@ -107,7 +108,10 @@ def unpack(text: bytes, behind: bytes) -> Any:
 
 
 def _plain(value: Any, blobs: list[bytes]) -> Any:
-    """A value as JSON: what JSON has no word for is an object with the only key ``$...``."""
+    """A value as JSON: what JSON has no word for is an object with the only key ``$...``.
+
+    So a dict that looks like one is given as its pairs.
+    """
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, list):
@@ -115,7 +119,9 @@ def _plain(value: Any, blobs: list[bytes]) -> Any:
     if isinstance(value, tuple):
         return {"$tuple": [_plain(one, blobs) for one in value]}
     if isinstance(value, dict):
-        return {str(key): _plain(one, blobs) for key, one in value.items()}
+        held = {str(key): _plain(one, blobs) for key, one in value.items()}
+        marked = len(held) == 1 and next(iter(held)).startswith("$")
+        return {"$dict": list(held.items())} if marked else held
     if isinstance(value, bytes):
         return {"$bytes": _behind(value, blobs)}
     if isinstance(value, np.ndarray):
@@ -188,6 +194,7 @@ def _error(value: Any, behind: bytes) -> Exception:  # noqa: ARG001 - one signat
 
 
 _MAKERS: dict[str, Callable[[Any, bytes], Any]] = {
+    "$dict": lambda value, _: dict(value),
     "$tuple": lambda value, _: tuple(value),
     "$bytes": lambda value, behind: behind[value[0] : value[0] + value[1]],
     "$array": _array,
@@ -205,7 +212,7 @@ class Channel:
     Events that wait to be sent go as one frame, so a step of the engine costs one at most.
 
     Args:
-        inward: the descriptor to read, which ``receive`` closes at the end.
+        inward: the descriptor to read; whoever made it closes it.
         outward: the descriptor to write, closed by ``close``.
         state: gives what is told every ``beat`` seconds; None: nothing is.
         beat: seconds.
@@ -310,8 +317,8 @@ class Channel:
     def _put(self, message: dict[str, Any]) -> None:
         try:
             frame = pack(message)
-        except TypeError as error:  # of a reply: who asked is told, and the others go on
-            frame = pack({"id": message.get("id"), "error": RuntimeError(str(error))})
+        except (TypeError, ValueError) as error:  # who asked is told, and the others go on
+            frame = pack({"id": message.get("id", 0), "error": RuntimeError(str(error))})
         rest = memoryview(frame)
         while rest:
             rest = rest[os.write(self._outward, rest) :]

@@ -16,12 +16,14 @@ from modelwright.types import Row
 MOST_CLASSES = 50  # that a column of classes is guessed to have
 _WORDS = 3  # of a text, in the mean, from which a column is guessed to hold texts
 _SHOWN = 4
+_CLASSES = ("class", "word")  # the kinds that hold classes
 
 
 class Role(NamedTuple):
     """An option that names a column: what it holds and how it is called.
 
-    ``kind`` is "text", "class", or "any", which is found by its name alone.
+    ``kind`` is "text", "class", "word" (a class whose names are no numbers, to be told from
+    columns of numbers), or "any", which is found by its name alone.
     """
 
     kind: str
@@ -67,8 +69,8 @@ def guess(
             raise ModelwrightError(_undecided(option, role, suits, columns, where))
         found[option] = suits[0]
     for option, column in found.items():
-        values = {str(row[column]) for row in rows if row.get(column) not in (None, "")}
-        if roles[option].kind == "class" and len(values) < 2:
+        values = {str(row[column]) for row in rows if not _blank(row.get(column))}
+        if roles[option].kind in _CLASSES and len(values) < 2:
             raise ModelwrightError(
                 f"{where}: column {column!r} has {len(values)} class only, between which nothing"
                 f" can be learned; name another: {option}=COLUMN"
@@ -81,11 +83,13 @@ def guess(
 
 
 def _suits(kind: str, values: Sequence[Any]) -> bool:
-    filled = [value for value in values if value not in (None, "")]
+    filled = [value for value in values if not _blank(value)]
     if not filled or kind == "any":
         return False
     distinct = {str(value) for value in filled}
-    if kind == "class":
+    if kind in _CLASSES:
+        if kind == "word" and any(map(_is_number, distinct)):
+            return False
         few = 2 <= len(distinct) <= min(MOST_CLASSES, max(2, len(filled) // 2))
         return few and all(isinstance(v, str | int | bool) and len(str(v)) < 60 for v in filled)
     if not all(isinstance(value, str) for value in filled):
@@ -94,10 +98,22 @@ def _suits(kind: str, values: Sequence[Any]) -> bool:
     return words >= _WORDS and 2 * len(distinct) > len(filled)
 
 
+def _blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value)  # an array has no one answer
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _undecided(
     option: str, role: Role, suits: Sequence[str], columns: Sequence[str], where: str
 ) -> str:
-    what = {"class": "a class", "text": "texts"}.get(role.kind, "it")
+    what = {"text": "texts", "any": "it"}.get(role.kind, "a class")
     if suits:
         return (
             f"{where}: which column is the {option}? {', '.join(suits)} could all hold {what};"
@@ -111,8 +127,8 @@ def _undecided(
 
 def _content(kind: str, column: str, rows: Sequence[Row]) -> str:
     """The classes of a column, as a remark."""
-    if kind != "class":
+    if kind not in _CLASSES:
         return ""
-    names = sorted({str(row[column]) for row in rows if row.get(column) not in (None, "")})
+    names = sorted({str(row[column]) for row in rows if not _blank(row.get(column))})
     more = ", ..." * (len(names) > _SHOWN)
     return f" ({len(names)} classes: {', '.join(names[:_SHOWN])}{more})"

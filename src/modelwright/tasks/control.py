@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from modelwright.data import environments
+from modelwright.tasks.columns import Role
 from modelwright.tasks.task import Measured
 from modelwright.tasks.vector_classification import VectorClassification
 from modelwright.types import Example, Frames, Label, Policy, Row, Turn
@@ -31,6 +32,7 @@ class Control(VectorClassification):
     model = "actor_critic"
     measure = "action match"
     asks: ClassVar[bool] = True
+    roles: ClassVar[Mapping[str, Role]] = {}
     specimen: ClassVar[Row] = {
         "id": "CartPole-v1:0:0",
         "x": np.array([[0.02, -0.2], [0.01, 0.3]], dtype=np.float32),

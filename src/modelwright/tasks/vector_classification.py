@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from modelwright.data.sources import ROW_COLUMNS
 from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.tasks.columns import Role
 from modelwright.tasks.task import Task
 from modelwright.types import Array, Example, Frames, Image, Label, Part, Row, Turn
 
@@ -27,6 +28,9 @@ class VectorClassification(Task):
     objective = "classification"
     model = "mlp"
     measure = "accuracy"
+    roles: ClassVar[Mapping[str, Role]] = {
+        "label": Role("word", ("label", "class", "category", "target", "species", "y"))
+    }
     specimen: ClassVar[Row] = {
         "id": "a",
         "pixels": np.arange(12, dtype=np.uint8).reshape(3, 4),
@@ -52,6 +56,12 @@ class VectorClassification(Task):
     def kind(self, example: Example) -> str:
         """The class, so that every class's accuracy is seen."""
         return example.answer.label
+
+    @classmethod
+    def understands(cls, row: Row) -> bool:
+        """Whether a row holds an array and its label, as arrays and data sets do."""
+        arrays = any(np.ndim(row.get(name, 0)) for name in ("pixels", "x"))
+        return not cls.roles or ("label" in row and arrays)
 
     def question(self, text: str) -> Sequence[Turn]:
         """The turns of a question typed as a JSON list of numbers, nested for an image."""
