@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -178,6 +179,19 @@ def test_rows_together_are_rows_alone(family: str) -> None:
     together = goes_on([0, 1, 2, 3, 4])
     for row in range(5):
         assert torch.equal(goes_on([row])[0], together[row])
+
+
+@needs_kernel
+def test_a_copy_of_a_model_that_has_answered_answers_alike() -> None:
+    """What was written down for the kernel points into the model that was copied."""
+    model = cast(Any, _filled(FAMILIES["llama"]))
+    quantize(model, "int8")
+    token = torch.tensor([[3]])
+    with torch.inference_mode():
+        said = model.hidden(token, cache=model.new_cache(1, 32))
+        again = copy.deepcopy(model)
+        del model
+        assert torch.equal(again.hidden(token, cache=again.new_cache(1, 32)), said)
 
 
 @needs_kernel

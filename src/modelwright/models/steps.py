@@ -8,6 +8,7 @@ what a block writes here is held against its ``cached`` by tests.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Sequence
 from typing import Any, cast
@@ -224,6 +225,13 @@ class Stepping:
         self._model = [model]  # in a list: this belongs to the model, not the model to this
         self._steps: Steps | None = None
         self._offered = any(isinstance(m, PackedLinear) for m in model.modules()) and available()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stepping:
+        """Of the copied model; what is written down points into the old one and is left behind."""
+        made = object.__new__(Stepping)
+        made._model = copy.deepcopy(self._model, memo)
+        made._steps, made._offered = None, self._offered
+        return made
 
     def __call__(
         self, x: Tensor, cache: Cache, tables: Sequence[Table], extras: Sequence[Tensor | None]
