@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -134,6 +136,30 @@ def test_the_arithmetic_of_the_steps() -> None:
     assert "400 steps" in capped.reasons["train.steps"]
     shared = derived(text_recipe(budget="100s", tune={"task": "docstrings", "share": 0.4}), 0.1)
     assert (shared.values["train.steps"], shared.values["tune.steps"]) == (600, 400)
+
+
+@pytest.mark.parametrize(
+    ("more", "draws", "ragged", "most"),
+    [
+        ({}, False, ("tokens", "learn"), budget.PASSES),
+        ({}, False, (), budget.PASSES_OF_ROWS),  # numbers, pictures
+        ({}, False, ("samples",), budget.PASSES_OF_ROWS),
+        ({}, True, (), math.inf),  # noise that is drawn
+        ({"augment": ["flip"]}, False, (), math.inf),
+    ],
+)
+def test_a_time_is_used_up_where_every_pass_shows_something_else(
+    more: dict[str, Any], draws: bool, ragged: tuple[str, ...], most: float
+) -> None:
+    made = text_recipe(budget="1000s")
+    stage = made.stages["train"].model_copy(update=more)
+    objective, codec = SimpleNamespace(draws=draws), SimpleNamespace(ragged=ragged)
+    found = budget.most_passes(stage, cast(Any, objective), cast(Any, codec))
+    assert found == most
+    steps = Derived()
+    budget.derive_steps(made, "train", 50.0, lambda: 0.25, steps, most=found)
+    assert steps.values["train.steps"] == min(4000, most * 50)
+    assert ("learn it by heart" in steps.reasons["train.steps"]) == (most == budget.PASSES_OF_ROWS)
 
 
 def test_epochs_count_the_data() -> None:

@@ -67,7 +67,8 @@ def derive(parts: Parts) -> dict[str, Any]:
     quick = _derive_threads(parts, machine, columns, **step, derived=derived)
     _derive_compile(parts, machine, **step, quick=quick, derived=derived)
     probe = functools.partial(_step_seconds, parts, columns)
-    budget.derive_steps(run.recipe, name, per_epoch, probe, derived, cost=cost)
+    most = budget.most_passes(stage, parts.objective, parts.codec)
+    budget.derive_steps(run.recipe, name, per_epoch, probe, derived, cost=cost, most=most)
     given = {
         f"{name}.{k}": v
         for k, v in stage.model_dump(exclude_none=True).items()

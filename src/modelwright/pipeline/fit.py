@@ -206,7 +206,8 @@ class _Job(Parts):
         """Fix a new number of steps and record it before going on."""
         v = self.values
         per_epoch = trainer.examples.total / trainer.examples.per_step
-        steps = max(step + 1, min(steps, math.ceil(budget.PASSES * per_epoch)))
+        most = budget.most_passes(self.stage, self.objective, self.codec) * per_epoch
+        steps = max(step + 1, math.ceil(min(steps, most)))
         shares = replanned(step, v["steps"], steps, v["warmup"], v["decay"])
         v["warmup"], v["decay"] = trainer.warmup, trainer.decay = shares
         v["steps"] = trainer.steps = steps

@@ -25,6 +25,7 @@ from modelwright.models.model import config_class
 from modelwright.options import amount, count
 from modelwright.recipe import Recipe, Stage
 from modelwright.training.scaling import OURS
+from modelwright.types import Codec, Objective
 
 VOCABULARY = 4096  # of the text codec, where the recipe names none
 CONTEXT = 256  # of the decoder, where the recipe names none
@@ -60,6 +61,7 @@ COMPILE_SECONDS = 15.0
 COMPILED_GAIN = {"bfloat16": 1.3, "float32": 1.1}
 WHOLE_GAIN = 1.12  # of the perceptron of MNIST with batches of 64 on one core
 PASSES = 4.0  # more passes over the same text teach little (arXiv:2305.16264, figure 3)
+PASSES_OF_ROWS = 30.0  # over rows that are no text, and the same every time: known by heart then
 
 
 @dataclass
@@ -300,6 +302,16 @@ def measured_step(step: Callable[[], object], least: float = 3.0) -> float:
     return sorted(times)[len(times) // 4]
 
 
+def most_passes(stage: Stage, objective: Objective, codec: Codec) -> float:
+    """Passes over the data after which a budget of time ends early; infinite: never.
+
+    None is too many where every pass shows something else: other views, other noise.
+    """
+    if stage.augment or getattr(objective, "draws", False):
+        return math.inf
+    return PASSES if "tokens" in codec.ragged else PASSES_OF_ROWS
+
+
 def derive_steps(
     recipe: Recipe,
     name: str,
@@ -308,10 +320,12 @@ def derive_steps(
     derived: Derived,
     *,
     cost: Cost | None = None,
+    most: float = PASSES,
 ) -> int:
     """The number of updates, from steps, epochs or the budget.
 
-    ``cost`` is that of a step, which a budget of tokens or FLOPs asks for.
+    ``cost`` is that of a step, which a budget of tokens or FLOPs asks for; ``most`` are the passes
+    over the data that a budget of time is not to exceed, see ``most_passes``.
     """
     stage = recipe.stages[name]
 
@@ -330,11 +344,12 @@ def derive_steps(
             return steps, f"{allowed:.3g} {kind} at {each:.3g} a step: {passes}"
         each = seconds_per_step()
         timed = max(1, int(allowed / each))
-        cap = max(1, math.ceil(PASSES * per_epoch))
+        cap = max(1, math.ceil(min(most * per_epoch, timed)))
         if timed > cap:
+            why = "teach little (arXiv:2305.16264)" if most == PASSES else "learn it by heart"
             return cap, (
-                f"{PASSES:g} passes over the data; {timed} steps of {each * 1000:.0f} ms "
-                f"would fit in {allowed:.0f} s, but more passes teach little (arXiv:2305.16264)"
+                f"{most:g} passes over the data; {timed} steps of {each * 1000:.0f} ms "
+                f"would fit in {allowed:.0f} s, but more passes {why}; epochs says how many"
             )
         return timed, (
             f"{allowed:.0f} s at {each * 1000:.0f} ms a step measured here: "
