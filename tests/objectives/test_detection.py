@@ -131,7 +131,8 @@ def test_pictures_without_anything_teach_that_nothing_is_there() -> None:
         "boxes": Ragged(np.zeros((0, 4), np.float32), np.zeros(5, np.int64)),
         "classes": Ragged(np.zeros(0, np.int64), np.zeros(5, np.int64)),
     }
-    assert setting.objective.collate(empty, torch.Generator()).count == 4
+    made = setting.objective.collate(empty, torch.Generator())
+    assert (made.count, made.computed) == (4, len(made.inputs["features"]))  # of the work: pictures
     assert 0 < setting.collate(empty) < setting.collate(setting.columns)
     questions = {**empty, "known": np.zeros(4, bool)}
     assert setting.objective.collate(questions, torch.Generator()).count == 0

@@ -79,7 +79,7 @@ class Objective:
         features, known = tensors.pop("features"), tensors["known"]
         boxes = torch.bincount(tensors["picture"], minlength=len(known))
         count = int(boxes.clamp(min=1)[known].sum())
-        return Batch({"features": features}, tensors, count)
+        return Batch({"features": features}, tensors, count, computed=len(known))
 
     def _check(self, columns: Columns) -> None:
         """Refuse a batch from which nothing could be learned, instead of a silent mAP of 0."""
