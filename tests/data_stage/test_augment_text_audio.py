@@ -149,9 +149,7 @@ def test_speed_moves_pitch_and_length_together(factor: float) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(length=st.integers(1024, 400_000), factor=st.floats(0.1, 10))
-def test_speed_is_exact_to_a_thousandth_at_lengths_that_are_quick(
-    length: int, factor: float
-) -> None:
+def test_speed_is_exact_at_lengths_that_are_quick(length: int, factor: float) -> None:
     wanted = max(1, round(length / factor))
     before, after = audio._quick_lengths(length, wanted, factor)
     if min(length, wanted) < audio.SHORT:
@@ -159,7 +157,10 @@ def test_speed_is_exact_to_a_thousandth_at_lengths_that_are_quick(
         return
     assert length <= before <= 1.15 * length + 1
     assert after >= wanted
-    assert abs(before / after / factor - 1) < 2e-3
+    assert abs(before / after / factor - 1) < audio.EXACT
+    if (before, after) == (length, wanted):  # no quick lengths were near: of short ones alone
+        assert min(length, wanted) < 1 << 15
+        return
     for number in (before, after):
         left = number
         for prime in (2, 3, 5, 7):

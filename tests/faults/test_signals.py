@@ -5,6 +5,7 @@ One signal a phase; all of them in every phase, many times over, are in tests/sl
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -200,3 +201,16 @@ def test_a_suspended_process_is_not_a_hung_one(programs: Programs, tmp_path: Pat
     time.sleep(4)
     program.signal(signal.SIGCONT)
     assert program.wait() == 0, program.said
+
+
+def test_a_stop_that_python_drops_comes_again() -> None:
+    class Last:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # raised here, and what is raised in a finaliser is dropped
+
+    last = Last()
+    with pytest.raises(signals.Stopped), signals.listening():
+        del last
+        for _ in range(500):
+            time.sleep(0.01)

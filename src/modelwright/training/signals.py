@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from modelwright.errors import EXIT_INTERRUPTED, EXIT_REQUEUE
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 ECHO = 0.6  # seconds; a launcher passes on the signal that a terminal sent to all of us as well
 NOTICE = 1.0  # seconds that one long call may keep a signal waiting
+AGAIN = 0.02  # seconds after which a signal comes once more, whose stop was dropped
 
 
 class Stopped(KeyboardInterrupt):
@@ -84,10 +86,12 @@ def listening() -> Iterator[None]:
     os.set_blocking(writer, False)
     before = {number: signal.signal(number, _handle) for number in NUMBERS}
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    unraisable, sys.unraisablehook = sys.unraisablehook, _unraisable(sys.unraisablehook)
     threading.Thread(target=_watch, args=(reader,), name="signals", daemon=True).start()
     try:
         yield
     finally:
+        sys.unraisablehook = unraisable
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -119,6 +123,21 @@ def _handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     _state.noticed = True
     if first and not _state.deferred:
         raise Stopped(number)
+
+
+def _unraisable(before: Callable[[Any], object]) -> Callable[[Any], None]:
+    """A hook for what Python drops: a stop becomes the same signal once more, a moment later."""
+
+    def hook(dropped: Any) -> None:
+        if not isinstance(dropped.exc_value, Stopped):
+            before(dropped)
+            return
+        number, _state.number = _state.number, 0
+        timer = threading.Timer(AGAIN, os.kill, args=(os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+    return hook
 
 
 def _watch(reader: int) -> None:

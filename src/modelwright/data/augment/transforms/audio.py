@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from modelwright.types import Array
 
 
+EXACT = 2e-3  # of a speed
 SHORT = 1024  # samples: any length is quick below it
 ROOM = 0.15  # of a recording's length: silence that may follow it
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -156,10 +157,10 @@ class SpecAugment:
 
 
 def _quick_lengths(given: int, wanted: int, factor: float) -> tuple[int, int]:
-    """Lengths of at least ``given`` and ``wanted`` whose ratio is the factor, nearly.
+    """Lengths of at least ``given`` and ``wanted`` whose ratio is the factor within ``EXACT``.
 
     Both have no prime factor above 7, which transforms are an order of magnitude quicker with than
-    with a prime. Of short recordings they are the lengths themselves.
+    with a prime. Of short recordings, or where no pair is near, they are the lengths themselves.
     """
     if min(given, wanted) < SHORT:
         return given, wanted
@@ -169,8 +170,9 @@ def _quick_lengths(given: int, wanted: int, factor: float) -> tuple[int, int]:
     place = np.searchsorted(known, before / factor)
     pairs = np.concatenate([np.stack((before, known[place - d])) for d in (0, 1)], axis=1)
     pairs = pairs[:, pairs[1] >= wanted]
-    best = np.abs(pairs[0] / pairs[1] / factor - 1).argmin()
-    return int(pairs[0, best]), int(pairs[1, best])
+    off = np.abs(pairs[0] / pairs[1] / factor - 1)
+    best = off.argmin()
+    return (int(pairs[0, best]), int(pairs[1, best])) if off[best] < EXACT else (given, wanted)
 
 
 @lru_cache(maxsize=4)
