@@ -31,7 +31,7 @@ def add_serve(commands: Commands) -> None:
     serve.add_argument("--admin-key", help=f"also {ADMIN_VARIABLE}; opens /admin: load and unload")
     serve.add_argument("--runs", type=Path, help="the folder that runs are loaded from (RUN's)")
     serve.add_argument(
-        "--adapter", action="append", default=[], metavar="RUN", help="of RUN's folder; repeatable"
+        "--adapter", action="append", default=[], metavar="RUN", help="a run, or PEFT's; beside RUN"
     )
     serve.add_argument("--api-key", help=f"also {KEY_VARIABLE}; without, only this machine may ask")
     serve.add_argument("--keys", type=Path, help="a file of keys, see `modelwright new-key`")

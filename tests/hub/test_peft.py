@@ -11,7 +11,8 @@ from modelwright import api
 from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.hub.files import find
 from modelwright.hub.loading import config_of, load
-from modelwright.hub.peft_files import CONFIG, WEIGHTS, merge_adapter
+from modelwright.hub.peft_files import CONFIG, WEIGHTS, merge_adapter, put_adapter
+from modelwright.models import routed
 from modelwright.pipeline.export import export
 from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from tests.hub import small
@@ -119,6 +120,53 @@ def test_theirs_is_read_here(place, tmp_path, dora):
     with torch.no_grad():
         mine, other = ours(TOKENS), model(TOKENS).logits
     torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+def test_one_of_several_rows_has_an_adapter_of_theirs(place, tuned, kind):
+    """Read from PEFT's folder, beside the base: the row's numbers are those of the merged model."""
+    run = tuned(kind)
+    merged = load_fitted(newest_checkpoint(run)).model
+    published = find(str(place / "gpt2"))
+    family, config = config_of(published)
+    base = load(published, dtype=torch.float32).model
+    adapted = routed.twin(base)
+    before = torch.get_rng_state()
+    put_adapter(place / kind, adapted, family.layout(config))
+    assert torch.equal(before, torch.get_rng_state())
+
+    def logits():  # as an engine asks: rows are told apart where a cache stands behind them
+        return base.head(base.hidden(TOKENS, cache=base.new_cache(2, 64)))
+
+    with torch.no_grad():
+        plain = logits()
+        adapter = routed.route(base, adapted)
+        with routed.routed([None, adapter]):
+            rows = logits()
+        torch.testing.assert_close(rows[0], plain[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(rows[1], merged(TOKENS)[1], rtol=1e-4, atol=1e-4)
+        assert float((rows[1] - plain[1]).abs().max()) > 1e-2
+        assert torch.equal(logits(), plain)
+
+
+def test_what_rows_cannot_share_is_refused(place, tuned, tmp_path):
+    published, tuned_whole = find(str(place / "gpt2")), place / "embedding"
+    tuned("embedding")
+    tuned("lora")
+    family, config = config_of(published)
+    layout, model = family.layout(config), load(published, dtype=torch.float32).model
+    with pytest.raises(ModelwrightError, match=r"changes norm.*serve that run by itself"):
+        put_adapter(tuned_whole, routed.twin(model), layout)
+    said = json.loads((place / "lora" / CONFIG).read_text())
+    for name, change, why in (("prompt", {"peft_type": "PROMPT_TUNING"}, "PROMPT_TUNING"),):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / CONFIG).write_text(json.dumps({**said, **change}))
+        (tmp_path / name / WEIGHTS).write_bytes((place / "lora" / WEIGHTS).read_bytes())
+        with pytest.raises(ModelwrightError, match=why):
+            put_adapter(tmp_path / name, routed.twin(model), layout)
+    other = load(find(str(place / "other")), dtype=torch.float32).model
+    with pytest.raises(ModelwrightError, match="trained on another base"):
+        put_adapter(place / "lora", other, layout)
 
 
 def test_another_base_is_refused(place, tuned):

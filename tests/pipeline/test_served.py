@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,11 +14,13 @@ import pytest
 
 from modelwright import api
 from modelwright.errors import ModelwrightError
+from modelwright.pipeline.export import export
 from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from modelwright.pipeline.served import ServedRuns, Settings
 from modelwright.serving.limits import Limits
 from modelwright.serving.server import build_app
 from tests.exporting import tiny_runs
+from tests.hub import small
 from tests.serving.parts import running, wait_for
 
 ASK = "/v1/completions"
@@ -98,6 +101,40 @@ def test_adapters_and_runs_come_and_go_while_the_engine_is_killed(place, answers
         http.delete("/admin/adapters/tiny:a", headers=ADMIN)
         assert said(http, "tiny:a")["error"]["code"] == "model_not_found"
         assert said(http, "tiny") == answers["base", "train"]
+
+
+def test_a_folder_of_pefts_is_an_adapter_by_request(tmp_path):
+    """A base as published, an adapter in PEFT's format beside it: served by name."""
+    small.gpt2(tmp_path / "gpt2")
+    rows = [{"id": f"{i}", "text": f"row {i} of some text. " * 9} for i in range(30)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    stage = {"steps": 4, "batch": 2, "threads": 1, "compile": False, "precision": "float32"}
+    stage |= {"task": "documents", "learning_rate": 0.05}
+    made = {
+        "name": "base", "model": str(tmp_path / "gpt2"), "train": stage,
+        "data": {"source": str(tmp_path / "rows.jsonl"), "split": {"by": "row"}},
+        "tune": {**stage, "adapter": {"rank": 4}},
+    }  # fmt: skip
+    place = tmp_path / "runs"
+    run = api.tune(made, out=place / "base")
+    export(run, place / "formal", lambda _: None, to="peft")
+    wanted = api.Model(load_fitted(newest_checkpoint(run, "tune")))
+    plain = api.Model(load_fitted(newest_checkpoint(run, "train")))
+    ask = {"max_tokens": 10, "temperature": 0.0}
+    runs = runs_of(place, separate=False)
+    given = {"runs": runs, "admin_key": "mw-admin"}
+    with (
+        running(runs.first(), **given) as served,
+        httpx.Client(base_url=served.url, timeout=60) as http,
+    ):
+        body = {"model": "tiny", "name": "formal", "run": "formal"}
+        told = http.post("/admin/adapters", json=body, headers=ADMIN)
+        assert told.status_code == 200, told.text
+        assert said(http, "tiny:formal") == wanted.complete("import ", **ask)
+        assert said(http, "tiny") == plain.complete("import ", **ask)
+        assert said(http, "tiny:formal") != said(http, "tiny")
+        refused = http.post("/admin/models", json={"run": "formal"}, headers=ADMIN)
+        assert refused.status_code == 400  # an adapter alone is no model
 
 
 def test_what_cannot_be_taken_is_told_and_harms_nobody(place, answers):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.files import sync_folder, write_file
 from modelwright.hub import peft_prompts
 from modelwright.hub.names import Entry, Layout
-from modelwright.models.lora import Adapter, base_fingerprint, is_head
+from modelwright.models.lora import Adapter, base_fingerprint, is_head, put_beside
 from modelwright.models.narrow import KINDS, hold, widen
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -229,6 +229,11 @@ def _stored(entry: Entry, value: Tensor) -> Tensor:
 # Reading -----------------------------------------------------------------------------------------
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder says that it holds one."""
+    return (folder / CONFIG).is_file()
+
+
 def adapter_hashes(folder: Path) -> dict[str, str]:
     """The SHA-256 of the two files, by their paths.
 
@@ -270,13 +275,101 @@ def merge_adapter(folder: Path, model: nn.Module, layout: Layout) -> None:
         if entry.part is not None:
             raise ModelwrightError(f"{folder}: {entry.theirs} saved whole is not supported")
         _put(folder, entry, state[entry.ours], value)
+    for part in _parts(folder, grouped, left, config):
+        _merge(folder, part, [state[e.ours] for e in part.entries])
+
+
+@torch.no_grad()
+def put_adapter(folder: Path, model: nn.Module, layout: Layout) -> None:
+    """Put an adapter of PEFT's format beside the layers of its base, which is a plain model.
+
+    The base's numbers stay as they are: ``models.lora.layers`` has the adapter then.
+
+    Raises:
+        CorruptError: a file is damaged.
+        ModelwrightError: the adapter is for another base, or is more than matrices beside layers.
+    """
+    config, tensors, said = _read(folder)
+    if config["peft_type"] != "LORA":
+        raise _by_itself(folder, f"is learned as {config['peft_type']}")
+    if mark := said.get(FINGERPRINT):
+        whole = [e.ours for e in layout.entries if PREFIX + e.theirs in tensors]
+        if mark != base_fingerprint(model, [n for n in whole if n in model.state_dict()]):
+            raise _another_base(folder, config)
+    if said.get(QUANTIZED):
+        raise _by_itself(folder, "was trained on a base in few bits")
+    if odd := next((e.ours for e in layout.entries if PREFIX + e.theirs in tensors), None):
+        raise _by_itself(folder, f"changes {odd}, which all rows of a batch share")
+    for part in _parts(folder, _grouped(layout), dict(tensors), config):
+        first, weights = 0, [model.state_dict()[e.ours] for e in part.entries]
+        _require_size(folder, part, weights)
+        for entry, weight in zip(part.entries, weights, strict=True):
+            name, count = _layer(entry), weight.shape[1] if part.table else len(weight)
+            norms = None if part.norms is None else part.norms[first : first + count]
+            up = part.up[first : first + count]
+            if entry.shape is not None or entry.offset:
+                raise _by_itself(folder, f"changes {name}, which is stored in another form")
+            put_beside(model, name, part.down, up, scaling=part.scaling, norms=norms)
+            first += count
+
+
+def _by_itself(folder: Path, why: str) -> ModelwrightError:
+    return ModelwrightError(
+        f"{folder}: {why}; put it into its base (`model: {{from: ..., adapter: FOLDER}}`) and serve"
+        " that run by itself"
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What an adapter has for one layer of theirs, which holds the weights of ``entries``.
+
+    Attributes:
+        module: the layer's name.
+        down: A (rank, inputs), of a table (rank, rows).
+        up: B (outputs, rank), of a table (width, rank).
+        norms: of DoRA (outputs,); None: plain.
+        table: whether the layer is an embedding.
+    """
+
+    module: str
+    entries: Sequence[Entry]
+    down: Tensor
+    up: Tensor
+    scaling: float
+    norms: Tensor | None
+    table: bool
+
+
+def _parts(
+    folder: Path,
+    grouped: Mapping[str, Sequence[Entry]],
+    left: dict[str, Tensor],
+    config: Mapping[str, Any],
+) -> Iterator[_Part]:
+    """The adapters of all layers, taken out of ``left``.
+
+    Raises:
+        CorruptError: one of two matrices is missing.
+        ModelwrightError: at the end, if something is left.
+    """
     for theirs, entries in grouped.items():
         module = theirs.removesuffix(".weight")
         keys = {k: f"{PREFIX}{module}.{k}" for k in (*_KEYS, *_TABLE_KEYS)}
         keys[_KEYS[2]] += ".weight" * (keys[_KEYS[2]] not in left)  # as older versions name it
         found = {k: left.pop(name) for k, name in keys.items() if name in left}
-        if found:
-            _merge(folder, module, found, [(e, state[e.ours]) for e in entries], config)
+        if not found:
+            continue
+        table = _TABLE_KEYS[0] in found
+        names = _TABLE_KEYS if table else _KEYS[:2]
+        if any(n not in found for n in names):
+            said = " and ".join(names)
+            raise CorruptError(f"{folder / WEIGHTS}: {module} has one of {said} alone")
+        down, up = found[names[0]].float(), found[names[1]].float()
+        alpha = float(_of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
+        scaling = alpha / (math.sqrt(len(down)) if config.get("use_rslora") else len(down))
+        norms = None if _KEYS[2] not in found else found[_KEYS[2]].float().flatten()
+        yield _Part(module, entries, down, up, scaling, norms, table)
     if left:
         raise ModelwrightError(
             f"{folder}: {next(iter(left))} is for a layer that this base does not have; load the "
@@ -306,37 +399,31 @@ def _put(folder: Path, entry: Entry, target: Tensor, value: Tensor) -> None:
     target.copy_(value.to(target.dtype) + entry.offset)
 
 
-def _merge(
-    folder: Path,
-    module: str,
-    found: Mapping[str, Tensor],
-    parts: Sequence[tuple[Entry, Tensor]],
-    config: Mapping[str, Any],
-) -> None:
+def _merge(folder: Path, part: _Part, weights: Sequence[Tensor]) -> None:
     """Add one adapter of theirs to the weights of ours that it is for."""
-    table = _TABLE_KEYS[0] in found
-    names = _TABLE_KEYS if table else _KEYS[:2]
-    if any(n not in found for n in names):
-        raise CorruptError(f"{folder / WEIGHTS}: {module} has one of {' and '.join(names)} alone")
-    down, up = found[names[0]].float(), found[names[1]].float()
-    rank = len(down)
-    alpha = float(_of_pattern(config.get("alpha_pattern"), module, config["lora_alpha"]))
-    scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    delta = scaling * ((up @ down).t() if table else up.flatten(1) @ down.flatten(1))
-    if len(delta) != sum(len(w) for _, w in parts):
-        raise ModelwrightError(f"{folder}: the adapter of {module} is of another size than it")
+    _require_size(folder, part, weights)
+    delta = part.scaling * (
+        (part.up @ part.down).t() if part.table else part.up.flatten(1) @ part.down.flatten(1)
+    )
     first = 0
-    for _, weight in parts:
+    for weight in weights:
         own = delta[first : first + len(weight)]
-        if own.numel() != weight.numel():
-            raise ModelwrightError(f"{folder}: the adapter of {module} is of another size than it")
         summed = weight.float() + own.reshape(weight.shape)
-        if (lengths := found.get(_KEYS[2])) is not None:
-            mine = lengths.float().flatten()[first : first + len(weight)]
+        if part.norms is not None:
+            mine = part.norms[first : first + len(weight)]
             factor = mine / summed.flatten(1).norm(dim=1)
             summed = summed * factor.view(-1, *[1] * (summed.ndim - 1))
         weight.copy_(summed)
         first += len(weight)
+
+
+def _require_size(folder: Path, part: _Part, weights: Sequence[Tensor]) -> None:
+    """Refuse matrices whose product is not of the weights' size."""
+    rows, inputs = len(part.up), part.down.numel() // max(1, len(part.down))
+    if part.table:
+        rows, inputs = inputs, rows
+    if rows != sum(map(len, weights)) or any(w.numel() != len(w) * inputs for w in weights):
+        raise ModelwrightError(f"{folder}: the adapter of {part.module} is of another size than it")
 
 
 def _of_pattern(pattern: Any, module: str, usual: Any) -> Any:

@@ -281,6 +281,49 @@ def adapt(model: nn.Module, adapter: Adapter) -> list[str]:
     return list(chosen)
 
 
+@torch.no_grad()
+def put_beside(
+    model: nn.Module,
+    name: str,
+    down: Tensor,
+    up: Tensor,
+    *,
+    scaling: float,
+    norms: Tensor | None = None,
+) -> None:
+    """Give one plain layer an adapter that was trained elsewhere; its own weight stays.
+
+    Args:
+        model: has the layer.
+        name: of the layer.
+        down: A, as ``LoraLayer.shapes`` says, of any rank.
+        up: B.
+        scaling: the factor s of B A.
+        norms: the m of DoRA (outputs,); None: plain.
+
+    Raises:
+        ModelwrightError: such a layer takes none, or none of this shape.
+    """
+    layer = model.get_submodule(name)
+    kind = _kind_of(layer)
+    if kind is None or (norms is not None and kind is LoraEmbedding):
+        raise ModelwrightError(f"adapter: {name} is a layer that takes none of this kind")
+    _refuse_shared(model, {name: kind})
+    rank = len(down)
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is put aside
+        layer.__class__ = kind
+        adapted = cast(LoraLayer, layer)
+        adapted.begin(Adapter(rank=rank, alpha=scaling * rank, dora=norms is not None))
+    given = {"lora_a": down, "lora_b": up} | ({} if norms is None else {"magnitude": norms})
+    for part, tensor in given.items():
+        own = getattr(adapted, part)
+        if own.shape != tensor.shape:
+            raise ModelwrightError(
+                f"adapter: {part} of {name} is {list(tensor.shape)}, {list(own.shape)} is needed"
+            )
+        own.copy_(tensor)
+
+
 def layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     """The adapted layers with their names."""
     return ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer))

@@ -13,7 +13,8 @@ from modelwright import checkpoint
 from modelwright.data.codecs import save_codec
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.hub.families import writer_of
-from modelwright.hub.peft_files import CONFIG, merge_adapter
+from modelwright.hub.names import Layout
+from modelwright.hub.peft_files import is_adapter, merge_adapter
 from modelwright.models import lora
 from modelwright.pipeline import adapters
 from modelwright.pipeline.fitted import Fitted, newest_checkpoint
@@ -98,10 +99,8 @@ class NamedAdapters:
 
     def _merging(self, source: Path) -> Merging:
         fitted = self.fitted
-        if (source / CONFIG).is_file():
-            run = Run.open(fitted.path.parents[2])
-            kind = (run.manifest.get("published") or {}).get("model_type")
-            layout = writer_of(fitted.config, kind).layout(fitted.config)
+        if is_adapter(source):
+            layout = layout_of(fitted)
             return lambda model: merge_adapter(source, model, layout)
         path = newest_checkpoint(Run.open(source)) if is_run(source) else source
         found = checkpoint.load(path, groups=["model"])
@@ -120,6 +119,13 @@ class NamedAdapters:
                 "on its own base alone"
             )
         return partial(_merge, found=found)
+
+
+def layout_of(fitted: Fitted) -> Layout:
+    """How the model's weights are called where it is published, as adapters of PEFT's name them."""
+    run = Run.open(fitted.path.parents[2])
+    kind = (run.manifest.get("published") or {}).get("model_type")
+    return writer_of(fitted.config, kind).layout(fitted.config)
 
 
 def _merge(model: nn.Module, found: checkpoint.Checkpoint) -> None:

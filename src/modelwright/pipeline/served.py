@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from modelwright.errors import ModelwrightError, did_you_mean
+from modelwright.hub.peft_files import is_adapter
 from modelwright.pipeline.answering import answerer_of
 from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from modelwright.pipeline.prepare import Say
@@ -113,12 +114,12 @@ class ServedRuns:
         return self._made(replace(self._settings, run=str(self._place(run)), stage=None))
 
     def adapt(self, engine: Answering, name: str, run: str) -> None:
-        """Let an engine answer with the adapter of a run of the folder.
+        """Let an engine answer with the adapter of a run of the folder, or of PEFT's in it.
 
         Raises:
             ModelwrightError: it has none, or one of another base, or the engine takes none.
         """
-        place = str(self._place(run))
+        place = str(self._place(run, lambda place: is_run(place) or is_adapter(place)))
         if isinstance(engine, RemoteEngine | RemotePasses):
             if not engine.process.facts["adapts"]:
                 raise _no_adapters()
@@ -145,10 +146,10 @@ class ServedRuns:
         limits = self._limits
         return remote(command, silent=limits.silent_seconds, hung=limits.hung_seconds)
 
-    def _place(self, name: str) -> Path:
+    def _place(self, name: str, fits: Callable[[Path], bool] = is_run) -> Path:
         place = self._folder / name
-        if Path(name).name != name or not is_run(place):
-            there = sorted(p.name for p in self._folder.iterdir() if is_run(p))
+        if Path(name).name != name or not fits(place):
+            there = sorted(p.name for p in self._folder.iterdir() if fits(p))
             hint = did_you_mean(name, there)
             raise ModelwrightError(f"run: there is no run {name[:100]!r} in the folder{hint}")
         return place

@@ -1,4 +1,4 @@
-"""Adapters of one served base by request: from runs that were tuned on it."""
+"""Adapters of one served base by request: from runs that were tuned on it, or in PEFT's format."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from modelwright import checkpoint
 from modelwright.data.codecs import save_codec
 from modelwright.errors import ModelwrightError
+from modelwright.hub.peft_files import is_adapter, put_adapter
 from modelwright.models import routed
 from modelwright.pipeline import adapters
 from modelwright.pipeline.fitted import Fitted, newest_checkpoint
+from modelwright.pipeline.named_adapters import layout_of
 from modelwright.runs import Run
 from modelwright.serving.engine import Engine
 
@@ -28,12 +30,18 @@ class ServedAdapters:
         self._fitted, self._engine = fitted, engine
 
     def adapt(self, name: str, run: str) -> None:
-        """Let requests name the adapter of a run.
+        """Let requests name the adapter of a run, or of a folder of PEFT's.
 
         Raises:
-            ModelwrightError: the run has none, or one whose rows cannot share a batch.
+            ModelwrightError: there is none, or one whose rows cannot share a batch.
             CorruptError: it was trained on another base.
         """
+        base = self._fitted.model
+        if is_adapter(Path(run)):
+            twin = routed.twin(base)
+            put_adapter(Path(run), twin, layout_of(self._fitted))
+            self._engine.adapters[name] = routed.route(base, twin)
+            return
         path = newest_checkpoint(Run.open(Path(run)), "tune")
         found = checkpoint.load(path, groups=["model"])
         if adapters.DOCUMENT not in found.documents or adapters.is_prompt(found):
@@ -43,7 +51,6 @@ class ServedAdapters:
         mine = save_codec(self._fitted.codec)
         if any(found.documents.get(one) != content for one, content in mine.items()):
             raise ModelwrightError(f"{path}: has another codec than the base that is served here")
-        base = self._fitted.model
         twin = routed.twin(base)
         with torch.random.fork_rng():
             made = adapters.put_on(twin, found)
