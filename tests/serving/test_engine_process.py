@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 
 from modelwright.errors import MachineError
 from modelwright.serving.engine import ContextLengthError, Engine, EngineStoppedError, Request
-from modelwright.serving.engine_process import RemoteEngine, remote
+from modelwright.serving.engine_process import RemoteEngine, RemotePasses, remote
 from modelwright.serving.limits import Limits
+from modelwright.serving.openai import ApiError
 from modelwright.serving.row import Completion, Score, Scored
 from modelwright.serving.sampling import SamplingParams
 from modelwright.serving.wire import FrameError, pack, unpack
@@ -228,6 +230,21 @@ def stream_until(url, act) -> list[str]:
             if len(found) == 3:
                 act()
     return found
+
+
+def test_what_is_made_is_seen_on_the_way(start):
+    engine, heard = start(kind="draws"), []
+    assert isinstance(engine, RemotePasses)
+    engine.start()
+    engine.follow(engine.question("four"), {"seed": 3}, 2, heard.append)
+    wait_for(lambda: any(isinstance(one, Completion) for one in heard))
+    *looks, done = heard
+    told = [base64.b64decode(one) for one in (*looks, done.text)]
+    assert told == [bytes([shade] * 4) for shade in (0, 1, 4)]
+    wrong: list[object] = []
+    engine.follow(engine.question("bad"), {}, 2, wrong.append)
+    wait_for(lambda: wrong)
+    assert "no such class" in str(wrong[0]) and isinstance(wrong[0], ApiError)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

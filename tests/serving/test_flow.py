@@ -49,6 +49,26 @@ def test_a_straight_flow_is_followed_exactly(steps: int, sampler: str) -> None:
     torch.testing.assert_close(found, end, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("sampler", ["euler", "heun"])
+def test_a_straight_flow_is_foreseen_at_every_step(sampler: str) -> None:
+    start, end, seen = torch.randn(4, *SHAPE), torch.randn(4, *SHAPE), []
+    integrate(lambda x, t: end - start, start, 5, sampler, lambda i, x: seen.append((i, x)))
+    assert [i for i, _ in seen] == list(range(5))
+    for _, x in seen:
+        torch.testing.assert_close(x, end, rtol=1e-5, atol=1e-5)
+
+
+@given(steps=st.integers(1, 9), looks=st.integers(0, 12))
+def test_looks_come_in_order_and_change_nothing(steps: int, looks: int) -> None:
+    seen: list[tuple[int, Turn]] = []
+    asked = [(Turn("user", (Label("dark"),)),)]
+    plain = maker(steps=steps).answer(asked)
+    watched = maker(steps=steps).answer(asked, looks, lambda *one: seen.append(one))
+    assert [number for number, _ in seen] == list(range(looks))
+    (a,), (b,) = plain[0].parts, watched[0].parts
+    assert isinstance(a, Image) and isinstance(b, Image) and np.array_equal(a.pixels, b.pixels)
+
+
 @given(steps=st.integers(1, 30))
 def test_heun_is_exact_where_the_velocity_is_linear_in_time(steps: int) -> None:
     start = torch.zeros(1, dtype=torch.float64)

@@ -32,8 +32,12 @@ class Fixed:
 
     def __init__(self, kind: str, suffix: str = "") -> None:
         self.kind, self.suffix = kind, suffix
+        self.shown: list[int] = []
 
-    def detailed(self, given, **params: Any) -> list[Answer]:
+    def detailed(self, given, looks: int = 0, seen: Any = None, **params: Any) -> list[Answer]:
+        for look in range(looks):
+            seen(look, Turn("assistant", (Image(PICTURE),)))
+            self.shown.append(look)
         return [self._one(turns) for turns in given]
 
     def _one(self, turns) -> Answer:
@@ -120,7 +124,8 @@ def test_a_file_that_is_no_picture_is_explained(browser, tmp_path):
 
 
 def test_a_model_that_draws_shows_its_picture(browser):
-    with running(PassEngine(Fixed("draws", ".png"), request)) as served:
+    policy = Fixed("draws", ".png")
+    with running(PassEngine(policy, request)) as served:
         opened(browser, served)
         assert not element(browser, "#attach").is_displayed()
         assert text(browser, "#lead") == "What shall be drawn?"
@@ -135,3 +140,5 @@ def test_a_model_that_draws_shows_its_picture(browser):
             )
         )
         assert complaints(browser) == []
+        wait_for(lambda: text(browser, ".assistant .meta").endswith(" s"))
+        assert policy.shown == [0, 1, 2]  # it was seen on the way

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from modelwright.data.pictures import encode_png
+from modelwright.errors import ModelwrightError
 from modelwright.models.bert import Config
 from modelwright.objectives import make_objective
 from modelwright.pipeline.answering import answerer
@@ -102,6 +103,44 @@ def test_pictures_are_made_as_many_as_asked_for():
         assert error.value.param == "n"
         with pytest.raises(openai.BadRequestError):
             c.images.generate(model="tiny", prompt="fox", response_format="url")
+
+
+class Gradual(Fixed):
+    """Draws in three steps, as ``serving.flow`` does."""
+
+    def detailed(self, given, looks: int = 0, seen: Any = None, **params: Any) -> list[Answer]:
+        for look in range(looks):
+            seen(look, Turn("assistant", (Image(np.full((2, 2, 3), 200 + look, np.uint8)),)))
+        if given[0][0].text == "none":
+            raise ModelwrightError("inputs: no such class")
+        return super().detailed(given, **params)
+
+
+def test_a_picture_is_followed_while_it_is_drawn():
+    with running(PassEngine(Gradual(".png"), request)) as made, client(made) as c:
+        events = list(
+            c.images.generate(
+                model="tiny", prompt="fox", stream=True, partial_images=2, extra_body={"seed": 5}
+            )
+        )
+        kinds = [event.type.removeprefix("image_generation.") for event in events]
+        assert kinds == ["partial_image", "partial_image", "completed"]
+        assert [event.partial_image_index for event in events[:2]] == [0, 1]
+        shades = [np.full((2, 2, 3), shade, np.uint8) for shade in (200, 201, 5)]
+        wanted = [encode_png(shade) for shade in shades]
+        assert [base64.b64decode(event.b64_json) for event in events] == wanted
+        assert events[-1].usage.total_tokens == 0
+        alone = list(c.images.generate(model="tiny", prompt="fox", stream=True))
+        assert [event.type for event in alone] == ["image_generation.completed"]
+        for wrong, param in (
+            ({"stream": True, "n": 2}, "n"), ({"partial_images": 2}, "partial_images"),
+            ({"stream": True, "partial_images": 4}, "partial_images"),
+        ):  # fmt: skip
+            with pytest.raises(openai.BadRequestError) as error:
+                c.images.generate(model="tiny", prompt="fox", **wrong)
+            assert error.value.param == param
+        with pytest.raises(openai.APIError, match="no such class"):
+            list(c.images.generate(model="tiny", prompt="none", stream=True))
 
 
 def test_speech_is_a_file_in_the_voice_that_is_known():

@@ -13,10 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import numpy as np
 import torch
 
 from modelwright.data.codecs.text import Codec
-from modelwright.errors import MachineError
+from modelwright.errors import MachineError, ModelwrightError
 from modelwright.serving.engine import Engine
 from modelwright.serving.engine_program import descriptors, run
 from modelwright.serving.passes import PassEngine
@@ -60,6 +61,28 @@ class Echo:
         return {"inputs": ["text", "image"]}
 
 
+class Draws:
+    """Answers with a picture of the question's length, in as many looks as are wanted."""
+
+    suffix, at_once = ".png", 4
+
+    def detailed(self, given, looks=0, seen=None, **params):
+        if given[0][0].text == "bad":
+            raise ModelwrightError("inputs: no such class")
+        for look in range(looks):
+            seen(look, self.turn(look))
+        return [Answer(self.turn(len(turns[0].text)), {}) for turns in given]
+
+    def turn(self, shade):
+        return Turn("assistant", (Image(np.full((2, 2), shade, np.uint8)),))
+
+    def content(self, answer):
+        return bytes(answer.parts[0].pixels.flatten())
+
+    def facts(self):
+        return {"inputs": ["text"]}
+
+
 def made():
     given = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     kind = given.pop("kind")
@@ -67,6 +90,8 @@ def made():
         return text(**given), {"double": lambda number: 2 * number}
     if kind == "echo":
         return PassEngine(Echo(), lambda typed: (text_turn("user", typed.strip()),)), {}
+    if kind == "draws":
+        return PassEngine(Draws(), lambda typed: (text_turn("user", typed.strip()),)), {}
     raise MachineError("no such engine; name another")
 
 

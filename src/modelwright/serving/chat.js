@@ -136,9 +136,10 @@ async function* events(response) {
     const whole = (held + part.value).split("\n\n");
     held = whole.pop();
     for (const event of whole) {
-      if (!event.startsWith("data: ")) continue;
-      if (event === "data: [DONE]") return;
-      const value = JSON.parse(event.slice(6));
+      const data = event.split("\n").find((line) => line.startsWith("data: "));
+      if (!data) continue;
+      if (data === "data: [DONE]") return;
+      const value = JSON.parse(data.slice(6));
       if (value.error) throw new Refusal(500, sentence(value.error.message));
       yield value;
     }

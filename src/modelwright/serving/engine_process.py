@@ -244,7 +244,7 @@ class EngineProcess:
             self._numbers += 1
             number = self._numbers
             self._replies[number] = future
-            if do == "submit":
+            if "listener" in given:
                 self._listeners[number] = given.pop("listener")
         channel.send({"do": do, "id": number, **given})
         if self._channel is not channel:  # it ended meanwhile, perhaps after all were told
@@ -327,6 +327,16 @@ class _Remote:
         vectors, count = self.process.asked("embed", texts=list(texts))
         return vectors, count
 
+    def _followed(self, do: str, **given: Any) -> _Handle:
+        """Ask for what is told to a listener, once it is queued."""
+        number, accepted = self.process.begun(do, **given)
+        try:
+            accepted.result()
+        except BaseException:
+            self.process.cancel(number)
+            raise
+        return _Handle(self.process, number)
+
     def start(self) -> None:
         """Start the process where it does not run; returns before it is ready."""
         self.process.start()
@@ -368,13 +378,7 @@ class RemoteEngine(_Remote):
 
     def submit(self, request: Request, listener: Listener) -> _Handle:
         """Queue a request; the listener is told its text, and at last a Completion."""
-        number, accepted = self.process.begun("submit", request=request, listener=listener)
-        try:
-            accepted.result()
-        except BaseException:
-            self.process.cancel(number)
-            raise
-        return _Handle(self.process, number)
+        return self._followed("submit", request=request, listener=listener)
 
 
 class _RemotePolicy:
@@ -418,6 +422,13 @@ class RemotePasses(_Remote, PassEngine):
         number, future = self.process.begun("ask", given=questions, params=dict(params or {}))
         future.add_done_callback(lambda done: self._cancelled(number, done))
         return future
+
+    def follow(
+        self, turns: Sequence[Turn], params: Mapping[str, Any], looks: int, listener: Listener
+    ) -> _Handle:
+        """Queue a question whose answer is a file, and hear of it while it is made."""
+        given = {"turns": list(turns), "params": dict(params), "looks": looks}
+        return self._followed("follow", **given, listener=listener)
 
     def _cancelled(self, number: int, done: Future[list[Answer]]) -> None:
         if done.cancelled():

@@ -13,13 +13,14 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from modelwright.errors import EXIT_OK, ModelwrightError
 from modelwright.serving.asking import plain
 from modelwright.serving.openai import ApiError
 from modelwright.serving.passes import PassEngine
-from modelwright.serving.row import Completion
+from modelwright.serving.row import Completion, Event
 from modelwright.serving.service import Answering
 from modelwright.serving.wire import Channel
 from modelwright.types import Answer, ImageFile, Turn
@@ -114,7 +115,7 @@ class _Program:
                 if do == "cancel":
                     self._cancel(message["id"])
                 else:
-                    if do in ("submit", "ask"):
+                    if do in ("submit", "ask", "follow"):
                         with self._lock:
                             self._begun[message["id"]] = None
                     self._pool.submit(self._answer, do, message)
@@ -174,13 +175,21 @@ class _Program:
         return self._commands[message["name"]](**message["given"])
 
     def _submit_(self, number: int, message: dict[str, Any]) -> bool:
-        def listen(event: Any) -> None:
-            if isinstance(event, Completion | Exception):
-                self._over(number)
-            self._channel.event(number, event)
-
+        listen = partial(self._heard, number)
         self._noted(number, self._engine.submit(message["request"], listen))
         return True
+
+    def _follow_(self, number: int, message: dict[str, Any]) -> bool:
+        engine = self._engine
+        assert isinstance(engine, PassEngine)  # noqa: S101 - its facts said so
+        turns, listen = self._read(message["turns"]), partial(self._heard, number)
+        self._noted(number, engine.follow(turns, message["params"], message["looks"], listen))
+        return True
+
+    def _heard(self, number: int, event: Event) -> None:
+        if isinstance(event, Completion | Exception):
+            self._over(number)
+        self._channel.event(number, event)
 
     def _ask_(self, number: int, message: dict[str, Any]) -> object:
         engine = self._engine

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -25,6 +26,8 @@ from modelwright.types import Array, Image, Turn
 AT_ONCE = 128  # pictures drawn in one pass
 
 Velocity = Callable[[Tensor, float], Tensor]  # x (B, ...) and a time in 0..1 to the shape of x
+Seen = Callable[[int, Turn], None]
+Watch = Callable[[int, Tensor], None]  # the number of a step, and what x (B, ...) would become
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,22 @@ class _Flow(Protocol):
     def velocity(self, model: nn.Module, x: Tensor, t: float, labels: Tensor | None) -> Tensor: ...
 
 
-def integrate(velocity: Velocity, start: Tensor, steps: int, sampler: str = "heun") -> Tensor:
-    """The flow of ``velocity`` from ``start`` (B, ...) at t = 0 to t = 1, in equal steps."""
+def integrate(
+    velocity: Velocity,
+    start: Tensor,
+    steps: int,
+    sampler: str = "heun",
+    watch: Watch | None = None,
+) -> Tensor:
+    """The flow of ``velocity`` from ``start`` (B, ...) at t = 0 to t = 1, in equal steps.
+
+    ``watch`` is told at the beginning of every step where a straight line would end.
+    """
     x, h = start, 1 / steps
     for i in range(steps):
         slope = velocity(x, i / steps)
+        if watch is not None:
+            watch(i, x + (1 - i / steps) * slope)
         if sampler == "heun":
             slope = (slope + velocity(x + h * slope, (i + 1) / steps)) / 2
         x = x + h * slope
@@ -96,14 +110,30 @@ class ImageMaker:
         sampling = replace(self.sampling, seed=seed)
         return ImageMaker(self.model, self.codec, self.objective, sampling)
 
-    def answer(self, given: Sequence[Sequence[Turn]]) -> list[Turn]:
+    def answer(
+        self, given: Sequence[Sequence[Turn]], looks: int = 0, seen: Seen | None = None
+    ) -> list[Turn]:
         """One picture for each question: a turn with a class, or none for any.
+
+        Args:
+            given: the questions.
+            looks: how often ``seen`` is shown the unfinished picture of the only question.
+            seen: takes its number, from 0, and the picture.
 
         Raises:
             ModelwrightError: a class that the model does not know.
         """
-        drawn = self.draw([self.number(turns) for turns in given])
-        return [Turn("assistant", (Image(pixels, prepared=True),)) for pixels in drawn]
+        numbers = [self.number(turns) for turns in given]
+        steps = self.sampling.steps
+        watch = None
+        if looks and seen is not None:
+            at = [steps * (i + 1) // (looks + 1) for i in range(looks)]
+            watch = partial(self._shown, seen, at)
+        return [_turn(pixels) for pixels in self.draw(numbers, watch)]
+
+    def _shown(self, seen: Seen, at: Sequence[int], step: int, x: Tensor) -> None:
+        for look in (i for i, wanted in enumerate(at) if wanted == step):
+            seen(look, _turn(self.codec.pictures(x)[0]))
 
     def number(self, turns: Sequence[Turn]) -> int:
         """The number of the class that is asked for; -1: any."""
@@ -112,7 +142,7 @@ class ImageMaker:
             return label_sets.UNKNOWN
         return label_sets.numbered(names[0], self.codec.labels)
 
-    def draw(self, numbers: Sequence[int]) -> Array:
+    def draw(self, numbers: Sequence[int], watch: Watch | None = None) -> Array:
         """A picture uint8 of each class number, -1 for any: (len(numbers), *shape)."""
         generator = torch.Generator().manual_seed(self.sampling.seed)
         device = next(self.model.parameters()).device
@@ -126,6 +156,7 @@ class ImageMaker:
                     start.to(device),
                     self.sampling.steps,
                     self.sampling.sampler,
+                    watch,
                 )
                 found.append(self.codec.pictures(x))
         return np.concatenate(found)
@@ -144,6 +175,10 @@ class ImageMaker:
             return guided(without, within, weight)
 
         return both if asked and weight != 1 else plain
+
+
+def _turn(pixels: Array) -> Turn:
+    return Turn("assistant", (Image(pixels, prepared=True),))
 
 
 @contextmanager

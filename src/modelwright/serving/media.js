@@ -85,6 +85,18 @@ async function answered(item, answer, picture) {
   if (boxes.length && picture) said.prepend(await outlined(picture, boxes));
 }
 
+// Draws what a text names, and shows how it comes about.
+async function drawn(item, prompt) {
+  const said = item.querySelector(".said");
+  const options = { method: "POST", signal: running.signal, headers: { "Content-Type": "application/json" } };
+  options.body = JSON.stringify({ prompt, stream: true, partial_images: 3 });
+  for await (const event of events(await ask("v1/images/generations", options))) {
+    if (!item.isConnected) return;
+    said.replaceChildren(player(`data:image/png;base64,${event.b64_json}`, "image/png"));
+    if (event.type === "image_generation.completed") return;
+  }
+}
+
 // Asks with a text or a file, and shows both; the caller has taken `running`.
 async function predicted({ text = "", file = null }) {
   const began = performance.now();
@@ -107,9 +119,14 @@ async function predicted({ text = "", file = null }) {
       options.headers = { "Content-Type": "application/json" };
       options.body = JSON.stringify({ inputs: [{ text }] });
     }
-    const { data } = await (await ask("predict", options)).json();
+    if (predicts.makes === "image/png" && !file) {
+      await drawn(item, text);
+    } else {
+      const { data } = await (await ask("predict", options)).json();
+      if (!item.isConnected) return;
+      await answered(item, data[0], picture);
+    }
     if (!item.isConnected) return;
-    await answered(item, data[0], picture);
     note(item, `${((performance.now() - began) / 1000).toFixed(2)} s`);
     $("status").textContent = "The answer is complete.";
     $("scroll").scrollTop = $("scroll").scrollHeight;

@@ -6,6 +6,7 @@ has large batches and an idle one no delay.
 
 from __future__ import annotations
 
+import base64
 import logging
 import threading
 import time
@@ -13,13 +14,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from modelwright.errors import ModelwrightError
 from modelwright.serving import limits
 from modelwright.serving.engine import EngineStoppedError, QueueFullError
 from modelwright.serving.openai import ApiError
-from modelwright.serving.row import Completion, Listener, Request, ignore
+from modelwright.serving.row import Cancellable, Completion, Listener, Request, ignore
 from modelwright.types import Answer, Turn
 
 _log = logging.getLogger(__name__)
@@ -149,6 +151,34 @@ class PassEngine:
             self._changed.notify_all()
         return job.future
 
+    def follow(
+        self,
+        turns: Sequence[Turn],
+        params: Mapping[str, Any],
+        looks: int,
+        listener: Listener,
+    ) -> Cancellable:
+        """Queue a question whose answer is a file, and hear of it while it is made.
+
+        The listener is told up to ``looks`` unfinished ones and then the answer as a completion,
+        all as base64.
+
+        Raises:
+            QueueFullError: too many requests wait.
+            EngineStoppedError: it is not running.
+        """
+
+        def file(turn: Turn) -> str:
+            return base64.b64encode(self.policy.content(turn)).decode()
+
+        def seen(_: int, turn: Turn) -> None:
+            listener(file(turn))
+
+        began = time.perf_counter()
+        future = self.ask([turns], {**params, "looks": looks, "seen": seen})
+        future.add_done_callback(partial(_completed, file, began, listener, 0))
+        return future
+
     @property
     def embed(self) -> Callable[[Sequence[str]], tuple[list[list[float]], int]] | None:
         """What makes vectors of texts, where the model does."""
@@ -189,20 +219,11 @@ class PassEngine:
         except ModelwrightError as error:
             raise _unreadable(error) from error
 
-        def tell(done: Future[list[Answer]]) -> None:
-            if done.cancelled():
-                return
-            error = done.exception()
-            if error is not None:
-                readable = isinstance(error, ModelwrightError)
-                listener(_unreadable(error) if readable else RuntimeError(repr(error)))
-                return
-            said = done.result()[0].turn.said
-            listener(said)
-            seconds = time.perf_counter() - began
-            listener(Completion([], said, "stop", len(asked), seconds))
+        def said(turn: Turn) -> str:
+            listener(turn.said)
+            return turn.said
 
-        future.add_done_callback(tell)
+        future.add_done_callback(partial(_completed, said, began, listener, len(asked)))
         return future
 
     # In the worker ---------------------------------------------------------------------------
@@ -257,6 +278,26 @@ class PassEngine:
             for job in jobs:
                 _fail(job, EngineStoppedError("the engine stopped before the answer was done"))
             raise
+
+
+def _completed(
+    spoken: Callable[[Turn], str],
+    began: float,
+    listener: Listener,
+    tokens: int,
+    done: Future[list[Answer]],
+) -> None:
+    """Tell a listener the end of a question of so many tokens."""
+    if done.cancelled():
+        return
+    error = done.exception()
+    if error is not None:
+        readable = isinstance(error, ModelwrightError)
+        listener(_unreadable(error) if readable else RuntimeError(repr(error)))
+        return
+    said = spoken(done.result()[0].turn)
+    seconds = time.perf_counter() - began
+    listener(Completion([], said, "stop", tokens, seconds))
 
 
 def _fail(job: _Job, error: Exception) -> None:

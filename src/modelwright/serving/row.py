@@ -99,6 +99,14 @@ Event = str | Scored | Completion | Exception
 Listener = Callable[[Event], None]
 
 
+class Cancellable(Protocol):
+    """A request that was submitted."""
+
+    def cancel(self) -> object:
+        """Give it up."""
+        ...
+
+
 def ignore(event: Event) -> None:
     """The listener of requests that are only read when finished."""
 

@@ -190,7 +190,7 @@ def _whole(roster: Roster, *, managed: bool) -> list[Endpoint]:
     every = [
         Endpoint(EMBEDDINGS, vectors.embeddings, "vectors of texts", schema=EmbeddingRequest),
         Endpoint(PREDICT, whole.predict, "answers as a whole", schema=schema(known), media=(FORM,)),
-        Endpoint(IMAGES, whole.images, "draw", schema=ImageRequest),
+        Endpoint(IMAGES, whole.images, "draw", schema=ImageRequest, streams=True),
         Endpoint(SPEECH, whole.speech, "speak", schema=SpeechRequest, answers=TYPES[".wav"]),
         Endpoint(TRANSCRIPTIONS, whole.transcriptions, "write down speech", media=(FORM,)),
     ]

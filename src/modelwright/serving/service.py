@@ -21,16 +21,8 @@ from modelwright.serving.limits import Limits
 from modelwright.serving.metrics import GAUGES, Metrics
 from modelwright.serving.openai import ApiError
 from modelwright.serving.passes import PassEngine
-from modelwright.serving.row import Listener
+from modelwright.serving.row import Cancellable, Listener
 from modelwright.types import Turn
-
-
-class Cancellable(Protocol):
-    """A request that was submitted."""
-
-    def cancel(self) -> object:
-        """Give it up."""
-        ...
 
 
 class Answering(Protocol):

@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from modelwright.serving.guard import internal_error
 from modelwright.serving.openai import ApiError
-from modelwright.serving.row import Completion, Event, Request, Scored
-from modelwright.serving.service import Cancellable, DeadlineError, Service, refusal
+from modelwright.serving.row import Cancellable, Completion, Event, Listener, Request, Scored
+from modelwright.serving.service import DeadlineError, Service, refusal
 
 _log = logging.getLogger(__name__)
 
@@ -29,13 +29,17 @@ class ClientGoneError(Exception):
 class Answers:
     """The choices of one HTTP request, on their way from the engine's thread to the event loop.
 
-    Raises what ``Engine.submit`` raises; then none of the requests stays in the engine.
+    ``begun`` puts each of them to the engine, see ``submitting``. Raises what that raises; then
+    none of the requests stays in the engine.
     """
 
     def __init__(
-        self, service: Service, requests: Sequence[Request], loop: asyncio.AbstractEventLoop
+        self,
+        service: Service,
+        begun: Sequence[Callable[[Listener], Cancellable]],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.count = len(requests)
+        self.count = len(begun)
         self.service = service
         self._loop = loop
         self._arrived: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
@@ -43,10 +47,8 @@ class Answers:
         self._began = time.monotonic()
         self._last: float | None = None
         try:
-            for index, request in enumerate(requests):
-                handle = service.engine.submit(request, partial(self._arrive, index))
-                self._handles.append(handle)
-                service.metrics.observe("request_prompt_tokens", len(request.tokens))
+            for index, begin in enumerate(begun):
+                self._handles.append(begin(partial(self._arrive, index)))
         except BaseException:
             self.cancel()
             raise
@@ -138,6 +140,19 @@ class Answers:
         """Called from the engine's thread."""
         with contextlib.suppress(RuntimeError):  # the event loop has closed: nobody listens
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, (index, event))
+
+
+def submitting(
+    service: Service, requests: Sequence[Request]
+) -> list[Callable[[Listener], Cancellable]]:
+    """What puts requests of text to the engine of a service, and counts what they hold."""
+
+    def submit(request: Request, listener: Listener) -> Cancellable:
+        handle: Cancellable = service.engine.submit(request, listener)
+        service.metrics.observe("request_prompt_tokens", len(request.tokens))
+        return handle
+
+    return [partial(submit, request) for request in requests]
 
 
 class Writer(Protocol):

@@ -24,7 +24,13 @@ from modelwright.serving.row import Completion, Request
 from modelwright.serving.sampling import SamplingParams
 from modelwright.serving.service import refusal
 from modelwright.serving.shapes import Chunks, Shape, usage
-from modelwright.serving.streaming import Answers, ClientGoneError, EventStream, Writer
+from modelwright.serving.streaming import (
+    Answers,
+    ClientGoneError,
+    EventStream,
+    Writer,
+    submitting,
+)
 from modelwright.types import Turn
 
 _Asked = TypeVar("_Asked", bound=Body)
@@ -127,7 +133,9 @@ class TextRoutes:
                 for one in asked.params
             ]
             loop = asyncio.get_running_loop()
-            answers = await asyncio.to_thread(Answers, asked.model.service, requests, loop)
+            service = asked.model.service
+            begun = submitting(service, requests)
+            answers = await asyncio.to_thread(Answers, service, begun, loop)
             prompt_tokens = sum(len(tokens) for tokens in prompts)
             finished = self._finishing(asked, client)
             if stream is not None:

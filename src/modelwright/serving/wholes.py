@@ -7,9 +7,9 @@ import base64
 import secrets
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from starlette.requests import Request as HttpRequest
@@ -32,18 +32,14 @@ from modelwright.serving.roster import (
     Asked,
     Roster,
 )
+from modelwright.serving.row import Cancellable, Completion, Listener, Scored
 from modelwright.serving.service import DeadlineError, refusal
-from modelwright.serving.streaming import ClientGoneError, until_gone
+from modelwright.serving.streaming import Answers, ClientGoneError, EventStream, until_gone
 from modelwright.types import Answer, Turn
 
 
 class ImageRequest(Body):
     """The body of POST /v1/images/generations."""
-
-    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "stream": (None, False),
-        "partial_images": (None, 0),
-    }
 
     model: Annotated[str, Field(max_length=256)] | None = None
     prompt: Annotated[str, Field(max_length=4096)]
@@ -51,6 +47,8 @@ class ImageRequest(Body):
     response_format: Literal["b64_json"] | None = None
     size: Annotated[str, Field(max_length=32)] | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None
+    stream: bool | None = None
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
 
 
 class SpeechRequest(Body):
@@ -143,15 +141,38 @@ class WholeRoutes:
         """POST /v1/images/generations: the prompt is the question, such as a class."""
         _, body = await self._body(request, JSON)
         asked = parse(ImageRequest, body)
+        if asked.stream and (asked.n or 1) > 1:
+            message = "n: one picture can be followed at a time; ask for more without stream"
+            raise ApiError(400, message, param="n", code="invalid_value")
+        if asked.partial_images and not asked.stream:
+            message = "partial_images: they come as a stream; send stream: true"
+            raise ApiError(400, message, param="partial_images", code="invalid_value")
         whole = self._model(asked.model or None, IMAGES)
         turns = await asyncio.to_thread(whole.asking.typed, asked.prompt, "prompt")
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
+        if asked.stream:
+            return await self._followed(whole, turns, seed, asked.partial_images or 0)
         answers = await self._asked(
             request, whole, [turns] * (asked.n or 1), {"seed": seed}, time.monotonic()
         )
         contents = [whole.engine.policy.content(answer.turn) for answer in answers]
         data = [{"b64_json": base64.b64encode(content).decode()} for content in contents]
         return JSONResponse({"created": int(time.time()), "output_format": "png", "data": data})
+
+    async def _followed(
+        self, whole: _Whole, turns: Sequence[Turn], seed: int, looks: int
+    ) -> Response:
+        """A picture as a stream: what it looks like on the way, and at last what it is."""
+
+        def begin(listener: Listener) -> Cancellable:
+            return whole.engine.follow(turns, {"seed": seed}, looks, listener)
+
+        loop = asyncio.get_running_loop()
+        try:
+            answers = await asyncio.to_thread(Answers, whole.asked.service, [begin], loop)
+        except ModelwrightError as error:
+            raise _told(error) from error
+        return EventStream(answers, PictureWriter(), lambda *_: None)
 
     async def speech(self, request: HttpRequest) -> Response:
         """POST /v1/audio/speech: a WAV file; the voice is one that the model knows, or default."""
@@ -225,6 +246,45 @@ class WholeRoutes:
         self.roster.metrics.observe("e2e_request_latency_seconds", time.monotonic() - began)
         self.roster.metrics.add("request_success_total", len(found), finished_reason="stop")
         return found
+
+
+class PictureWriter:
+    """The events of a picture that is followed; see ``streaming.Writer``."""
+
+    sentinel = b""
+
+    def __init__(self) -> None:
+        self.id = f"img-{secrets.token_hex(12)}"
+        self._created, self._looks = int(time.time()), 0
+
+    def begin(self) -> Iterable[dict[str, Any]]:
+        """Nothing."""
+        return ()
+
+    def piece(self, index: int, said: str | Scored) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """What the picture would become if it went straight on from here."""
+        number, self._looks = self._looks, self._looks + 1
+        told = {"b64_json": said, "partial_image_index": number}
+        yield self._event("image_generation.partial_image", told)
+
+    def ended(self, index: int, done: Completion) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """The picture. Nothing of it is made of tokens."""
+        count: dict[str, Any] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+        count["input_tokens_details"] = {"image_tokens": 0, "text_tokens": 0}
+        yield self._event("image_generation.completed", {"b64_json": done.text, "usage": count})
+
+    def end(self, done: Sequence[Completion]) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """Nothing."""
+        return ()
+
+    def failed(self, error: ApiError) -> dict[str, Any]:
+        """What stands where the stream ends because something failed."""
+        return {"type": "error", **error.body()}
+
+    def _event(self, kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
+        """An event with what the official shape says of every picture."""
+        shape = {"background": "auto", "output_format": "png", "quality": "auto", "size": "auto"}
+        return {"type": kind, "created_at": self._created, **shape, **told}
 
 
 def _told(error: ModelwrightError) -> ApiError:

@@ -34,9 +34,14 @@ class Drawing(Answerer):
         return ImageMaker.of(self.model, self.codec, self.objective, self.task)
 
     def answer(self, given: Sequence[Sequence[Turn]], **params: Any) -> list[Turn]:
-        """A picture for each question; of ``params`` a ``seed`` is taken, for all of them."""
+        """A picture for each question.
+
+        Of ``params`` a ``seed`` is taken, for all of them; ``looks`` and ``seen`` are told of the
+        only one while it is drawn, see ``ImageMaker.answer``.
+        """
         seed = params.get("seed")
-        return (self.maker if seed is None else self.maker.seeded(seed)).answer(given)
+        maker = self.maker if seed is None else self.maker.seeded(seed)
+        return maker.answer(given, params.get("looks", 0), params.get("seen"))
 
     def content(self, answer: Turn) -> bytes:
         """The picture as a PNG file."""
