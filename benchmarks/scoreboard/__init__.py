@@ -136,7 +136,7 @@ def _row(name: str, goal: Goal, seeds: Sequence[Measure], details: dict[str, Any
     for measure in seeds:
         for row in measure["rows"]:
             every.setdefault(row["who"], []).append(row["value"])
-    ours = every["ours"]
+    who, ours = next((w, v) for w, v in every.items() if w.startswith(goal.who))
     mean = statistics.fmean(ours)
     others = {w: statistics.fmean(v) for w, v in every.items() if not w.startswith("ours")}
     sign = -1 if lower else 1
@@ -147,8 +147,9 @@ def _row(name: str, goal: Goal, seeds: Sequence[Measure], details: dict[str, Any
     peer = goal.bar if goal.bar is not None else others.get(best, float("nan"))
     said = " ".join(f"{value:.4g}" for value in ours)
     beside = f" beside {goal.beside}" if goal.beside else ""
+    how = who.removeprefix("ours")  # such as ", mean of 8 views"
     return Row(
-        f"{name}: {seeds[0]['name']}{beside}; seeds: {said}; "
+        f"{name}: {seeds[0]['name']}{beside}{how}; seeds: {said}; "
         + ", ".join(f"{who} {value:.4g}" for who, value in others.items()),
         round(mean, 4),
         round(peer, 4),

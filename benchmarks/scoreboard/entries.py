@@ -16,6 +16,7 @@ class Goal:
             best of them is shown, and ours must be better than it.
         margin: by how much.
         outside: the baseline must lie outside of the 95 % interval of ours.
+        who: whose figure is ours, by the beginning of its name, where the recipe gives several.
     """
 
     measure: str
@@ -23,6 +24,7 @@ class Goal:
     beside: str = ""
     margin: float = 0.0
     outside: bool = False
+    who: str = "ours"
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ ENTRIES = {
     "cifar10-cnn": Entry(
         "cifar10-cnn",
         "CIFAR-10, 5,000 of the train images, JPEG",
-        (Goal("accuracy", 0.90),),
+        (Goal("accuracy", 0.90, who="ours, mean of"),),
         minutes=12,
         published="0.94 in 3.29 s of an A100, the test images (Jordan 2024, arXiv:2404.00498)",
     ),

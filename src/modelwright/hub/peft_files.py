@@ -24,8 +24,9 @@ from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.files import sync_folder, write_file
 from modelwright.hub import peft_prompts
 from modelwright.hub.names import Entry, Layout
-from modelwright.models.lora import Adapter, base_fingerprint, is_head, put_beside
+from modelwright.models.lora import Adapter, base_fingerprint, is_head
 from modelwright.models.narrow import KINDS, hold, widen
+from modelwright.models.routed import put_beside
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."

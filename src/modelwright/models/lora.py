@@ -281,49 +281,6 @@ def adapt(model: nn.Module, adapter: Adapter) -> list[str]:
     return list(chosen)
 
 
-@torch.no_grad()
-def put_beside(
-    model: nn.Module,
-    name: str,
-    down: Tensor,
-    up: Tensor,
-    *,
-    scaling: float,
-    norms: Tensor | None = None,
-) -> None:
-    """Give one plain layer an adapter that was trained elsewhere; its own weight stays.
-
-    Args:
-        model: has the layer.
-        name: of the layer.
-        down: A, as ``LoraLayer.shapes`` says, of any rank.
-        up: B.
-        scaling: the factor s of B A.
-        norms: the m of DoRA (outputs,); None: plain.
-
-    Raises:
-        ModelwrightError: such a layer takes none, or none of this shape.
-    """
-    layer = model.get_submodule(name)
-    kind = _kind_of(layer)
-    if kind is None or (norms is not None and kind is LoraEmbedding):
-        raise ModelwrightError(f"adapter: {name} is a layer that takes none of this kind")
-    _refuse_shared(model, {name: kind})
-    rank = len(down)
-    with torch.random.fork_rng(devices=[]):  # what is drawn here is put aside
-        layer.__class__ = kind
-        adapted = cast(LoraLayer, layer)
-        adapted.begin(Adapter(rank=rank, alpha=scaling * rank, dora=norms is not None))
-    given = {"lora_a": down, "lora_b": up} | ({} if norms is None else {"magnitude": norms})
-    for part, tensor in given.items():
-        own = getattr(adapted, part)
-        if own.shape != tensor.shape:
-            raise ModelwrightError(
-                f"adapter: {part} of {name} is {list(tensor.shape)}, {list(own.shape)} is needed"
-            )
-        own.copy_(tensor)
-
-
 def layers(model: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
     """The adapted layers with their names."""
     return ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer))
@@ -461,7 +418,7 @@ def _owner(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-def _kind_of(module: nn.Module) -> type[LoraLayer] | None:
+def kind_of(module: nn.Module) -> type[LoraLayer] | None:
     """How a layer is adapted; None: it cannot be. A class of its own may compute otherwise."""
     if type(module) is nn.Conv2d and module.groups > 1:
         return None
@@ -470,7 +427,7 @@ def _kind_of(module: nn.Module) -> type[LoraLayer] | None:
 
 def _chosen(model: nn.Module, adapter: Adapter) -> dict[str, type[LoraLayer]]:
     """The layers that get an adapter, and of which kind."""
-    kinds = {n: kind for n, m in model.named_modules() if (kind := _kind_of(m)) is not None}
+    kinds = {n: kind for n, m in model.named_modules() if (kind := kind_of(m)) is not None}
     chosen: dict[str, type[LoraLayer]] = {}
     for pattern in adapter.targets or ():
         found = {n: kind for n, kind in kinds.items() if matches(n, pattern)}
@@ -486,7 +443,7 @@ def _chosen(model: nn.Module, adapter: Adapter) -> dict[str, type[LoraLayer]]:
             "tune.adapter: this model has no linear layer, embedding or convolution to adapt; "
             "tune it whole"
         )
-    _refuse_shared(model, chosen)
+    refuse_shared(model, chosen)
     if adapter.dora and LoraEmbedding in chosen.values():
         name = next(n for n, kind in chosen.items() if kind is LoraEmbedding)
         raise ModelwrightError(
@@ -502,7 +459,7 @@ def _usual(kinds: Mapping[str, type[LoraLayer]]) -> dict[str, type[LoraLayer]]:
     return blocks or able or {n: k for n, k in kinds.items() if k is not LoraEmbedding}
 
 
-def _refuse_shared(model: nn.Module, chosen: Mapping[str, type[LoraLayer]]) -> None:
+def refuse_shared(model: nn.Module, chosen: Mapping[str, type[LoraLayer]]) -> None:
     """An adapter on one name of a tied weight would part what belongs together."""
     users: dict[int, list[str]] = {}
     for name, module in model.named_modules():

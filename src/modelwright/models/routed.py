@@ -21,11 +21,21 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
-from modelwright.models.lora import LoraEmbedding, LoraLayer, LoraLinear, is_head, layers
+from modelwright.models.lora import (
+    Adapter,
+    LoraEmbedding,
+    LoraLayer,
+    LoraLinear,
+    is_head,
+    kind_of,
+    layers,
+    refuse_shared,
+)
 from modelwright.models.quantized import PackedLinear
 
 _local = threading.local()
@@ -113,6 +123,49 @@ def twin(model: nn.Module) -> nn.Module:
             del layer.name
             layer.__class__ = layer.plain
     return made
+
+
+@torch.no_grad()
+def put_beside(
+    model: nn.Module,
+    name: str,
+    down: Tensor,
+    up: Tensor,
+    *,
+    scaling: float,
+    norms: Tensor | None = None,
+) -> None:
+    """Give one plain layer an adapter that was trained elsewhere; its own weight stays.
+
+    Args:
+        model: has the layer.
+        name: of the layer.
+        down: A, as ``LoraLayer.shapes`` says, of any rank.
+        up: B.
+        scaling: the factor s of B A.
+        norms: the m of DoRA (outputs,); None: plain.
+
+    Raises:
+        ModelwrightError: such a layer takes none, or none of this shape.
+    """
+    layer = model.get_submodule(name)
+    kind = kind_of(layer)
+    if kind is None or (norms is not None and kind is LoraEmbedding):
+        raise ModelwrightError(f"adapter: {name} is a layer that takes none of this kind")
+    refuse_shared(model, {name: kind})
+    rank = len(down)
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is put aside
+        layer.__class__ = kind
+        adapted = cast(LoraLayer, layer)
+        adapted.begin(Adapter(rank=rank, alpha=scaling * rank, dora=norms is not None))
+    given = {"lora_a": down, "lora_b": up} | ({} if norms is None else {"magnitude": norms})
+    for part, tensor in given.items():
+        own = getattr(adapted, part)
+        if own.shape != tensor.shape:
+            raise ModelwrightError(
+                f"adapter: {part} of {name} is {list(tensor.shape)}, {list(own.shape)} is needed"
+            )
+        own.copy_(tensor)
 
 
 def route(model: nn.Module, adapted: nn.Module, *, whole: Sequence[str] = ()) -> Routed:
