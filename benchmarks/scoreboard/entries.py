@@ -174,6 +174,13 @@ ENTRIES = {
     "detection-bccd": Entry(
         "detection-bccd", "BCCD, its own test list", (Goal("mAP@0.5", 0.80),), minutes=20
     ),
+    "detection-platelets": Entry(
+        "detection-bccd",
+        "BCCD, its own test list, its rarest class alone",
+        (Goal("mAP@0.5", 0.50),),
+        minutes=10,
+        changed=("train.options.classes=[Platelets]", "budget=10m"),
+    ),
     "digits-generation": Entry(
         "digits-generation",
         "MNIST, 1,000 digits drawn",

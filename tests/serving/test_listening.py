@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 
 from modelwright import api
 from modelwright.data.codecs import fit_codec
+from modelwright.data.hearing import questions
 from modelwright.data.sounds import encode_wav, resampled
 from modelwright.errors import ModelwrightError
 from modelwright.models.conformer import Config, Conformer
 from modelwright.objectives.ctc import Objective
+from modelwright.pipeline.answering.predicting import Predicting
 from modelwright.serving.listening import Listener
 from modelwright.serving.predictor import Predictor
+from modelwright.tasks import make_task
 from modelwright.types import Example, Sound, Turn, text_turn
 
 RATE = 8000
@@ -149,3 +152,25 @@ def test_a_file_of_another_rate_is_transcribed_piece_by_piece(tmp_path: Path) ->
     (tmp_path / "b.wav").write_bytes(b"RIFF of nothing")
     with pytest.raises(ModelwrightError, match=r"b\.wav: .*give a whole recording"):
         list(model.transcribe(tmp_path / "b.wav"))
+
+
+def test_a_long_recording_is_answered_piece_by_piece() -> None:
+    """What a server tells of it on the way is the whole answer, and the pieces are all of it."""
+    heard = codec()
+    heard.longest = 2.0
+    model = near_sighted(heard)
+    turns = (Turn("user", (Sound(SOUND, RATE),)),)
+    pieces = questions(turns, heard)
+    samples = [heard.ear.heard(Example(piece)) for piece in pieces]
+    assert len(pieces) == 5
+    assert np.array_equal(np.concatenate(samples), heard.ear.heard(Example(turns)))
+    seen: list[tuple[int, str]] = []
+    answerer = Predicting(model, heard, Objective(heard), make_task("speech_recognition", {}))
+    (answer,) = answerer.detailed([turns], seen=lambda n, turn: seen.append((n, turn.text)))
+    assert [number for number, _ in seen] == list(range(5))
+    assert "".join(text for _, text in seen) == answer.turn.text
+    alone = [Predictor(model, heard, Objective(heard)).answer([piece])[0].text for piece in pieces]
+    assert answer.turn.text == " ".join(alone)
+    (short,) = answerer.detailed([pieces[0]], seen=lambda *_: None)
+    assert short.turn.text == alone[0]
+    assert answerer.detailed([turns])[0].turn.text == whole(model, heard)

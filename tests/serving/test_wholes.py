@@ -89,6 +89,33 @@ def test_recordings_are_written_down(served):
         c.audio.transcriptions.create(model="tiny", file=file)  # this model writes text
 
 
+class Hears(Fixed):
+    """Tells what it has heard in two pieces, as ``pipeline.answering.predicting`` does."""
+
+    def detailed(self, given, looks: int = 0, seen: Any = None, **params: Any) -> list[Answer]:
+        found = super().detailed(given, **params)
+        if seen is not None:
+            assert looks == 0
+            for number, piece in enumerate(("0.25", " s")):
+                seen(number, text_turn("assistant", piece))
+        return found
+
+
+def test_a_recording_is_written_down_while_it_is_heard():
+    with running(PassEngine(Hears(inputs=("audio",)), request)) as heard, client(heard) as c:
+        file = ("a.wav", sound(), "audio/wav")
+        events = list(c.audio.transcriptions.create(model="tiny", file=file, stream=True))
+        assert [event.type for event in events] == [
+            "transcript.text.delta", "transcript.text.delta", "transcript.text.done"
+        ]  # fmt: skip
+        assert [event.delta for event in events[:2]] == ["0.25", " s"]
+        assert events[-1].text == "0.25 s"
+        with pytest.raises(openai.BadRequestError):
+            c.audio.transcriptions.create(
+                model="tiny", file=("a.wav", b"no sound", "audio/wav"), stream=True
+            )
+
+
 def test_pictures_are_made_as_many_as_asked_for():
     policy = Fixed(".png")
     with running(PassEngine(policy, request)) as made, client(made) as c:

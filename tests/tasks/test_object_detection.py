@@ -159,6 +159,25 @@ def test_a_box_over_the_edge_is_cut_there() -> None:
     assert example.answer.boxes == (Box("red", 0, 2, 80, 40),)
 
 
+def test_only_what_is_looked_for_is_an_object() -> None:
+    """All else is background, also where it could not be an object at all."""
+    boxes = [
+        {"label": name, "x0": 1, "y0": 1, "x1": end, "y1": 9}
+        for name, end in (("cell", 9), ("dust", 5), ("speck", 1))
+    ]
+    row: Row = {"id": "a", "pixels": np.zeros((10, 10, 3), np.uint8), "boxes": boxes}
+    for classes, left in ((["dust"], ["dust"]), ("cell", ["cell"]), (["other"], []),
+                          (["dust", "cell"], ["cell", "dust"])):  # fmt: skip
+        found = ObjectDetection(classes=classes).examples(row)
+        assert not isinstance(found, str)
+        (example,) = found
+        assert [box.label for box in example.answer.boxes] == left
+    assert ObjectDetection().examples(row) == "a box without area"
+    for nothing in ([], [""], ""):
+        with pytest.raises(ModelwrightError, match="names no class"):
+            ObjectDetection(classes=nothing)
+
+
 def test_boxes_of_another_form_are_refused() -> None:
     row = {"id": "r", "image": scene(0)[0], "boxes": [[1, 2, 3, 4]]}
     with pytest.raises(ModelwrightError, match=r"row r: column 'boxes' holds .* is meant"):

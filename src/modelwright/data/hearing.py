@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,16 @@ from modelwright.data import melscale, sounds, speech
 from modelwright.data.moments import Moments
 from modelwright.data.sound_settings import SCALED, AudioSettings
 from modelwright.errors import ModelwrightError
-from modelwright.types import Array, Columns, Example, Ragged, RawInput, Sound, ragged_column
+from modelwright.types import (
+    Array,
+    Columns,
+    Example,
+    Ragged,
+    RawInput,
+    Sound,
+    Turn,
+    ragged_column,
+)
 
 SAMPLED = 1024  # recordings, evenly chosen, from which mean and deviation are taken
 FLOOR = melscale.FLOOR
@@ -275,6 +284,15 @@ def in_pieces(columns: Columns, codec: Any) -> tuple[Columns, Array]:
     ]
     spelled = [np.asarray(letters[i]) for i, n in enumerate(pieces) for _ in range(n)]
     return {"samples": Ragged.of(parts), "letters": Ragged.of(spelled)}, pieces
+
+
+def questions(turns: Sequence[Turn], codec: Any) -> list[tuple[Turn, ...]]:
+    """A question with a recording as one question for each piece of it, as ``in_pieces`` cuts."""
+    ear: Ear = codec.ear
+    stored = ear.heard(Example(tuple(turns)))
+    count = max(1, -(-len(stored) // round(codec.longest * codec.rate)))
+    parts = cut(stored, count, codec.rate) if count > 1 else [stored]
+    return [(Turn("user", (ear.sound(part),)),) for part in parts]
 
 
 def cut(samples: Array, count: int, rate: int) -> list[Array]:

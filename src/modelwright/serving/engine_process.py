@@ -426,7 +426,7 @@ class RemotePasses(_Remote, PassEngine):
     def follow(
         self, turns: Sequence[Turn], params: Mapping[str, Any], looks: int, listener: Listener
     ) -> _Handle:
-        """Queue a question whose answer is a file, and hear of it while it is made."""
+        """Queue a question, and hear of its answer while it is made."""
         given = {"turns": list(turns), "params": dict(params), "looks": looks}
         return self._followed("follow", **given, listener=listener)
 

@@ -158,25 +158,27 @@ class PassEngine:
         looks: int,
         listener: Listener,
     ) -> Cancellable:
-        """Queue a question whose answer is a file, and hear of it while it is made.
+        """Queue a question, and hear of its answer while it is made.
 
-        The listener is told up to ``looks`` unfinished ones and then the answer as a completion,
-        all as base64.
+        The listener is told up to ``looks`` unfinished pictures, or the pieces of a transcript,
+        and then the answer as a completion; what is a file as base64.
 
         Raises:
             QueueFullError: too many requests wait.
             EngineStoppedError: it is not running.
         """
 
-        def file(turn: Turn) -> str:
+        def told(turn: Turn) -> str:
+            if not self.policy.suffix:
+                return turn.said
             return base64.b64encode(self.policy.content(turn)).decode()
 
         def seen(_: int, turn: Turn) -> None:
-            listener(file(turn))
+            listener(told(turn))
 
         began = time.perf_counter()
         future = self.ask([turns], {**params, "looks": looks, "seen": seen})
-        future.add_done_callback(partial(_completed, file, began, listener, 0))
+        future.add_done_callback(partial(_completed, told, began, listener, 0))
         return future
 
     @property

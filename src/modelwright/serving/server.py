@@ -192,7 +192,9 @@ def _whole(roster: Roster, *, managed: bool) -> list[Endpoint]:
         Endpoint(PREDICT, whole.predict, "answers as a whole", schema=schema(known), media=(FORM,)),
         Endpoint(IMAGES, whole.images, "draw", schema=ImageRequest, streams=True),
         Endpoint(SPEECH, whole.speech, "speak", schema=SpeechRequest, answers=TYPES[".wav"]),
-        Endpoint(TRANSCRIPTIONS, whole.transcriptions, "write down speech", media=(FORM,)),
+        Endpoint(
+            TRANSCRIPTIONS, whole.transcriptions, "write down speech", media=(FORM,), streams=True
+        ),
     ]
     return [e for e in every if managed or e.path in offered(engine)]
 

@@ -34,7 +34,13 @@ from modelwright.serving.roster import (
 )
 from modelwright.serving.row import Cancellable, Completion, Listener, Scored
 from modelwright.serving.service import DeadlineError, refusal
-from modelwright.serving.streaming import Answers, ClientGoneError, EventStream, until_gone
+from modelwright.serving.streaming import (
+    Answers,
+    ClientGoneError,
+    EventStream,
+    Writer,
+    until_gone,
+)
 from modelwright.types import Answer, Turn
 
 
@@ -151,7 +157,9 @@ class WholeRoutes:
         turns = await asyncio.to_thread(whole.asking.typed, asked.prompt, "prompt")
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         if asked.stream:
-            return await self._followed(whole, turns, seed, asked.partial_images or 0)
+            looks = asked.partial_images or 0
+            given = {"seed": seed}
+            return await self._followed(whole, turns, PictureWriter(), params=given, looks=looks)
         answers = await self._asked(
             request, whole, [turns] * (asked.n or 1), {"seed": seed}, time.monotonic()
         )
@@ -160,19 +168,25 @@ class WholeRoutes:
         return JSONResponse({"created": int(time.time()), "output_format": "png", "data": data})
 
     async def _followed(
-        self, whole: _Whole, turns: Sequence[Turn], seed: int, looks: int
+        self,
+        whole: _Whole,
+        turns: Sequence[Turn],
+        writer: Writer,
+        *,
+        params: Mapping[str, Any],
+        looks: int = 0,
     ) -> Response:
-        """A picture as a stream: what it looks like on the way, and at last what it is."""
+        """An answer as a stream: what is known of it on the way, and at last what it is."""
 
         def begin(listener: Listener) -> Cancellable:
-            return whole.engine.follow(turns, {"seed": seed}, looks, listener)
+            return whole.engine.follow(turns, params, looks, listener)
 
         loop = asyncio.get_running_loop()
         try:
             answers = await asyncio.to_thread(Answers, whole.asked.service, [begin], loop)
         except ModelwrightError as error:
             raise _told(error) from error
-        return EventStream(answers, PictureWriter(), lambda *_: None)
+        return EventStream(answers, writer, lambda *_: None)
 
     async def speech(self, request: HttpRequest) -> Response:
         """POST /v1/audio/speech: a WAV file; the voice is one that the model knows, or default."""
@@ -188,7 +202,7 @@ class WholeRoutes:
         return Response(content, media_type=TYPES[whole.engine.policy.suffix])
 
     async def transcriptions(self, request: HttpRequest) -> Response:
-        """POST /v1/audio/transcriptions: a form with a sound file."""
+        """POST /v1/audio/transcriptions: a form with a sound file; ``stream`` as it is heard."""
         _, body = await self._body(request, FORM)
         parts = {p.name: p for p in form(request.headers["content-type"], body)}
         for name in ("file", "model"):
@@ -201,6 +215,8 @@ class WholeRoutes:
             message = "response_format: 'json', 'text' or 'verbose_json' is meant"
             raise ApiError(400, message, param="response_format", code="invalid_value")
         turns = await asyncio.to_thread(whole.asking.file, parts["file"].content, "file", SOUND)
+        if "stream" in parts and parts["stream"].text == "true":
+            return await self._followed(whole, turns, TranscriptWriter(), params={})
         (answer,) = await self._asked(request, whole, [turns], {}, time.monotonic())
         text = answer.turn.said
         if wanted == "text":
@@ -248,18 +264,45 @@ class WholeRoutes:
         return found
 
 
-class PictureWriter:
-    """The events of a picture that is followed; see ``streaming.Writer``."""
+class _Followed:
+    """The events of one answer that is followed; see ``streaming.Writer``."""
 
     sentinel = b""
 
     def __init__(self) -> None:
-        self.id = f"img-{secrets.token_hex(12)}"
-        self._created, self._looks = int(time.time()), 0
+        self.id = f"pred-{secrets.token_hex(12)}"
 
     def begin(self) -> Iterable[dict[str, Any]]:
         """Nothing."""
         return ()
+
+    def end(self, done: Sequence[Completion]) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """Nothing."""
+        return ()
+
+    def failed(self, error: ApiError) -> dict[str, Any]:
+        """What stands where the stream ends because something failed."""
+        return {"type": "error", **error.body()}
+
+
+class TranscriptWriter(_Followed):
+    """The events of a transcript."""
+
+    def piece(self, index: int, said: str | Scored) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """What is said in the next piece of the recording."""
+        yield {"type": "transcript.text.delta", "delta": said}
+
+    def ended(self, index: int, done: Completion) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """All that is said."""
+        yield {"type": "transcript.text.done", "text": done.text}
+
+
+class PictureWriter(_Followed):
+    """The events of a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._created, self._looks = int(time.time()), 0
 
     def piece(self, index: int, said: str | Scored) -> Iterable[dict[str, Any]]:  # noqa: ARG002
         """What the picture would become if it went straight on from here."""
@@ -272,14 +315,6 @@ class PictureWriter:
         count: dict[str, Any] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
         count["input_tokens_details"] = {"image_tokens": 0, "text_tokens": 0}
         yield self._event("image_generation.completed", {"b64_json": done.text, "usage": count})
-
-    def end(self, done: Sequence[Completion]) -> Iterable[dict[str, Any]]:  # noqa: ARG002
-        """Nothing."""
-        return ()
-
-    def failed(self, error: ApiError) -> dict[str, Any]:
-        """What stands where the stream ends because something failed."""
-        return {"type": "error", **error.body()}
 
     def _event(self, kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
         """An event with what the official shape says of every picture."""

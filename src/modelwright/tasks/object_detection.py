@@ -31,6 +31,10 @@ class ObjectDetection(ImageClassification):
     Args:
         image: the column that holds the picture; left out: ``image``, ``pixels`` or ``x``.
         boxes: the column that holds the boxes.
+        classes: what is looked for; all else is background. Left out: every class of the rows.
+
+    Raises:
+        ModelwrightError: ``classes`` names nothing.
     """
 
     codec = "boxes"
@@ -47,9 +51,16 @@ class ObjectDetection(ImageClassification):
         ],
     }
 
-    def __init__(self, image: str = "", boxes: str = "boxes") -> None:
+    def __init__(
+        self, image: str = "", boxes: str = "boxes", classes: Sequence[str] | None = None
+    ) -> None:
         super().__init__(image=image)
         self.boxes = boxes
+        self.classes = [classes] if isinstance(classes, str) else classes
+        if self.classes is not None and not all(self.classes or [""]):
+            raise ModelwrightError(
+                "options.classes: names no class; name some, or leave it out for all"
+            )
 
     def examples(self, row: Row) -> Iterator[Example] | str:
         """One example, or why a row has none: a damaged picture, a box that cannot be."""
@@ -69,6 +80,8 @@ class ObjectDetection(ImageClassification):
             return "no boxes given"
         clipped = []
         for box in found:
+            if self.classes is not None and box.label not in self.classes:
+                continue
             if reason := _problem(box, height, width):
                 return reason
             clipped.append(

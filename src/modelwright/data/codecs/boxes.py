@@ -86,7 +86,7 @@ class Codec:
         if not labels:
             raise ModelwrightError(
                 "codec boxes: no picture of the train split has a box, so nothing can be learned;"
-                " check the annotations"
+                " check the annotations, and options.classes where it is given"
             )
         if size is None or channels is None:
             found, grey = images.surveyed(parts, wanted=size is None)

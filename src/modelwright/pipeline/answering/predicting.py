@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from modelwright.data.hearing import questions
 from modelwright.data.shards import open_shard
 from modelwright.pipeline import labelled
 from modelwright.pipeline.answering.answerer import Answerer
@@ -16,7 +17,7 @@ from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
 from modelwright.serving.predictor import AT_ONCE, Predictor
 from modelwright.tasks.task import Task
-from modelwright.types import Answer, Codec, Columns, Objective, Turn
+from modelwright.types import Answer, Codec, Columns, Objective, Turn, text_turn
 
 
 class Predicting(Answerer):
@@ -38,9 +39,22 @@ class Predicting(Answerer):
         """The answers; there is nothing to draw, so ``params`` change nothing."""
         return self.predictor.answer(given)
 
-    def detailed(self, given: Sequence[Sequence[Turn]], **params: Any) -> list[Answer]:  # noqa: ARG002
-        """The answers with their details, of one pass."""
-        return self.predictor.detailed(given)
+    def detailed(self, given: Sequence[Sequence[Turn]], **params: Any) -> list[Answer]:
+        """The answers with their details, of one pass.
+
+        Of ``params``, ``seen`` is told the transcript of the only recording, piece by piece.
+        """
+        seen = params.get("seen")
+        if seen is None or not hasattr(self.codec, "ear"):
+            return self.predictor.detailed(given)
+        told = ""
+        for number, question in enumerate(questions(given[0], self.codec)):
+            (turn,) = self.predictor.answer([question])
+            if fresh := turn.said:
+                fresh = f" {fresh}" if told else fresh
+                seen(number, text_turn("assistant", fresh))
+                told += fresh
+        return [Answer(text_turn("assistant", told))]
 
     @property
     def embed(self) -> Callable[[Sequence[str]], tuple[list[list[float]], int]] | None:
