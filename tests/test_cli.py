@@ -58,7 +58,11 @@ def test_help_says_where_to_start_and_what_exit_codes_mean(
     for verb in VERBS:
         with pytest.raises(SystemExit):
             main([verb, "--help"])
-        assert f"modelwright {verb}" in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert f"modelwright {verb}" in told
+        with pytest.raises(SystemExit):
+            main(["help", verb])
+        assert capsys.readouterr().out == told
 
 
 def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from modelwright import (
+    benchmark_commands,
     data_commands,
     design_commands,
     explain_commands,
@@ -116,8 +117,11 @@ def _terminable() -> Iterator[None]:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Options, with key=value overrides allowed before and after the flags."""
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    options.line = sys.argv[1:] if arguments is None else list(arguments)
+    line = sys.argv[1:] if arguments is None else list(arguments)
+    if line[:1] == ["help"]:
+        line = [*line[1:], "--help"]
+    options, rest = parser.parse_known_args(line)
+    options.line = line
     if "overrides" in options:
         options.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
         rest = [word for word in rest if word not in options.overrides]
@@ -156,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     label_commands.add_command(commands)
     export_commands.add_command(commands)
     explain_commands.add_command(commands)
+    benchmark_commands.add_command(commands)
     play_commands.add_command(commands)
     return parser
 

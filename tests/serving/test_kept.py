@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 
 import httpx
@@ -71,6 +72,25 @@ def test_what_cannot_be_kept_is_no_end_of_keeping(tmp_path, caplog):
     keeper.close()
     assert [row["messages"][1]["content"] for row in rows(tmp_path)] == ["Me."]
     assert "could not be kept" in caplog.text
+
+
+def test_half_a_row_is_none(tmp_path, monkeypatch):
+    """A disk that is full in the middle of a row leaves the rows before it readable."""
+    keeper = Keeper(tmp_path, 1.0)
+    write, cut = os.write, []
+
+    def short(descriptor, line):
+        if cut or b"second" not in line:
+            return write(descriptor, line)
+        cut.append(line)
+        return write(descriptor, line[: len(line) // 2])
+
+    monkeypatch.setattr("modelwright.serving.kept.os.write", short)
+    for said in ("first", "second", "third"):
+        keeper.keep("m", (text_turn("user", said),), "yes")
+    keeper.close()
+    assert cut
+    assert [row["messages"][0]["content"] for row in rows(tmp_path)] == ["first", "third"]
 
 
 def test_a_share_is_drawn_and_a_full_folder_takes_no_more(tmp_path):

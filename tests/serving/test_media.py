@@ -130,6 +130,16 @@ def test_a_program_that_is_lost_costs_its_own_request_alone(decoder):
     assert decoder.picture(drawn("RGB", (2, 2), "PNG"), "image").pixels.shape == (2, 2, 3)
 
 
+def test_its_programs_end_with_the_model_and_are_there_again_when_asked():
+    decoder, picture = Decoder(), drawn("RGB", (3, 2), "PNG")
+    assert decoder.picture(picture, "file").pixels.shape == (2, 3, 3)
+    (process,) = [child._process for child in decoder._free if child._process is not None]
+    decoder.stop()
+    assert process.poll() is not None
+    assert decoder.picture(picture, "file").pixels.shape == (2, 3, 3)
+    decoder.stop()
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://127.0.0.1/a.png", "https://169.254.169.254/latest", "http://[::ffff:10.0.0.1]/",

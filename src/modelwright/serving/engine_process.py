@@ -15,7 +15,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -222,14 +222,16 @@ class EngineProcess:
             else:
                 future.set_result(message["is"])
 
-    def _give_up(self) -> None:
+    def _give_up(self, numbers: Collection[int] | None = None) -> None:
+        """Tell who waits for these questions, or for any, that no answer will come."""
         with self._lock:
-            replies, self._replies = self._replies, {}
-            listeners, self._listeners = self._listeners, {}
-        for future in replies.values():
+            asked = {*self._replies, *self._listeners} if numbers is None else numbers
+            replies = [self._replies.pop(n) for n in asked if n in self._replies]
+            listeners = [self._listeners.pop(n) for n in asked if n in self._listeners]
+        for future in replies:
             if future.set_running_or_notify_cancel():
                 future.set_exception(_ended())
-        for listener in listeners.values():
+        for listener in listeners:
             listener(_ended())
 
     # What it is asked ----------------------------------------------------------------------------
@@ -248,7 +250,7 @@ class EngineProcess:
                 self._listeners[number] = given.pop("listener")
         channel.send({"do": do, "id": number, **given})
         if self._channel is not channel:  # it ended meanwhile, perhaps after all were told
-            self._give_up()
+            self._give_up([number])  # others may be of the next process
         return number, future
 
     def asked(self, do: str, **given: Any) -> Any:

@@ -8,6 +8,7 @@ client is. Which requests are kept is drawn by chance.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -111,7 +112,10 @@ class Keeper:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
         try:
-            os.write(descriptor, line)
+            written = os.write(descriptor, line)
+            if written < len(line):  # the disk is full: half a row is none
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                raise OSError(errno.ENOSPC, "no space is left", str(path))
         finally:
             os.close(descriptor)
         self._held += len(line)

@@ -96,9 +96,14 @@ class Decoder:
         return json.loads(head), numbers
 
     def stop(self) -> None:
-        """End the programs."""
-        for child in self._free:
-            child.stop()
+        """End the programs, each when it has answered; a later question starts another."""
+        for _ in range(CHILDREN):
+            self._places.acquire()
+        try:
+            for child in self._free:
+                child.stop()
+        finally:
+            self._places.release(CHILDREN)
 
 
 @dataclass(frozen=True)

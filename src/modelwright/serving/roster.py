@@ -167,7 +167,7 @@ class Roster:
             if len(self._served) == 1:
                 raise _conflict("name", "this is the only model; stop the server instead")
             del self._served[name]
-        await asyncio.to_thread(service.engine.stop, self.limits.drain_seconds)
+        await asyncio.to_thread(service.stop, self.limits.drain_seconds)
 
     async def adapt(self, model: str, name: str, run: str) -> str:
         """Answer with an adapter where ``model:name`` is asked for; gives that name.
@@ -205,7 +205,7 @@ class Roster:
         """Stop all engines at once."""
         if self.keeper is not None:
             await asyncio.to_thread(self.keeper.close)
-        await asyncio.gather(*(asyncio.to_thread(service.engine.stop) for service in self))
+        await asyncio.gather(*(asyncio.to_thread(service.stop) for service in self))
 
 
 def card(service: Service) -> dict[str, Any]:

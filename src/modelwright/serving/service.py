@@ -90,6 +90,12 @@ class Service:
             self.asking = Asking(self.engine.question)
             self.engine.question = self.asking.typed
 
+    def stop(self, drain_seconds: float = 0.0) -> None:
+        """Take no more, and end what decodes its questions; what is under way may take so long."""
+        self.engine.stop(drain_seconds)
+        if self.asking is not None:
+            self.asking.decoder.stop()
+
     def gauges(self) -> dict[str, float]:
         """What is so now; an engine may tell more of itself than that."""
         engine = self.engine
