@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +21,14 @@ from typing import Any
 from modelwright.errors import MachineError, ModelwrightError, did_you_mean
 from modelwright.pipeline.fitted import Fitted
 from modelwright.serving.engine import Engine, Request
+from modelwright.serving.row import Completion
 from modelwright.serving.sampling import SamplingParams
 
 EXTRA = "pip install 'modelwright[harness]'"
+RESAMPLES = 1000  # of measures whose standard error has no formula
 MOST_WRITTEN = 256  # tokens of a continuation whose task says nothing
 AT_ONCE = 16  # texts in a batch
+TOLD, SECONDS = 8 * AT_ONCE, 5.0  # requests, and seconds, between two lines of progress
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,16 @@ class Scored:
 class Scorer:
     """Likelihoods and continuations of token lists, as the engine of a decoder gives them.
 
+    Args:
+        fitted: the model.
+        say: takes lines of progress.
+
     Raises:
         ModelwrightError: the model does not write token by token.
     """
 
-    def __init__(self, fitted: Fitted) -> None:
+    def __init__(self, fitted: Fitted, say: Callable[[str], None] = lambda _: None) -> None:
+        self.say = say
         if not hasattr(fitted.model, "new_cache") or not hasattr(fitted.codec, "tokens"):
             raise ModelwrightError(
                 f"{fitted.path}: benchmarks of language models are for models that write; evaluate"
@@ -66,7 +76,7 @@ class Scorer:
         """
         params = SamplingParams(max_tokens=0, echo=True, logprobs=1)
         whole = [([*context, *after])[-self.longest :] for context, after in pairs]
-        done = self.engine.generate([Request(tokens, params) for tokens in whole])
+        done = self._answered([Request(tokens, params) for tokens in whole], "likelihoods")
         found = []
         for (_, after), one in zip(pairs, done, strict=True):
             told = [s for s in one.prompt_scores[-len(after) :] if s.logprob is not None]
@@ -83,12 +93,25 @@ class Scorer:
             most = int(settings.get("max_gen_toks") or MOST_WRITTEN)
             warm = float(settings.get("temperature") or 0.0) if settings.get("do_sample") else 0.0
             top_p = float(settings.get("top_p") or 1.0)
-            drawn = {"temperature": warm, "top_p": top_p}
-            params = SamplingParams(max_tokens=most, stop=stop, seed=0, **drawn)
+            params = SamplingParams(most, warm, top_p, stop=stop, seed=0)
             room = max(1, self.engine.context - most)
             tokens = (self.codec.tokens(text) or [self.codec.end])[-room:]
             requests.append(Request(tokens, params))
-        return [one.text for one in self.engine.generate(requests)]
+        return [one.text for one in self._answered(requests, "continuations")]
+
+    def _answered(self, requests: Sequence[Request], what: str) -> list[Completion]:
+        """All of them, some at a time, with the rate and what is left said every few seconds."""
+        done: list[Completion] = []
+        began = said = time.monotonic()
+        for first in range(0, len(requests), TOLD):
+            done += self.engine.generate(requests[first : first + TOLD])
+            now = time.monotonic()
+            if now - said >= SECONDS and len(done) < len(requests):
+                rate, said = len(done) / (now - began), now
+                left = (len(requests) - len(done)) / rate
+                counts = f"{len(done):,} of {len(requests):,} {what}"
+                self.say(f"benchmark: {counts}  {rate:,.1f}/s  {left:,.0f} s left")
+        return done
 
 
 @dataclass(frozen=True)
@@ -127,7 +150,13 @@ def benchmark(
         from lm_eval.tasks import TaskManager  # noqa: PLC0415
     except ImportError as error:
         raise MachineError(f"lm-evaluation-harness is not installed; {EXTRA}") from error
-    model = _registered()(Scorer(fitted))
+    terminal = sys.stderr
+
+    def aloud(line: str) -> None:
+        with contextlib.redirect_stderr(terminal):
+            say(line)
+
+    model = _model_class()(Scorer(fitted, aloud))
     with _quiet():
         manager = TaskManager(include_path=None if include is None else str(include))
     if unknown := [task for task in tasks if task not in manager.all_tasks]:
@@ -144,7 +173,7 @@ def benchmark(
                 num_fewshot=shots,
                 limit=limit,
                 task_manager=manager,
-                bootstrap_iters=0,
+                bootstrap_iters=RESAMPLES,
                 log_samples=False,
                 confirm_run_unsafe_code=False,
             )
@@ -178,8 +207,8 @@ def _scored(found: Mapping[str, Any]) -> Iterator[Scored]:
             )
 
 
-def _registered() -> type[Any]:
-    """Our model among those of the harness: ``--model modelwright``, once per process."""
+def _model_class() -> type[Any]:
+    """Our model as one of the harness's own; made here, since its base is an extra's."""
     from lm_eval import utils  # noqa: PLC0415 - an extra
     from lm_eval.api.model import TemplateLM  # noqa: PLC0415
 
