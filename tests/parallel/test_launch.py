@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from modelwright.cli import main
 from modelwright.errors import ModelwrightError
 from modelwright.training.parallel import SERIAL, World
 from tests.parallel.jobs import recipe
-from tests.programs import command, the_line, write_corpus
+from tests.programs import command, environment, the_line, write_corpus
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
 
@@ -30,6 +32,22 @@ def test_the_exact_line_is_said_and_run(tmp_path: Path) -> None:
     assert shlex.split(said)[2:] == yaml.safe_load(ran)
     assert shlex.split(said)[-5:] == ["-m", "modelwright", "train", name, "train.steps=3"]
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("given", ["", "3"])
+def test_every_process_gets_its_share_of_the_processors(tmp_path: Path, given: str) -> None:
+    """torchrun would give each one thread; what the user says of threads stays."""
+    show = tmp_path / "show.py"
+    show.write_text("import os; print(os.environ['OMP_NUM_THREADS'])")
+    here = {**environment(), "OMP_NUM_THREADS": given}
+    here = here if given else {k: v for k, v in here.items() if k != "OMP_NUM_THREADS"}
+    launcher = f"{shlex.quote(sys.executable)} {shlex.quote(str(show))} --nproc_per_node=2"
+    words = [sys.executable, "-m", "modelwright", "train", "quickstart", "--launch", launcher]
+    done = subprocess.run(words, cwd=tmp_path, env=here, capture_output=True, text=True, check=True)
+    said, ran = done.stdout.splitlines()
+    each = given or str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert ran == each
+    assert said.startswith(f"OMP_NUM_THREADS={each} ") == (not given)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +90,6 @@ def test_one_process_needs_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["slurm.sh"])
 def test_the_scripts_of_the_guide_are_bash(name: str) -> None:
-    import subprocess
 
     subprocess.run(["bash", "-n", GUIDES / "cluster" / name], check=True)
 

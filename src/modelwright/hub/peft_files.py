@@ -316,8 +316,8 @@ def put_adapter(folder: Path, model: nn.Module, layout: Layout) -> None:
 
 def _by_itself(folder: Path, why: str) -> ModelwrightError:
     return ModelwrightError(
-        f"{folder}: {why}; put it into its base (`model: {{from: ..., adapter: FOLDER}}`) and serve"
-        " that run by itself"
+        f"{folder}: {why}; put it into its base (`model: {{from: ..., adapter_from: FOLDER}}`) and"
+        " serve that run by itself"
     )
 
 

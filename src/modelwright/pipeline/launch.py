@@ -25,6 +25,8 @@ from modelwright.runs import Run
 from modelwright.training.observe.means import Means
 from modelwright.training.parallel import World
 
+THREADS = "OMP_NUM_THREADS"
+
 
 @functools.cache
 def world() -> World:
@@ -136,7 +138,8 @@ def launch(launcher: str, arguments: Sequence[str], say: Callable[[str], None]) 
     """Become the launcher's process, which runs this command in many; does not return.
 
     ``launcher`` is a command line such as "torchrun --nproc-per-node 4"; no shell reads it. What
-    is said is the line that runs.
+    is said is the line that runs. torchrun gives every process one thread where OMP_NUM_THREADS
+    says nothing; here each gets its share of the processors.
 
     Raises:
         ModelwrightError: it is not a command line, or no such program is there.
@@ -154,6 +157,17 @@ def launch(launcher: str, arguments: Sequence[str], say: Callable[[str], None]) 
     if found is None:
         raise MachineError(f"--launch {launcher}: no program {program!r} here; install it")
     line = [found, *options, "-m", "modelwright", *arguments]
-    say(shlex.join(line))
+    share = {}
+    if (processes := _processes(options)) and THREADS not in os.environ:
+        share[THREADS] = str(max(1, len(os.sched_getaffinity(0)) // processes))
+    os.environ.update(share)
+    say(" ".join((*(f"{name}={value}" for name, value in share.items()), shlex.join(line))))
     sys.stdout.flush()
     os.execv(found, line)  # noqa: S606 - no shell is meant; signals reach the launcher itself
+
+
+def _processes(options: Sequence[str]) -> int:
+    """How many processes a launcher's options ask for here; 0 where they give no number."""
+    joined = " ".join(options).replace("_", "-").replace("=", " ").split()
+    after = (joined[i + 1] for i, word in enumerate(joined[:-1]) if word == "--nproc-per-node")
+    return next((int(word) for word in after if word.isdecimal()), 0)
