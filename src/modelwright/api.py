@@ -397,6 +397,24 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> recipe.Rec
     return recipe.read(str(source), overrides)
 
 
+def planned(source: str | Path, overrides: Sequence[str] = ()) -> recipe.Recipe:
+    """A recipe to be forecast; of a run, with what its data have decided, the model's fields.
+
+    A run that ends after so many passes ends after the steps that these were.
+    """
+    if not is_run(Path(source)):
+        return read_recipe(source, overrides)
+    found = Run.open(Path(source))
+    name, stage = next(iter(found.recipe.stages.items()))
+    known = found.manifest["stages"].get(name, {}).get("resolved") or {}
+    decided = {} if found.recipe.published is not None else dict(known.get("model", {}))
+    decided.pop("family", None)
+    words = [f"model.{field}={json.dumps(value)}" for field, value in decided.items()]
+    if stage.epochs is not None and known:
+        words += [f"{name}.epochs=null", f"{name}.steps={known['steps']}"]
+    return recipe.read(str(found.path / "recipe.yaml"), [*words, *overrides])
+
+
 def evaluate(source: Source, on: str | Path | None = None, **options: Any) -> dict[str, Any]:
     """Measure a trained run on its test split; the content of evaluation.json.
 

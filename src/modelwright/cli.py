@@ -235,7 +235,7 @@ def _add_studies(commands: argparse._SubParsersAction[_Parser]) -> None:
     search.set_defaults(work=_search)
 
     plan = commands.add_parser("plan", help="forecast time, memory and cost of a recipe elsewhere")
-    plan.add_argument("recipe", type=known_recipe, help="a shipped recipe, or a YAML file")
+    plan.add_argument("recipe", type=known_recipe, help=RECIPE_OR_RUN)
     plan.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="model.parameters=1B"
     )
@@ -368,7 +368,7 @@ def _plan(options: argparse.Namespace) -> int:
     from modelwright import api  # noqa: PLC0415
     from modelwright.pipeline.elsewhere import forecast_lines  # noqa: PLC0415
 
-    read = api.read_recipe(options.recipe, options.overrides)
+    read = api.planned(options.recipe, options.overrides)
     print("\n".join(forecast_lines(read, options.on, options.price)))
     return EXIT_OK
 

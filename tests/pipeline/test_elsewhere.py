@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelwright import recipe
+from modelwright import api, recipe
 from modelwright.errors import ModelwrightError
 from modelwright.extensions import short
 from modelwright.models.model import config_class, families
 from modelwright.pipeline.elsewhere import Estimate, estimate, forecast_lines, lines, utilisation
 from modelwright.pipeline.trace import meta
+from tests.exporting import tiny_runs
 
 TRAIN = {"task": "vector_classification", "objective": "classification", "steps": 100, "batch": 64}
 PERCEPTRON = {"family": "mlp", "features": 784, "classes": 10, "hidden": [4096, 4096]}
@@ -90,6 +92,21 @@ def test_what_the_data_decide_is_asked_for() -> None:
         planned("H100", PERCEPTRON, steps=None, epochs=3)
     with pytest.raises(ModelwrightError, match="--price"):
         planned("H100", PERCEPTRON, -1.0)
+
+
+def test_a_run_knows_what_its_data_decide(tmp_path: Path) -> None:
+    """Fields and steps are those of the training, and what is asked for beside them holds."""
+    made = tiny_runs.RECIPES["mlp"](tmp_path / "data")
+    del made["train"]["steps"]
+    made["train"] |= {"epochs": 2}
+    run = api.train({"name": "tiny", "seed": 1, **made}, out=tmp_path / "run")
+    known = run.manifest["stages"]["train"]["resolved"]
+    with pytest.raises(ModelwrightError, match=r"or plan a run whose training has begun"):
+        estimate(recipe.read(str(run.path / "recipe.yaml"), []), "H100")
+    found = estimate(api.planned(run.path), "8xH100")
+    assert found.steps == known["steps"] and found.config.classes == known["model"]["classes"]
+    larger = estimate(api.planned(run.path, ["train.batch=4096"]), "8xH100")
+    assert larger.rows == 4096
 
 
 def test_a_budget_of_time_is_kept() -> None:

@@ -119,7 +119,7 @@ def estimate(recipe: Recipe, on: str, price: float | None = None) -> Estimate:
         fields = " ".join(f"model.{field}=..." for field in missing)
         raise ModelwrightError(
             f"plan: the data decide {' and '.join(missing)} of {config.family}; say what they are: "
-            f"{fields}"
+            f"{fields}, or plan a run whose training has begun: modelwright plan runs/NAME"
         )
     precision = stage.precision or "bfloat16"
     derived = budget.Derived(values={f"{name}.precision": precision})
