@@ -132,9 +132,17 @@ def test_python_and_the_server_draw_the_same_picture(run: Run) -> None:
         assert found["data"][0]["file"] == {"type": "image/png", "b64": made[0]["b64_json"]}
         card = http.get("/v1/models").json()["data"][0]["predicts"]
         assert (card["makes"], "3" in card["labels"]) == ("image/png", True)
-        streamed = http.post("/v1/images/generations", json=body | {"stream": True}, timeout=60)
-        assert streamed.status_code == 400
-        assert streamed.json()["error"]["param"] == "stream"
+        several = http.post("/v1/images/generations", json=body | {"stream": True}, timeout=60)
+        assert several.status_code == 400 and several.json()["error"]["param"] == "n"
+        one = {**body, "n": 1, "stream": True, "partial_images": 2}
+        streamed = http.post("/v1/images/generations", json=one, timeout=60).text
+        events = [json.loads(s[6:]) for s in streamed.splitlines() if s.startswith("data: ")]
+        assert [event["type"].rpartition(".")[2] for event in events] == [
+            "partial_image", "partial_image", "completed"
+        ]  # fmt: skip
+        contents = [base64.b64decode(event["b64_json"]) for event in events]
+        assert contents[-1] == drawn.read_bytes()  # whoever watches, it is the same picture
+        assert all(decode(content)[0].shape == (8, 8) for content in contents)
         unknown = http.post("/v1/images/generations", json={"prompt": "eleven"}, timeout=60)
         assert unknown.status_code == 400
         assert unknown.json()["error"]["code"] == "invalid_question"

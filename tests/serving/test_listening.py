@@ -22,7 +22,7 @@ from modelwright.objectives.ctc import Objective
 from modelwright.pipeline.answering.predicting import Predicting
 from modelwright.serving.listening import Listener
 from modelwright.serving.predictor import Predictor
-from modelwright.tasks import make_task
+from modelwright.tasks.task import make_task
 from modelwright.types import Example, Sound, Turn, text_turn
 
 RATE = 8000
