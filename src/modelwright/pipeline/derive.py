@@ -79,6 +79,11 @@ def derive(parts: Parts) -> dict[str, Any]:
     found = _of(values, name)
     timed = budget.stage_seconds(run.recipe, name) is not None
     timed = timed and stage.steps is None and stage.epochs is None
+    if timed and not _can_replan(found):
+        parts.say(
+            f"{name}: the steps are those of the first seconds' speed: they are planned anew with"
+            f" the schedule warmup_stable_decay and a warm-up of at most {CHECKS[0]:g} alone"
+        )
     return {"model": fields, **found, "timed": bool(timed and _can_replan(found))}
 
 
