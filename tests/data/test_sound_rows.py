@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from modelwright.data import sounds
 from modelwright.data.inputs import input_hashes
+from modelwright.data.pictures import Undecodable
 from modelwright.data.sound_rows import recording, sound_rows
 from modelwright.data.sounds import encode_wav, resampled
 from modelwright.data.sources import read_rows
@@ -140,3 +143,22 @@ def test_another_rate_is_the_same_sound() -> None:
     assert np.allclose(faster[::2], tone, atol=1e-4)
     assert np.allclose(resampled(faster, 16_000, 8000), tone, atol=1e-4)
     assert resampled(tone, 8000, 8000) is not None
+
+
+def test_a_wav_from_a_pipe_says_no_length() -> None:
+    samples = np.linspace(-0.5, 0.5, 1000, dtype=np.float32)
+    content = sounds.encode_wav(samples, 16_000)
+    expected, _ = sounds.decode(content)
+    for riff, data in ((0xFFFFFFFF, 0xFFFFFFFF), (0, 0), (0x7FFFF024, 0x7FFFF000)):
+        head = bytearray(content)
+        head[4:8], head[40:44] = struct.pack("<I", riff), struct.pack("<I", data)
+        found, rate = sounds.decode(bytes(head))
+        assert rate == 16_000 and np.array_equal(found, expected)
+        assert np.array_equal(sounds.at_rate(bytes(head), 16_000), expected[:, 0])
+    assert np.array_equal(sounds.decode(sounds.opened_wav(content))[0], expected)
+    empty = bytearray(content[:44])
+    empty[4:8], empty[40:44] = struct.pack("<I", 36), struct.pack("<I", 0)
+    with pytest.raises(Undecodable, match="holds no sound"):
+        sounds.decode(bytes(empty))
+    with pytest.raises(Undecodable, match="ends before"):
+        sounds.decode(content[:-100])

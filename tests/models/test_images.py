@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from modelwright.data.sources import read_rows
 from modelwright.errors import ModelwrightError
 from modelwright.models import convnext, fast_cnn, resnet, vit
 from modelwright.models.images import (
@@ -30,6 +36,30 @@ class Codec:
 
     def __init__(self, *shape: int) -> None:
         self.shape = shape
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_cosines_are_an_orthonormal_basis_of_patches_and_its_negatives(channels: int) -> None:
+    filters = fast_cnn.cosines(channels).flatten(1)
+    half = 4 * channels
+    torch.testing.assert_close(filters[:half] @ filters[:half].T, torch.eye(half))
+    assert torch.equal(filters[half:], -filters[:half])
+
+
+def test_cosines_whiten_natural_patches(data: Callable[[str], Path]) -> None:
+    rows = islice(read_rows("cifar10", path=data("cifar10")), 200)
+    images = torch.stack([torch.from_numpy(np.array(r["pixels"])).float() / 255 for r in rows])
+    model = fast_cnn.Config(10, (32, 32), widths=(24, 8), stem="cosines").build()
+    seen = model.stem.conv(planes(images, 3))
+    assert seen.shape == (200, 24, 31, 31)
+    patches = F.unfold(planes(images, 3), 2)
+    between = [
+        torch.corrcoef(x.transpose(0, 1).flatten(1)).fill_diagonal_(0).abs().mean()
+        for x in (patches, seen[:, :12])
+    ]
+    assert between[0] > 0.7  # of pixels side by side
+    assert between[1] < 0.1
+    assert model(images).shape == (200, 10)
 
 
 def test_planes_are_the_same_memory_channels_last() -> None:
@@ -202,6 +232,8 @@ def test_a_vit_reads_its_patches_row_by_row_and_refuses_other_sizes() -> None:
         (resnet, {"depths": (1, 1)}, r"model\.depths: 2 stages, but model\.widths has 4"),
         (convnext, {"image": (7, 32)}, r"model\.image: 7 x 32.*at least 8"),
         (fast_cnn, {"image": (2, 2)}, r"model\.image: 2 x 2.*at least 4"),
+        (fast_cnn, {"stem": "cosines"}, r"model\.stem: cosines of 3 .*model\.widths with 24"),
+        (fast_cnn, {"stem": "cosines", "image": (4, 4)}, r"model\.image: 4 x 4.*at least 5"),
     ],
 )
 def test_shapes_that_cannot_be_are_refused(family: Any, fields: dict[str, Any], said: str) -> None:

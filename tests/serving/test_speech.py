@@ -11,7 +11,7 @@ from modelwright.data.codecs.waveforms import Codec as Waves
 from modelwright.errors import ModelwrightError
 from modelwright.models.speech_flow import Config
 from modelwright.models.vocos import Config as Vocos
-from modelwright.serving.speech import Speaking, SpeechMaker, by_model, by_rule, whole
+from modelwright.serving.speech import Speaking, SpeechMaker, by_model, by_rule, pieces, whole
 from modelwright.types import Example, Sound, Text, Turn, text_turn
 
 RNG = np.random.default_rng(2)
@@ -27,16 +27,16 @@ CODEC = Codec.fit([spoken("hear us"), spoken("a sea")], **OPTIONS)
 ASKED = [[text_turn("user", t)] for t in ("sea", "hear a sea", "us")]
 
 
-def maker(**settings: object) -> SpeechMaker:
+def maker(codec: Codec = CODEC, **settings: object) -> SpeechMaker:
     torch.manual_seed(0)
-    fields = {**Config.specimen, **Config.data_fields(CODEC)}
+    fields = {**Config.specimen, **Config.data_fields(codec)}
     model = Config(**fields).build()  # type: ignore[arg-type]
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p), alpha=0.1)
         model.pace.bias += 1.5
-    vocoder = by_rule(CODEC.settings, 2)
-    return SpeechMaker(model, CODEC, vocoder, Speaking(**settings))  # type: ignore[arg-type]
+    vocoder = by_rule(codec.settings, 2)
+    return SpeechMaker(model, codec, vocoder, Speaking(**settings))  # type: ignore[arg-type]
 
 
 def samples(turns: list[Turn]) -> list[np.ndarray]:
@@ -91,6 +91,27 @@ def test_a_model_as_vocoder_ends_where_the_speech_ends() -> None:
     lengths = speaking.spectra(ASKED)[1] * 16
     assert [len(s) for s in samples(speaking.answer(ASKED))] == lengths.tolist()
     assert model.training  # as it was
+
+
+LONG = "see us hear a sea, a sea as rare as here is. her ears hear us as we hear her here. aha!"
+
+
+def test_a_long_text_is_spoken_sentence_by_sentence() -> None:
+    codec = Codec.fit([spoken(LONG[:44]), spoken(LONG[45:])], **OPTIONS)
+    speaking = maker(codec, steps=2)
+    first, second = pieces([text_turn("user", LONG)])
+    assert [first[0].text, second[0].text] == [LONG[:44], LONG[45:]]  # "aha!" is too short alone
+    assert pieces([text_turn("user", "no. 1 of 2.")]) == [[text_turn("user", "no. 1 of 2.")]]
+    heard: list[tuple[int, np.ndarray]] = []
+    (followed,) = speaking.answer([second], lambda n, turn: heard.append((n, turn.sound.samples)))
+    assert len(heard) == 1 and np.array_equal(heard.pop()[1], followed.sound.samples)
+    question = [text_turn("user", LONG)]
+    (followed,) = speaking.answer([question], lambda n, t: heard.append((n, t.sound.samples)))
+    assert [n for n, _ in heard] == [0, 1]
+    assert np.array_equal(np.concatenate([s for _, s in heard]), followed.sound.samples)
+    (whole_at_once,) = speaking.answer([question])
+    np.testing.assert_allclose(whole_at_once.sound.samples, followed.sound.samples, atol=1e-3)
+    assert len(speaking.spectrum(question)) * 16 == len(followed.sound.samples)
 
 
 def test_a_character_that_was_never_heard_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import wave
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from modelwright.data.pictures import encode_png
+from modelwright.data.sounds import decode, encode_wav
 from modelwright.errors import ModelwrightError
 from modelwright.models.bert import Config
 from modelwright.objectives import make_objective
@@ -113,6 +115,53 @@ def test_a_recording_is_written_down_while_it_is_heard():
         with pytest.raises(openai.BadRequestError):
             c.audio.transcriptions.create(
                 model="tiny", file=("a.wav", b"no sound", "audio/wav"), stream=True
+            )
+
+
+class Speaks(Fixed):
+    """Speaks two sentences, as ``serving.speech`` does, or all at once."""
+
+    whole = Sound(np.linspace(-0.5, 0.5, 480, dtype=np.float32), 16_000)
+
+    def detailed(self, given, looks: int = 0, seen: Any = None, **params: Any) -> list[Answer]:
+        text = given[0][0].text
+        if text == "none":
+            raise ModelwrightError("inputs: nothing to speak")
+        if seen is not None and text != "all at once":
+            for number, part in enumerate((self.whole.samples[:200], self.whole.samples[200:])):
+                seen(number, Turn("assistant", (Sound(part, self.whole.rate),)))
+        return [Answer(Turn("assistant", (self.whole,)))]
+
+    def content(self, answer: Turn) -> bytes:
+        return encode_wav(answer.sound.samples, answer.sound.rate)
+
+
+def test_a_text_is_heard_while_it_is_spoken():
+    def events(said: openai.OpenAI, text: str) -> list[dict[str, Any]]:
+        made = said.audio.speech.create(
+            model="tiny", voice="alloy", input=text, response_format="wav", stream_format="sse"
+        )
+        return [
+            json.loads(line[6:]) for line in made.text.splitlines() if line.startswith("data: ")
+        ]
+
+    with running(PassEngine(Speaks(".wav"), request)) as spoken, client(spoken) as c:
+        for text, pieces in (("One. Two.", 2), ("all at once", 1)):
+            *parts, last = events(c, text)
+            assert [part["type"] for part in parts] == ["speech.audio.delta"] * pieces
+            assert last["type"] == "speech.audio.done"
+            assert last["usage"]["total_tokens"] == 0
+            content = b"".join(base64.b64decode(part["audio"]) for part in parts)
+            samples, rate = decode(content)
+            assert rate == 16_000
+            whole = c.audio.speech.create(model="tiny", voice="alloy", input=text)
+            assert np.array_equal(samples, decode(whole.content)[0])
+        (failed,) = events(c, "none")
+        assert failed["type"] == "error"
+        assert "nothing to speak" in failed["error"]["message"]
+        with pytest.raises(openai.BadRequestError):
+            c.audio.speech.create(
+                model="tiny", voice="a", input="a", extra_body={"stream_format": "x"}
             )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from modelwright.data.codecs import fit_codec
+from modelwright.data.read_matter import spelled_sentences
 from modelwright.data.sounds import encode_wav
 from modelwright.data.spelling import Spelling
 from modelwright.data.spoken import WORDS, digit_strings, digits, orders
@@ -140,6 +141,37 @@ def test_strange_characters_and_long_recordings_are_reasons() -> None:
     assert codec.problem(example("cab", 2.5)) == "longer than codec.longest, 2 s"
     with pytest.raises(ModelwrightError, match="'ä' is not in the train split"):
         codec.encode(example("cäb"))
+
+
+def test_a_language_model_is_of_other_texts_too(tmp_path: Path) -> None:
+    (tmp_path / "read.txt").write_text("“Bacca,” cab said.\n\nA 7 CAB’s ‘bac’; A  cab? Ça!")
+    spelling = Spelling.of(["abc's id"], "characters")
+    spelled = list(spelled_sentences(str(tmp_path / "read.txt"), spelling))
+    assert [spelling.read(s) for s in spelled] == ["bacca cab said", "a cab's bac a cab", "a"]
+    assert list(spelled_sentences(str(tmp_path / "read.txt"), spelling, 10)) == spelled
+    upper = Spelling(("", "A", "B", "|"), space="|", fold="upper")
+    found = list(spelled_sentences(str(tmp_path / "read.txt"), upper))
+    assert upper.read(found[1]).lower() == "a ab ba a ab"
+
+    (example,) = make_task("speech_recognition", {}).examples(
+        {"id": "a", "samples": np.zeros(4000), "rate": 8000, "text": "ab c"}
+    )
+    options = {"rate": 8000, "bands": 20, "beams": 4, "language_weight": 1.0, "language_order": 3}
+    alone = fit_codec("speech", [example], options)
+    (tmp_path / "more.txt").write_text("A cab, bac. " * 20)
+    texts = {"language_texts": str(tmp_path / "more.txt")}
+    more = fit_codec("speech", [example], {**options, **texts})
+    letters = {c: n for n, c in enumerate(alone.spelling.tokens)}  # type: ignore[attr-defined]
+    a, b, c = (letters[x] for x in "abc")
+    after = [codec.language.distribution(bytes([c, a])) for codec in (alone, more)]  # type: ignore[attr-defined]
+    assert after[1][b] > 1.5 * after[0][b]  # "cab", which the transcript has not
+    again = type(more).load(more.save())
+    assert np.array_equal(again.language.distribution(bytes([c, a])), after[1])  # type: ignore[attr-defined]
+    for wrong in ({"beams": 4}, {**options, "units": "words"}):
+        with pytest.raises(ModelwrightError, match=r"codec\.language_texts"):
+            fit_codec("speech", [example], {**wrong, **texts})
+    with pytest.raises(ModelwrightError, match="x.txt"):
+        fit_codec("speech", [example], {**options, "language_texts": str(tmp_path / "x.txt")})
 
 
 def eight_bits(path: Path, seconds: int, rate: int, channels: int = 1) -> None:

@@ -24,6 +24,8 @@ SILENT_BELOW = -40.0  # dB below the loudest piece of the recording
 FLOOR = -70.0  # dB below full scale: quieter is silent whatever the rest is
 CLIPPED = 0.999  # of full scale
 CLIPPED_RUN = 3  # samples in a row at full scale: fewer are a peak
+WAV_HEAD = 44  # bytes before the samples in what is written here
+_OPEN = 0x7FFF0000  # a length from here on was given by a writer to a pipe, which knew none
 
 
 def decode(content: bytes, *, seconds: float = SECONDS) -> tuple[NDArray[np.float32], int]:
@@ -36,7 +38,7 @@ def decode(content: bytes, *, seconds: float = SECONDS) -> tuple[NDArray[np.floa
         MachineError: soundfile is needed and not installed.
     """
     if content[:4] == b"RIFF":
-        _check_wave(content)
+        content = _closed(content)
         try:
             return _pcm(content, seconds)
         except (wave.Error, EOFError):  # another coding than PCM
@@ -68,7 +70,7 @@ def minutes(
         MachineError: as ``decode``.
     """
     if content[:4] == b"RIFF":
-        _check_wave(content)
+        content = _closed(content)
         try:
             with wave.open(io.BytesIO(content)) as file:
                 rate, channels, width = (
@@ -87,16 +89,24 @@ def minutes(
         yield found[first : first + 60 * rate], rate
 
 
-def _check_wave(content: bytes) -> None:
-    """Refuse a WAV whose data ends before its header says; decoders fill in silently."""
+def _closed(content: bytes) -> bytes:
+    """A WAV with its lengths, where its writer left them open.
+
+    Raises:
+        Undecodable: its data ends before its header says; decoders fill in silently.
+    """
     at = 12
     while at + 8 <= len(content):
         name, size = content[at : at + 4], struct.unpack_from("<I", content, at + 4)[0]
         if name == b"data":
-            # A writer to a pipe leaves the size open, with one of these two.
-            if size not in (0, 0xFFFFFFFF) and at + 8 + size > len(content):
+            (whole,) = struct.unpack_from("<I", content, 4)
+            if size >= _OPEN or (size == 0 and whole != len(content) - 8):
+                rest = content[at + 8 :]
+                known = [struct.pack("<I", n) for n in (len(content) - 8, len(rest))]
+                return b"".join((content[:4], known[0], content[8 : at + 4], known[1], rest))
+            if at + 8 + size > len(content):
                 raise Undecodable("ends before its header says")
-            return
+            return content
         at += 8 + size + size % 2
     raise Undecodable("a WAV without sound")
 
@@ -168,6 +178,15 @@ def encode_wav(samples: Array, rate: int) -> bytes:
         whole = np.clip(np.rint(values * 2**15), -(2**15), 2**15 - 1).astype("<i2")
         file.writeframes(whole.tobytes())
     return out.getvalue()
+
+
+def opened_wav(content: bytes) -> bytes:
+    """What ``encode_wav`` wrote with its length left open, so that samples may be put behind it.
+
+    Both lengths are the largest there are, which players take for "until it ends".
+    """
+    largest = b"\xff\xff\xff\xff"
+    return content[:4] + largest + content[8 : WAV_HEAD - 4] + largest + content[WAV_HEAD:]
 
 
 def mono(samples: Array) -> Array:

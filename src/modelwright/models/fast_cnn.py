@@ -9,12 +9,14 @@ made small at the start.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from modelwright.errors import ModelwrightError
 from modelwright.models import reading
 from modelwright.models.images import (
     ConvNorm,
@@ -35,6 +37,8 @@ class Config(ModelConfig):
 
     ``widths`` are the channels of the stem and of every block, each of which halves the sides;
     ``stem_stride`` 2 halves them before the first block as well, for a quarter of the work.
+    ``stem`` "cosines" begins with patches of 2 x 2 pixels in place of 3 x 3: their cosine transform
+    for each of the opponent colours and its negative, 8 planes a channel, learned from there.
     ``logit_scale`` multiplies the head's output.
     """
 
@@ -53,13 +57,20 @@ class Config(ModelConfig):
     channels: PositiveInt = 3
     widths: tuple[PositiveInt, ...] = (32, 64, 128)
     stem_stride: PositiveInt = 1
+    stem: Literal["random", "cosines"] = "random"
     logit_scale: PositiveFloat = 0.125
     norm: Norm = "batch"
 
     def __post_init__(self) -> None:
         for name in ("image", "widths"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        check_image(self.image, self.stem_stride * 2 ** (len(self.widths) - 1))
+        cosines = self.stem == "cosines"
+        check_image(self.image, self.stem_stride * 2 ** (len(self.widths) - 1) + cosines)
+        if cosines and (self.widths[0] != 8 * self.channels or self.stem_stride != 1):
+            raise ModelwrightError(
+                f"model.stem: cosines of {self.channels} channels are {8 * self.channels} planes at"
+                f" a stride of 1; begin model.widths with {8 * self.channels}, or leave stem out"
+            )
 
     def build(self) -> FastCNN:
         """The module with fresh parameters."""
@@ -73,6 +84,21 @@ class Config(ModelConfig):
     def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:  # noqa: ARG002
         """FLOPs of forward and backward for one image."""
         return counted_flops(self, {"features": (*self.image, self.channels)})
+
+
+def cosines(channels: int) -> Tensor:
+    """Filters (8 C, C, 2, 2) of patches: products of cosines and colours, then their negatives.
+
+    Over natural images these directions are nearly uncorrelated, so that with a norm behind it the
+    stem whitens patches, which lets all that follows learn faster (arXiv:2404.00498, section 3.2).
+    """
+    wave = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5
+    colours = torch.eye(channels)
+    if channels == 3:  # brightness, red against blue, green against both
+        opponent = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])
+        colours = opponent / opponent.norm(dim=1, keepdim=True)
+    found = torch.einsum("pc,iy,jx->pijcyx", colours, wave, wave).reshape(-1, channels, 2, 2)
+    return torch.cat((found, -found))
 
 
 class Block(nn.Module):
@@ -96,12 +122,23 @@ class FastCNN(nn.Module):
         super().__init__()
         self.config = config
         first, *rest = config.widths
-        self.stem = ConvNorm(config.channels, first, 3, stride=config.stem_stride, norm=config.norm)
+        kernel, around = (2, 0) if config.stem == "cosines" else (3, 1)
+        self.stem = ConvNorm(
+            config.channels,
+            first,
+            kernel,
+            stride=config.stem_stride,
+            padding=around,
+            norm=config.norm,
+        )
         self.blocks = nn.ModuleList(
             Block(a, b, config.norm) for a, b in zip((first, *rest[:-1]), rest, strict=True)
         )
         self.head = nn.Linear(config.widths[-1], config.classes, bias=False)
         he_initialised(self)
+        if config.stem == "cosines":
+            with torch.no_grad():
+                self.stem.conv.weight.copy_(cosines(config.channels))
 
     def regions(self) -> list[nn.Module]:
         """The modules to compile, each by itself."""

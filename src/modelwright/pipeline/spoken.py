@@ -95,11 +95,10 @@ def sample(
     folder = run.path / "samples"
     make_folder(folder)
     records = []
-    frames, lengths = maker.spectra(given)
     for i, answer in enumerate(maker.answer(given)):
         name = f"{stage}-{step:08d}-{i + 1}"
         replace_file(folder / f"{name}.wav", content(answer))
-        shown = picture(frames[i, : int(lengths[i])].float().cpu().numpy())
+        shown = picture(maker.spectrum(given[i]).float().cpu().numpy())
         replace_file(folder / f"{name}.png", encode_png(shown))
         said = "".join(turn.text for turn in given[i])
         records.append(

@@ -1,7 +1,8 @@
 """Speech of noise: characters read, spread over frames, frames made by a flow, samples of frames.
 
 The flow is followed as that of pictures is (``flow.py``); it begins at noise of deviation
-``temperature``, which below 1 is more like the mean.
+``temperature``, which below 1 is more like the mean. A long text is spoken sentence by sentence, as
+recordings that are learned from mostly are.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from torch import Tensor, nn
 from modelwright.data.spectrograms import MelSettings, griffin_lim
 from modelwright.objectives.flow_matching import model_times
 from modelwright.serving.flow import evaluating, integrate
-from modelwright.types import Columns, Encoded, Example, Sound, Turn, stack
+from modelwright.tasks.grading import sentences
+from modelwright.types import Columns, Encoded, Example, Sound, Text, Turn, stack
 
 AT_ONCE = 16  # texts spoken in one pass
+SHORTEST = 40  # characters of a piece that ends before its text does: "Mr." is no sentence
+
+Spoken = Callable[[int, Turn], None]  # the number of a piece, from 0, and the piece
 
 # Log-mel frames (B, T, bands) in nats and their number (B,) to samples (B, T hop).
 Vocoder = Callable[[Tensor, Tensor], Tensor]
@@ -76,14 +81,31 @@ class SpeechMaker:
         speaking = replace(self.speaking, **settings)
         return SpeechMaker(self.model, self.codec, self.vocoder, speaking)
 
-    def answer(self, given: Sequence[Sequence[Turn]]) -> list[Turn]:
+    def answer(self, given: Sequence[Sequence[Turn]], seen: Spoken | None = None) -> list[Turn]:
         """The speech of each text.
+
+        Args:
+            given: the texts.
+            seen: takes the pieces of the only text, each as soon as it is spoken.
 
         Raises:
             ModelwrightError: a character or voice that the model does not know.
         """
-        parts = (given[i : i + AT_ONCE] for i in range(0, len(given), AT_ONCE))
-        return [Turn("assistant", (sound,)) for part in parts for sound in self._spoken(part)]
+        texts = [pieces(turns) for turns in given]
+        cut = [piece for text in texts for piece in text]
+        at_once = AT_ONCE if seen is None else 1
+        spoken: list[Sound] = []
+        for i in range(0, len(cut), at_once):
+            spoken += self._spoken(cut[i : i + at_once])
+            if seen is not None:
+                seen(i, Turn("assistant", (spoken[-1],)))
+        said = iter(spoken)
+        return [Turn("assistant", (_joined([next(said) for _ in text]),)) for text in texts]
+
+    def spectrum(self, turns: Sequence[Turn]) -> Tensor:
+        """Log-mel frames (T, bands) in nats of all that ``answer`` speaks of a text."""
+        frames, lengths = self.spectra(pieces(turns))
+        return torch.cat([row[:n] for row, n in zip(frames, lengths.tolist(), strict=True)])
 
     def spectra(self, given: Sequence[Sequence[Turn]]) -> tuple[Tensor, Tensor]:
         """Log-mel frames (B, T, bands) in nats of texts, and how many each has, (B,)."""
@@ -125,6 +147,28 @@ class SpeechMaker:
         settings = self.codec.settings
         ends = (lengths * settings.hop).tolist()
         return [Sound(row[:end], settings.rate) for row, end in zip(samples, ends, strict=True)]
+
+
+def pieces(turns: Sequence[Turn]) -> list[list[Turn]]:
+    """A question of a text as one question for each of its sentences, short ones together."""
+    (turn,) = (t for t in turns if any(isinstance(p, Text) for p in t.parts))
+    found = [""]
+    for sentence in sentences(turn.text):
+        if len(found[-1]) >= SHORTEST:
+            found.append("")
+        found[-1] += f" {sentence}" if found[-1] else sentence
+    if len(found) > 1 and len(found[-1]) < SHORTEST:
+        last = found.pop()
+        found[-1] += f" {last}"
+    others = tuple(p for p in turn.parts if not isinstance(p, Text))
+    if len(found) == 1:
+        return [list(turns)]
+    return [[replace(turn, parts=(Text(text), *others))] for text in found]
+
+
+def _joined(spoken: Sequence[Sound]) -> Sound:
+    """Recordings one after another; each begins and ends with its own silence."""
+    return Sound(np.concatenate([sound.samples for sound in spoken]), spoken[0].rate)
 
 
 def whole(lasting: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from modelwright.data.sounds import WAV_HEAD, opened_wav
 from modelwright.errors import ModelwrightError
 from modelwright.serving import limits
 from modelwright.serving.asking import TYPES, Asking, PredictRequest, told
@@ -64,6 +65,7 @@ class SpeechRequest(Body):
     input: Annotated[str, Field(min_length=1, max_length=4096)]
     voice: Annotated[str, Field(max_length=256)] | None = None
     response_format: Literal["wav"] | None = None
+    stream_format: Literal["audio", "sse"] | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None
 
 
@@ -189,7 +191,10 @@ class WholeRoutes:
         return EventStream(answers, writer, lambda *_: None)
 
     async def speech(self, request: HttpRequest) -> Response:
-        """POST /v1/audio/speech: a WAV file; the voice is one that the model knows, or default."""
+        """POST /v1/audio/speech: a WAV file, or its pieces as sentence after sentence is spoken.
+
+        The voice is one that the model knows, or default.
+        """
         _, body = await self._body(request, JSON)
         asked = parse(SpeechRequest, body)
         whole = self._model(asked.model, SPEECH)
@@ -197,6 +202,8 @@ class WholeRoutes:
         text = f"{asked.voice}: {asked.input}" if named else asked.input
         turns = await asyncio.to_thread(whole.asking.typed, text, "input")
         params = {} if asked.seed is None else {"seed": asked.seed}
+        if asked.stream_format == "sse":
+            return await self._followed(whole, turns, SpeechWriter(), params=params)
         (answer,) = await self._asked(request, whole, [turns], params, time.monotonic())
         content = whole.engine.policy.content(answer.turn)
         return Response(content, media_type=TYPES[whole.engine.policy.suffix])
@@ -295,6 +302,28 @@ class TranscriptWriter(_Followed):
     def ended(self, index: int, done: Completion) -> Iterable[dict[str, Any]]:  # noqa: ARG002
         """All that is said."""
         yield {"type": "transcript.text.done", "text": done.text}
+
+
+class SpeechWriter(_Followed):
+    """The events of speech: the pieces of one WAV file, whose header leaves its length open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = False
+
+    def piece(self, index: int, said: str | Scored) -> Iterable[dict[str, Any]]:  # noqa: ARG002
+        """What is spoken of the next sentence."""
+        assert isinstance(said, str)  # noqa: S101 - base64, as PassEngine.follow tells it
+        part = opened_wav(base64.b64decode(said))
+        part, self._begun = part[WAV_HEAD:] if self._begun else part, True
+        yield {"type": "speech.audio.delta", "audio": base64.b64encode(part).decode()}
+
+    def ended(self, index: int, done: Completion) -> Iterable[dict[str, Any]]:
+        """The end; of a model that does not speak by sentences all of it. Nothing is tokens."""
+        if not self._begun:
+            yield from self.piece(index, done.text)
+        count = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+        yield {"type": "speech.audio.done", "usage": count}
 
 
 class PictureWriter(_Followed):

@@ -19,6 +19,7 @@ from torch import Tensor
 from modelwright.data.hearing import Ear, Front, seconds_of
 from modelwright.data.ngram import BYTES, NGram
 from modelwright.data.prefix_beams import Prefix, Search
+from modelwright.data.read_matter import spelled_sentences
 from modelwright.data.spelling import Pieces, Spelling, Units
 from modelwright.errors import ModelwrightError
 from modelwright.types import (
@@ -79,6 +80,7 @@ class Codec:
         beams: int = 1,
         language_weight: float = 0.0,
         language_order: int = 5,
+        language_texts: str = "",
         letter_bonus: float = 0.0,
     ) -> Codec:
         """Learn the alphabet and the scale of the frames from the ``examples`` of train.
@@ -95,6 +97,8 @@ class Codec:
             beams: prefixes kept when a transcript is looked for; 1: the likeliest path.
             language_weight: of the logarithm of an n-gram model of the transcripts of train.
             language_order: of that model, in units.
+            language_texts: a data set or path of texts that the model is of as well, up to 8
+                million characters of it; what is said must not be in there.
             letter_bonus: added for every unit, which a language model would rather leave out.
         """
         if not 0.1 <= longest <= 600:
@@ -112,6 +116,7 @@ class Codec:
             beams=beams,
             language_weight=language_weight,
             language_order=language_order,
+            language_texts=language_texts,
             letter_bonus=letter_bonus,
         )
 
@@ -126,6 +131,7 @@ class Codec:
         beams: int = 1,
         language_weight: float = 0.0,
         language_order: int = 5,
+        language_texts: str = "",
         letter_bonus: float = 0.0,
     ) -> Codec:
         """The codec of a hearing and an alphabet; the options are those of ``fit``.
@@ -135,6 +141,11 @@ class Codec:
         if beams < 1 or (beams == 1 and (language_weight or letter_bonus)):
             raise ModelwrightError(
                 f"codec.beams: {beams}; a language model or a bonus needs 2 or more, such as 16"
+            )
+        if language_texts and (not language_weight or spelling.units != "characters"):
+            raise ModelwrightError(
+                "codec.language_texts: these are for a language model of characters; set"
+                " codec.language_weight, such as 0.4, or leave them out"
             )
         search = language = None
         if beams > 1:
@@ -146,7 +157,10 @@ class Codec:
                     " leave it out"
                 )
             texts = (text for e in examples if not spelling.problem(text := said(e)))
-            language = NGram(language_order).fit(bytes(spelling.spelled(text)) for text in texts)
+            counted = [bytes(spelling.spelled(text)) for text in texts]
+            if language_texts:
+                counted += spelled_sentences(language_texts, spelling)
+            language = NGram(language_order).fit(counted)
         return cls(ear, spelling, longest=longest, search=search, language=language)
 
     def problem(self, example: Example) -> str:

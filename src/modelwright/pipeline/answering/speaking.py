@@ -46,9 +46,14 @@ class Speaking(Answerer):
         return "text-to-speech"
 
     def answer(self, given: Sequence[Sequence[Turn]], **params: Any) -> list[Turn]:
-        """The speech of each text; of ``params`` a ``seed`` is taken, for all of them."""
+        """The speech of each text.
+
+        Of ``params`` a ``seed`` is taken, for all of them; ``seen`` is told the speech of the only
+        text, sentence by sentence.
+        """
         seed = params.get("seed")
-        return (self.maker if seed is None else self.maker.changed(seed=seed)).answer(given)
+        maker = self.maker if seed is None else self.maker.changed(seed=seed)
+        return maker.answer(given, params.get("seen"))
 
     def content(self, answer: Turn) -> bytes:
         """The recording as a WAV file."""
