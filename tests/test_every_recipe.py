@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from modelwright import api, checkpoint, places, recipe
 from modelwright.cli import main
+from modelwright.data.read_aloud import PROGRAM
 from modelwright.data.spoken import FOLDERS
 from modelwright.models.model import checked_fields, config_class
 from modelwright.pipeline import stages_of
@@ -53,7 +55,7 @@ SMALL = {
     "detector": {"widths": "[4, 4, 6, 8]", "stem_width": 4, "width": 8, "layers": 1},
     "decoder": {"depth": 1, "width": 64, "heads": 2, "kv_heads": 1, "context": 64},
     "mlp": {"hidden": "[8]"},
-    "fast_cnn": {"widths": "[4, 8]"},
+    "fast_cnn": {"widths": "[4, 8]", "stem": "random"},
     "rnn": {"hidden": 8},
     "bag_of_frames": {},
     "encoder": {"depth": 1, "width": 16, "heads": 2},
@@ -108,6 +110,13 @@ def little(name: str, data: Callable[[str], Path]) -> list[str]:
     overrides = [f"data.limit={LIMITS[source]}"]
     if name in FETCHED:
         overrides.append(f"data.path={data(FOLDERS.get(source, source))}")
+    if also := made.data.also:
+        if also.source == "read-aloud" and shutil.which(PROGRAM) is None:
+            pytest.skip(f"the program {PROGRAM} is not installed")
+        folder = data(FOLDERS.get(also.source, also.source))
+        overrides += ["data.also.limit=4", f"data.also.path={folder}"]
+    if "language_texts" in made.codec:  # of megabytes
+        overrides.append("codec.language_texts=''")
     overrides += [f"model.{key}={value}" for key, value in SMALL[made.family].items()]
     for stage in made.stages:
         overrides += [f"{stage}.steps=2", f"{stage}.epochs=null", f"{stage}.batch=4"]

@@ -138,6 +138,11 @@ ENTRIES = {
         "Kathleen, 40 sentences held out",
         (Goal("character error rate", 0.25), Goal("word error rate")),
     ),
+    "speech-kathleen-aloud": Entry(
+        "speech-kathleen-aloud",
+        "Kathleen, 40 sentences held out; 6,000 of a synthesiser beside the train part",
+        (Goal("character error rate", 0.25), Goal("word error rate")),
+    ),
     "vocoder-kathleen": Entry(
         "vocoder-kathleen",
         "Kathleen, sentences held out",

@@ -64,6 +64,37 @@ def test_no_row_is_lost_on_the_way(run: Run) -> None:
     assert {s["rows_in"] for s in steps[4:]} == {steps[3]["rows_out"]}
 
 
+def test_other_rows_are_for_training_alone(folder: Path) -> None:
+    alone, _ = prepared(folder, "alone")
+    kept = {part: len(examples(alone, "train", part)) for part in PARTS}
+    fresh = [
+        {"id": f"new{i}", "kind": "source", "text": f"def new_{i}():\n    return {i}\n"}
+        for i in range(3)
+    ]
+    other = folder / "other.jsonl"
+    other.write_text("\n".join(json.dumps(row) for row in [*fresh, *rows()]))
+    run, said = prepared(folder, "also", f"data.also={{source: {other}, limit: {len(rows()) + 2}}}")
+    steps = {
+        step["step"]: step for step in json.loads((run.path / "data/waterfall.json").read_text())
+    }
+    measured = kept["validation"] + kept["test"]
+    assert steps["also"]["dropped"] == {"stands in validation or test": measured}
+    assert steps["also"]["rows_out"] == len(rows()) + 2 - measured
+    out = steps["split"]["rows_out"] + steps["also"]["rows_out"]
+    assert steps["train: documents"]["rows_in"] == out
+    for part in ("validation", "test"):
+        texts = [[e.turns[0].text for e in examples(r, "train", part)] for r in (alone, run)]
+        assert texts[0] == texts[1]
+    trained = [e.turns[0].text for e in examples(run, "train", "train")]
+    assert len(trained) == kept["train"] + steps["also"]["rows_out"]
+    assert fresh[1]["text"] in trained
+    assert fresh[2]["text"] not in trained  # beyond the limit
+    assert any("also" in line and "dropped" in line for line in said)
+    assert f"also {other.name}" in run.stage("prepare")["inputs"]
+    with pytest.raises(ModelwrightError, match=r"nothing\.jsonl"):
+        prepared(folder, "none", f"data.also={{source: {folder / 'nothing.jsonl'}}}")
+
+
 def test_every_document_is_in_one_shard_as_it_was(run: Run) -> None:
     texts = {part: [e.turns[0].text for e in examples(run, "train", part)] for part in PARTS}
     assert all(texts.values())

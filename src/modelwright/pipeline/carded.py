@@ -80,17 +80,19 @@ def _source(run: Run) -> Source:
         licence = licence or ""
     steps = run.read_json("data/waterfall.json") or [{}]
     inputs = run.stage("prepare").get("inputs")
-    return Source(
-        _shown(name), licence, steps[0].get("rows_in"), fingerprint(inputs) if inputs else ""
-    )
+    also = run.recipe.data.also
+    shown = _shown(name) + (f", and {_shown(also.source)} for training" if also else "")
+    return Source(shown, licence, steps[0].get("rows_in"), fingerprint(inputs) if inputs else "")
 
 
 def _recipe(run: Run) -> str:
     """The recipe without the places of files, which are nobody else's."""
     values = run.recipe.model_dump(exclude_unset=True)
-    for section, key in (("model", "from"), ("data", "source"), ("data", "path")):
-        if isinstance(found := values.get(section, {}).get(key), str):
-            values[section][key] = _shown(found)
+    data = values.get("data") or {}
+    for section in (values.get("model") or {}, data, data.get("also") or {}):
+        for key in ("from", "source", "path"):
+            if isinstance(found := section.get(key), str):
+                section[key] = _shown(found)
     written: str = yaml.safe_dump(values, sort_keys=False)
     return written
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from modelwright.data.clean import clean_rows
 from modelwright.data.codecs import fit_codec, load_codec, save_codec
-from modelwright.data.dedup import drop_duplicates
+from modelwright.data.dedup import content_key, drop_duplicates
 from modelwright.data.folds import fold_rows
 from modelwright.data.inputs import hash_files, input_hashes
 from modelwright.data.shards import open_shard, write_shard
@@ -32,7 +32,7 @@ from modelwright.pipeline import graded, raw_samples, shown, weights
 from modelwright.pipeline.corpora import prepare_tokens, token_inputs, tokens_of
 from modelwright.pipeline.drawn_labels import draw_labels
 from modelwright.pipeline.pinned import Pinned, pinned
-from modelwright.recipe import Recipe, Stage
+from modelwright.recipe import Also, Recipe, Stage
 from modelwright.runs import Run, fingerprint, source_hash
 from modelwright.tasks.task import Task, make_task
 from modelwright.types import Codec, Encoded, Example, Ragged, Row, Shortened
@@ -47,6 +47,9 @@ def prepare(run: Run, say: Say) -> None:
     corpus = tokens_of(run.recipe)
     say(f"prepare: hashing {short(data.source)}")
     inputs = input_hashes(data.source, data.path) if corpus is None else token_inputs(corpus)
+    if data.also:
+        also = input_hashes(data.also.source, data.also.path)
+        inputs |= {f"also {name}": found for name, found in also.items()}
     if file := run.recipe.codec.get("tokenizer"):
         inputs |= {"codec.tokenizer": hash_files([Path(file)])}
     published = pinned(run, say)
@@ -148,7 +151,40 @@ def _split(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[st
         splits, dropped = split_rows(rows, fractions, by, seed=seed)
     kept = [row for part in PARTS for row in splits[part]]
     _next(waterfall, "split", rows, kept, dropped, say=say)
-    return splits, waterfall.to_json()
+    steps = waterfall.to_json()
+    if data.also:
+        more = Waterfall()
+        splits["train"] += _more(data.also, splits, more, seed=seed, say=say)
+        steps += more.to_json()
+    return splits, steps
+
+
+def _more(
+    also: Also,
+    splits: Mapping[str, Sequence[Row]],
+    waterfall: Waterfall,
+    *,
+    seed: int,
+    say: Say,
+) -> list[Row]:
+    """Rows of another source for the train part, without what stands in a measured part."""
+    found = read_rows(also.source, path=Path(also.path) if also.path else None, seed=seed)
+    name = Path(also.source).stem
+    rows = [
+        {**made, "id": f"{name}:{row['id']}", "group": f"{name}:{row['group']}"}
+        for row in itertools.islice(found, also.limit)
+        if (made := renamed(row, also.columns))
+    ]
+    measured = {content_key(row) for part in ("validation", "test") for row in splits[part]}
+    kept: list[Row] = []
+    dropped: list[Dropped] = []
+    for row in rows:
+        if content_key(row) in measured:
+            dropped.append(drop(row, "stands in validation or test"))
+        else:
+            kept.append(row)
+    _next(waterfall, "also", rows, kept, dropped, say=say)
+    return kept
 
 
 def renamed(row: Row, columns: dict[str, str]) -> Row:

@@ -26,6 +26,7 @@ from modelwright.options import amount, count, problem_said
 from modelwright.places import recipe_text
 from modelwright.recipe.sections import (
     AdapterSection,
+    Also,
     Data,
     Evaluation,
     Fold,
@@ -44,6 +45,7 @@ _INSTEAD = {"steps": "epochs", "epochs": "steps"}  # of which a stage has one
 
 __all__ = [
     "AdapterSection",
+    "Also",
     "Data",
     "Evaluation",
     "Fold",

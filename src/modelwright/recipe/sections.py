@@ -58,6 +58,15 @@ class Fold(Section):
         return self
 
 
+class Also(Section):
+    """Rows of another source that the train part gets, and no part that is measured."""
+
+    source: str = Field(description="as `data.source`")
+    path: str | None = Field(None, description="the folder of a built-in data set")
+    columns: dict[str, str] = Field({}, description="rename columns: {our name: their name}")
+    limit: int | None = Field(None, gt=0, description="read at most so many rows")
+
+
 class Data(Section):
     """Where rows come from and how they are cleaned and divided."""
 
@@ -80,6 +89,9 @@ class Data(Section):
         None, description="hold out one fold, as `test`; the recipe's own test part is left out"
     )
     limit: int | None = Field(None, gt=0, description="read at most so many rows")
+    also: Also | None = Field(
+        None, description="more rows for the train part alone, such as recordings of a synthesiser"
+    )
 
 
 class AdapterSection(Section):
