@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,30 +67,32 @@ def test_no_row_is_lost_on_the_way(run: Run) -> None:
 
 def test_other_rows_are_for_training_alone(folder: Path) -> None:
     alone, _ = prepared(folder, "alone")
-    kept = {part: len(examples(alone, "train", part)) for part in PARTS}
     fresh = [
         {"id": f"new{i}", "kind": "source", "text": f"def new_{i}():\n    return {i}\n"}
         for i in range(3)
     ]
     other = folder / "other.jsonl"
-    other.write_text("\n".join(json.dumps(row) for row in [*fresh, *rows()]))
+    other.write_text("\n".join(json.dumps(row) for row in [*rows(), *fresh]))
     run, said = prepared(folder, "also", f"data.also={{source: {other}, limit: {len(rows()) + 2}}}")
-    steps = {
-        step["step"]: step for step in json.loads((run.path / "data/waterfall.json").read_text())
+    texts = {
+        (r.path.name, part): Counter(e.turns[0].text for e in examples(r, "train", part))
+        for r in (alone, run)
+        for part in PARTS
     }
-    measured = kept["validation"] + kept["test"]
-    assert steps["also"]["dropped"] == {"stands in validation or test": measured}
-    assert steps["also"]["rows_out"] == len(rows()) + 2 - measured
+    measured: set[str] = set()
+    for part in ("validation", "test"):
+        assert texts["alone", part] == texts["also", part]
+        measured |= set(texts["alone", part])
+    more = texts["also", "train"] - texts["alone", "train"]
+    assert texts["alone", "train"] <= texts["also", "train"]
+    assert more[fresh[0]["text"]] == more[fresh[1]["text"]] == 1
+    assert fresh[2]["text"] not in more  # beyond the limit
+    assert measured and measured.isdisjoint(more)
+    steps = {step["step"]: step for step in run.read_json("data/waterfall.json") or ()}
+    assert steps["also"]["dropped"]["stands in validation or test"] >= len(measured)
     out = steps["split"]["rows_out"] + steps["also"]["rows_out"]
     assert steps["train: documents"]["rows_in"] == out
-    for part in ("validation", "test"):
-        texts = [[e.turns[0].text for e in examples(r, "train", part)] for r in (alone, run)]
-        assert texts[0] == texts[1]
-    trained = [e.turns[0].text for e in examples(run, "train", "train")]
-    assert len(trained) == kept["train"] + steps["also"]["rows_out"]
-    assert fresh[1]["text"] in trained
-    assert fresh[2]["text"] not in trained  # beyond the limit
-    assert any("also" in line and "dropped" in line for line in said)
+    assert any("prepare: also" in line for line in said)
     assert f"also {other.name}" in run.stage("prepare")["inputs"]
     with pytest.raises(ModelwrightError, match=r"nothing\.jsonl"):
         prepared(folder, "none", f"data.also={{source: {folder / 'nothing.jsonl'}}}")
