@@ -165,6 +165,15 @@ def test_a_time_is_used_up_where_every_pass_shows_something_else(
 def test_epochs_count_the_data() -> None:
     found = derived(text_recipe(train={"task": "documents", "epochs": 2.5}), per_epoch=10)
     assert found.values["train.steps"] == 25
+    for seconds, steps, why in (
+        (1000, 25, "2.5 epochs"),
+        (5, 20, "2 passes over the data, of 2.5"),
+    ):
+        made = text_recipe(train={"task": "documents", "epochs": 2.5}, budget=f"{seconds}s")
+        both = Derived()
+        budget.derive_steps(made, "train", 10.0, lambda: 0.25, both, most=2.5)
+        assert both.values["train.steps"] == steps
+        assert why in both.reasons["train.steps"]
     once = derived(text_recipe(), per_epoch=9.2)
     assert once.values["train.steps"] == 10
     assert "one pass" in once.reasons["train.steps"]

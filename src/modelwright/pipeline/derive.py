@@ -78,7 +78,7 @@ def derive(parts: Parts) -> dict[str, Any]:
     write_resolved(run, values, derived.reasons)
     found = _of(values, name)
     timed = budget.stage_seconds(run.recipe, name) is not None
-    timed = timed and stage.steps is None and stage.epochs is None
+    timed = timed and stage.steps is None
     if timed and not _can_replan(found):
         parts.say(
             f"{name}: the steps are those of the first seconds' speed: they are planned anew with"
@@ -138,9 +138,7 @@ def _derive_threads(
     name, stage, seconds = parts.name, parts.stage, 0.0
     each = flops / (machine.matmul_gflops[parts.values["precision"]] * 1e9)
     each /= budget.EXPECTED_UTILISATION
-    steps = stage.steps or (stage.epochs or 1) * per_epoch
-    if stage.steps is None and stage.epochs is None:
-        steps = (budget.stage_seconds(parts.run.recipe, name) or steps * each) / each
+    steps = _steps_at(parts, each, per_epoch)
     every = (1, "every step")
     if steps > thread_count.LONG and each < thread_count.QUICK:
         parts.values["compile"] = False  # code is compiled for a number of threads
@@ -171,10 +169,8 @@ def _derive_compile(
     ``flops`` are those of a step, ``quick`` its seconds where they were measured.
     """
     stage, values = parts.stage, parts.values
-    steps = stage.steps or (stage.epochs or 1) * per_epoch
     speed = machine.matmul_gflops[values["precision"]] * 1e9 * budget.EXPECTED_UTILISATION
-    allowed = budget.stage_seconds(parts.run.recipe, parts.name)
-    timed = stage.steps is None and stage.epochs is None and allowed is not None
+    each = quick or flops / speed
     budget.derive_compile(
         stage,
         parts.name,
@@ -182,10 +178,21 @@ def _derive_compile(
         and can_compile(parts.device),
         whole=not parts.config.compiles,
         fused=parts.config.fused if parts.device.type == "cpu" and elementwise.available() else 0.0,
-        seconds_left=allowed if timed and allowed else (quick or flops / speed) * steps,
+        seconds_left=_steps_at(parts, each, per_epoch) * each,
         derived=derived,
     )
     values["compile"] = derived.values[f"{parts.name}.compile"]
+
+
+def _steps_at(parts: Parts, each: float, per_epoch: float) -> float:
+    """About how many steps there will be, if one takes ``each`` seconds."""
+    stage = parts.stage
+    if stage.steps is not None:
+        return stage.steps
+    allowed = budget.stage_seconds(parts.run.recipe, parts.name)
+    if allowed is None:
+        return (stage.epochs or 1) * per_epoch
+    return min(allowed / each, (stage.epochs or math.inf) * per_epoch)
 
 
 def _can_replan(values: dict[str, Any]) -> bool:

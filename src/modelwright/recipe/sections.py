@@ -150,7 +150,9 @@ class Stage(Section):
         None, gt=0, lt=1, description="tune's part of the budget; left out: 0.3"
     )
     steps: int | None = Field(None, gt=0, description="updates of the parameters")
-    epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the data; with a budget, no more than it allows"
+    )
     batch: int | None = Field(None, gt=0, description="examples (or windows of text) a step")
     accumulate: int = Field(1, gt=0, description="micro-batches a step; the batch is divided")
     adapter: AdapterSection | None = Field(

@@ -305,8 +305,11 @@ def measured_step(step: Callable[[], object], least: float = 3.0) -> float:
 def most_passes(stage: Stage, objective: Objective, codec: Codec) -> float:
     """Passes over the data after which a budget of time ends early; infinite: never.
 
-    None is too many where every pass shows something else: other views, other noise.
+    Those that were asked for; else none is too many where every pass shows something else: other
+    views, other noise.
     """
+    if stage.epochs is not None:
+        return stage.epochs
     if stage.augment or getattr(objective, "draws", False):
         return math.inf
     return PASSES if "tokens" in codec.ragged else PASSES_OF_ROWS
@@ -322,7 +325,7 @@ def derive_steps(
     cost: Cost | None = None,
     most: float = PASSES,
 ) -> int:
-    """The number of updates, from steps, epochs or the budget.
+    """The number of updates, from steps, epochs or the budget; of these two, the fewer.
 
     ``cost`` is that of a step, which a budget of tokens or FLOPs asks for; ``most`` are the passes
     over the data that a budget of time is not to exceed, see ``most_passes``.
@@ -330,31 +333,36 @@ def derive_steps(
     stage = recipe.stages[name]
 
     def rule() -> tuple[int, str]:
-        if stage.epochs is not None:
-            steps = max(1, math.ceil(stage.epochs * per_epoch))
-            return steps, f"{stage.epochs:g} epochs of {per_epoch:.4g} steps"
+        epochs = stage.epochs or 0.0
+        asked = max(1, math.ceil(epochs * per_epoch))
+        whole = asked, f"{epochs:g} epochs of {per_epoch:.4g} steps"
         kind, allowed = stage_amount(recipe, name) or ("", 0.0)
         if not kind:
+            if epochs:
+                return whole
             steps = max(1, math.ceil(per_epoch))
             return steps, "one pass over the data (no steps, epochs or budget given)"
-        if kind != "seconds":
+        if kind == "seconds":
+            each = seconds_per_step()
+            steps = max(1, int(allowed / each))
+            spent = f"{allowed:.0f} s at {each * 1000:.0f} ms a step measured here"
+        else:
             each = 1.0 if cost is None else cost.tokens if kind == "tokens" else cost.flops
             steps = max(1, round(allowed / each))
-            passes = f"{steps / per_epoch:.2g} passes over the data"
-            return steps, f"{allowed:.3g} {kind} at {each:.3g} a step: {passes}"
-        each = seconds_per_step()
-        timed = max(1, int(allowed / each))
-        cap = max(1, math.ceil(min(most * per_epoch, timed)))
-        if timed > cap:
+            spent = f"{allowed:.3g} {kind} at {each:.3g} a step"
+        spent += f": {steps / per_epoch:.2g} passes over the data"
+        if epochs:
+            return (
+                whole if asked <= steps else (steps, f"{spent}, of {epochs:g} that were asked for")
+            )
+        cap = max(1, math.ceil(min(most * per_epoch, steps)))
+        if kind == "seconds" and steps > cap:
             why = "teach little (arXiv:2305.16264)" if most == PASSES else "learn it by heart"
             return cap, (
-                f"{most:g} passes over the data; {timed} steps of {each * 1000:.0f} ms "
+                f"{most:g} passes over the data; {steps} steps of {each * 1000:.0f} ms "
                 f"would fit in {allowed:.0f} s, but more passes {why}; epochs says how many"
             )
-        return timed, (
-            f"{allowed:.0f} s at {each * 1000:.0f} ms a step measured here: "
-            f"{timed / per_epoch:.2g} passes over the data"
-        )
+        return steps, spent
 
     steps = int(derived.put(f"{name}.steps", stage.steps, rule))
     tenth = max(1, steps // 10)
