@@ -28,7 +28,8 @@ def browser(tmp_path_factory):
     profile = tmp_path_factory.mktemp("profile")
     for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
                  "disable-background-networking", "disable-component-update", "disable-sync",
-                 "disable-dev-shm-usage", f"user-data-dir={profile}"):  # fmt: skip
+                 "disable-dev-shm-usage", "use-fake-device-for-media-stream",
+                 "use-fake-ui-for-media-stream", f"user-data-dir={profile}"):  # fmt: skip
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(DRIVER)

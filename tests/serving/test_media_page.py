@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 
 from modelwright.data.pictures import encode_png
+from modelwright.data.sounds import encode_wav
 from modelwright.serving.passes import PassEngine
-from modelwright.types import Answer, Box, Image, Label, Text, Turn
+from modelwright.types import Answer, Box, Image, Label, Sound, Text, Turn
 from tests.serving.parts import running, wait_for
 from tests.serving.test_chat_page import BROWSER, DRIVER, browser, complaints, element, opened, text
 
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 PICTURE = np.full((60, 80, 3), 200, np.uint8)
+TONE = (0.3 * np.sin(np.arange(4000) / 8)).astype(np.float32)  # half a second at 8 kHz
 
 
 class Fixed:
@@ -33,8 +36,13 @@ class Fixed:
     def __init__(self, kind: str, suffix: str = "") -> None:
         self.kind, self.suffix = kind, suffix
         self.shown: list[int] = []
+        self.heard: list[Sound] = []
 
     def detailed(self, given, looks: int = 0, seen: Any = None, **params: Any) -> list[Answer]:
+        if self.kind == "speaks" and seen:
+            for number in range(3):
+                seen(number, Turn("assistant", (Sound(TONE, 8000),)))
+            return [Answer(Turn("assistant", (Sound(np.tile(TONE, 3), 8000),)))]
         for look in range(looks):
             seen(look, Turn("assistant", (Image(PICTURE),)))
             self.shown.append(look)
@@ -47,6 +55,10 @@ class Fixed:
             found = (Box("cell", 5, 5, 30, 30, 0.9), Box("dust", 40, 10, 70, 50, 0.7),
                      Box("cell", 0, 0, 3, 3, 0.1))  # fmt: skip
             return Answer(Turn("assistant", found))
+        if self.kind == "hears":
+            assert isinstance(part, Sound)
+            self.heard.append(part)
+            return Answer(Turn("assistant", (Text("yes please"),)))
         if self.kind == "labels":
             assert isinstance(part, Image | Text)
             details = {"probabilities": {"fox": 0.75, "<b>dog</b>": 0.25}}
@@ -54,10 +66,16 @@ class Fixed:
         return Answer(Turn("assistant", (Image(PICTURE) if self.suffix == ".png" else part,)))
 
     def content(self, answer: Turn) -> bytes:
+        if self.kind == "speaks":
+            (sound,) = answer.parts
+            assert isinstance(sound, Sound)
+            return encode_wav(sound.samples, sound.rate)
         return encode_png(PICTURE)
 
     def facts(self) -> dict[str, Any]:
         reads = ["text"] if self.suffix else ["image", "numbers", "text"]
+        if self.kind == "hears":
+            reads = ["audio"]
         return {"inputs": reads, "labels": ["fox", "dog"]}
 
 
@@ -142,3 +160,61 @@ def test_a_model_that_draws_shows_its_picture(browser):
         assert complaints(browser) == []
         wait_for(lambda: text(browser, ".assistant .meta").endswith(" s"))
         assert policy.shown == [0, 1, 2]  # it was seen on the way
+
+
+def test_a_microphone_is_recorded_until_it_is_enough(browser):
+    policy = Fixed("hears")
+    with running(PassEngine(policy, request)) as served:
+        opened(browser, served)
+        record = element(browser, "#record")
+        assert (record.is_displayed(), record.text) == (True, "Record")
+        record.click()
+        wait_for(lambda: record.text == "Done, 1 s")
+        assert record.get_attribute("aria-pressed") == "true"
+        record.click()
+        wait_for(lambda: text(browser, ".assistant .said") == "yes please")
+        assert record.text == "Record"
+        (sound,) = policy.heard
+        assert sound.rate == 16_000 and 0.9 < len(sound.samples) / sound.rate < 5
+        assert np.abs(sound.samples).max() > 0.01  # the browser's own beeps
+        assert browser.find_elements("css selector", ".user audio")
+        record.click()
+        wait_for(lambda: record.text.startswith("Done"))
+        element(browser, "body").send_keys("\ue00c")  # Esc throws it away
+        wait_for(lambda: record.text == "Record")
+        assert complaints(browser) == []
+        assert len(policy.heard) == 1
+        # A page that may not use it says so.
+        browser.execute_script(
+            "navigator.mediaDevices.getUserMedia ="
+            " () => Promise.reject(new DOMException('no', 'NotAllowedError'));"
+        )
+        record.click()
+        wait_for(lambda: "may not use the microphone" in text(browser, "#error"))
+
+
+def test_speech_is_heard_while_it_is_made_and_kept(browser):
+    with running(PassEngine(Fixed("speaks", ".wav"), request)) as served:
+        opened(browser, served)
+        assert not element(browser, "#record").is_displayed()
+        assert text(browser, "#lead") == "What shall be said?"
+        browser.execute_script(
+            """
+            window.played = [];
+            const start = AudioBufferSourceNode.prototype.start;
+            AudioBufferSourceNode.prototype.start = function (at) {
+              window.played.push([at, this.buffer.duration, this.buffer.getChannelData(0)[5]]);
+              start.call(this, at);
+            };
+            """
+        )
+        element(browser, "#question").send_keys("Hear us. And us. And them.\n")
+        wait_for(lambda: browser.find_elements("css selector", ".assistant audio"))
+        played = browser.execute_script("return window.played")
+        assert [duration for _, duration, _ in played] == [0.5, 0.5, 0.5]
+        starts = [at for at, _, _ in played]
+        assert all(b - a >= 0.5 - 1e-6 for a, b in itertools.pairwise(starts))
+        assert played[0][2] == pytest.approx(TONE[5], abs=1e-4)
+        kept = "return document.querySelector('.assistant audio').duration"
+        wait_for(lambda: browser.execute_script(kept) == pytest.approx(1.5))
+        assert complaints(browser) == []

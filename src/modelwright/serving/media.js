@@ -9,12 +9,15 @@ function whole(facts) {
   $("dials").hidden = true;
   const files = facts.inputs.filter((kind) => kind === "image" || kind === "audio");
   $("attach").hidden = !files.length;
+  // Browsers give a microphone to pages of https and of this machine alone.
+  $("record").hidden = !(files.includes("audio") && navigator.mediaDevices && window.MediaRecorder);
   $("file").accept = files.map((kind) => `${kind}/*`).join(",");
   const what = files.includes("audio") ? "recording" : "picture";
-  $("question").placeholder = files.length ? `Choose a ${what}, or drop one on this page`
-    : facts.makes === "image/png" ? "Name what to draw" : "Ask anything";
-  if (files.length) $("lead").textContent = `Drop a ${what} here`;
+  $("question").placeholder = files.length ? "or drop one here"
+    : { "image/png": "Name what to draw", "audio/wav": "Write what to say" }[facts.makes] ?? "Ask anything";
+  if (files.length) $("lead").textContent = $("record").hidden ? `Drop a ${what} here` : `Say something, or drop a ${what} here`;
   if (facts.makes === "image/png") $("lead").textContent = "What shall be drawn?";
+  if (facts.makes === "audio/wav" && !files.length) $("lead").textContent = "What shall be said?";
 }
 
 function asURL(file) {
@@ -121,6 +124,8 @@ async function predicted({ text = "", file = null }) {
     }
     if (predicts.makes === "image/png" && !file) {
       await drawn(item, text);
+    } else if (predicts.makes === "audio/wav" && !file) {
+      await spoken(item, text);
     } else {
       const { data } = await (await ask("predict", options)).json();
       if (!item.isConnected) return;

@@ -240,7 +240,8 @@ def _page() -> str:
         return "".join(file.read_text(encoding="utf-8") for file in files)
 
     page = read("chat.html").replace("/* chat.css */\n", read("chat.css"))
-    return page.replace("/* chat.js, media.js */\n", read("chat.js", "media.js"))
+    scripts = ("chat.js", "sounds.js", "media.js")
+    return page.replace("/* chat.js, sounds.js, media.js */\n", read(*scripts))
 
 
 class _Routes:
