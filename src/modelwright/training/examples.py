@@ -15,7 +15,9 @@ from modelwright.errors import ModelwrightError
 from modelwright.runtime import derived_seed
 from modelwright.types import Array, Columns, join, ragged_column, rows_in, take
 
-LENGTH_PARTS = 4  # micro-batches of a step whose rows vary in length
+# Micro-batches of a step whose rows vary in length. With more less is padded, and each costs its
+# calls: 16 recordings on four cores took 329 ms in one, 291 in two and 376 in four.
+LENGTH_PARTS = 2
 
 
 class Examples(Protocol):
