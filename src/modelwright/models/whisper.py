@@ -155,10 +155,13 @@ class Config(ModelConfig):
     def flops_per_item(self, learned: float = 1.0, length: float | None = None) -> float:
         """FLOPs of forward and backward for one window of sound and its text of ``length`` tokens.
 
-        ``learned`` is the share of the tokens that reach the head.
+        ``learned`` is the share of the tokens that reach the head; above 1, where windows are
+        counted, how many tokens a window has.
         """
         w, sound = self.width, self.frames
         text = self.context if length is None else min(length, self.context)
+        if learned > 1:
+            text, learned = min(learned, self.context), 1.0
         attention, feed = 4 * w * w, 2 * w * self.hidden_width
         products: float = 2 * sound * 3 * self.bands * w + sound * 3 * w * w
         products += self.encoder_depth * sound * (attention + feed + 2 * w * sound)

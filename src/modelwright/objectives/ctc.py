@@ -11,6 +11,7 @@ more frames than there are has no path: it costs nothing and teaches nothing.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from modelwright.data.hearing import in_pieces
 from modelwright.errors import ModelwrightError
-from modelwright.types import Batch, Codec, Columns
+from modelwright.types import Batch, Codec, Columns, ragged_column
 
 name = "ctc"
 item = "letter"
@@ -39,18 +40,24 @@ class Objective:
     def __init__(self, codec: Codec) -> None:
         self.codec: Any = codec
         self.blank: int = codec.blank  # type: ignore[attr-defined]
+        heard = getattr(getattr(codec, "ear", None), "reads", "frames")
+        self.unit = "seconds" if heard == "samples" else "examples"  # of what is computed
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:  # noqa: ARG002
         """What the model reads goes in; ``letters`` and their ``counts`` are what is meant.
 
         Recordings longer than the codec's ``longest`` are cut, so that memory is bounded;
-        ``pieces`` (B,) says into how many. None of them has a transcript.
+        ``pieces`` (B,) says into how many. None of them has a transcript. What is computed are
+        recordings; of a model that reads samples, seconds.
         """
         columns, pieces = in_pieces(columns, self.codec)
         tensors = self.codec.tensors(columns)
         targets = {"letters": tensors.pop("letters"), "counts": tensors.pop("counts")}
         targets["pieces"] = torch.from_numpy(pieces)
-        return Batch(tensors, targets, int(targets["counts"].sum()))
+        computed = len(targets["counts"])
+        if self.unit == "seconds":
+            computed = math.ceil(ragged_column(columns, "samples").lengths.sum() / self.codec.rate)
+        return Batch(tensors, targets, int(targets["counts"].sum()), computed=computed)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The negative log-likelihood of the transcripts, summed, in nats."""

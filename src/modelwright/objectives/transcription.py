@@ -60,6 +60,7 @@ class Objective:
             {"mel": tensors["mel"], "tokens": tokens},
             {"tokens": targets, "pieces": torch.from_numpy(np.asarray(pieces))},
             count,
+            computed=len(tokens),
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

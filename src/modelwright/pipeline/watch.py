@@ -78,6 +78,8 @@ class StageObserver(Observer):
         self.profiler = Profiler(
             self.trainer, watch.profile, self.first, self.run.path / "profile" / self.name, self.say
         )
+        plain = "tokens" if "tokens" in self.codec.ragged else "examples"
+        self.unit: str = getattr(self.trainer.objective, "unit", plain)  # of what is computed
         self.validated = ""
         self.started = time.perf_counter()
         zero = {"computed": 0, "items": 0, "busy_seconds": 0.0, "epoch_loss": 0.0, "epoch_items": 0}
@@ -163,7 +165,7 @@ class StageObserver(Observer):
                 step=step,
                 loss=record.loss,
                 rate=record.computed / max(record.seconds, 1e-9),
-                unit="tokens" if "tokens" in self.codec.ragged else "examples",
+                unit=self.unit,
                 mfu=self._flops(record, steps)
                 / max(record.seconds, 1e-9)
                 / (self.matmul_gflops * 1e9),
@@ -348,7 +350,7 @@ class StageObserver(Observer):
         computed, busy = self.totals["computed"], self.totals["busy_seconds"]
         flops = self.totals["flops"]
         return {
-            "tokens" if "tokens" in self.codec.ragged else "examples_seen": computed,
+            "tokens" if self.unit == "tokens" else "examples_seen": computed,
             "items": self.totals["items"],
             "busy_seconds": round(busy, 3),
             "flops": flops,
