@@ -15,6 +15,7 @@ import modelwright as mw
 from modelwright import api, recipe
 from modelwright.errors import ModelwrightError
 from modelwright.runs import Run
+from modelwright.types import Label
 
 VALUES: dict[str, Any] = {
     "name": "kinds",
@@ -37,6 +38,10 @@ def test_numbers_are_a_question(run: Run) -> None:
     model = mw.load(run)
     said = model("[4, 0.5]")
     assert said in "abc"
+    assert said.parts == (Label(said),)
+    assert said.details["probabilities"] == model.probabilities("[4, 0.5]")
+    for again in (copy.copy(said), copy.deepcopy(said)):
+        assert (again, again.parts, again.details) == (said, said.parts, said.details)
     for question in ([4, 0.5], (4, 0.5), np.array([4, 0.5])):
         assert model(question) == said
         assert model.probabilities(question) == model.probabilities("[4, 0.5]")

@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from modelwright import pipeline, recipe
@@ -28,7 +29,7 @@ from modelwright.pipeline.rates import find_rates
 from modelwright.places import is_run
 from modelwright.runs import Run
 from modelwright.training.range_test import RangeTest
-from modelwright.types import Array, Turn
+from modelwright.types import Answer, Array, Part, Turn
 
 if TYPE_CHECKING:
     from modelwright.pipeline.explained import Explanation
@@ -37,6 +38,25 @@ if TYPE_CHECKING:
 ROOT = Path("runs")
 Source = str | Path | Mapping[str, Any] | recipe.Recipe | Run
 Question = str | Path | Array | Sequence[Any]  # text, a file's path, numbers, or turns
+
+
+class Told(str):
+    """An answer in words, and what it is in the terms of its task.
+
+    Attributes:
+        parts: labels, spans with their place and score, boxes, numbers or text.
+        details: what else is known by name, such as ``probabilities``.
+    """
+
+    parts: tuple[Part, ...] = ()
+    details: Mapping[str, Any] = MappingProxyType({})
+
+    def __new__(cls, said: str, answer: Answer | None = None) -> Told:
+        """The words of an answer; without it, as a copy is made, the rest is put in after."""
+        told = super().__new__(cls, said)
+        if answer is not None:
+            told.parts, told.details = answer.turn.parts, answer.details
+        return told
 
 
 class Model:
@@ -53,12 +73,15 @@ class Model:
     def __call__(self, question: Question, **params: Any) -> Any:
         """The answer: text with ``params`` of SamplingParams (max_tokens, ...), or a label.
 
-        Of a model of vectors it is a list of numbers. Where answers are files (``suffix``), one is
-        written, and its path is the answer.
+        Words are ``Told``: ``answer.parts[0].score`` of a span, ``answer.details["probabilities"]``
+        of a label. Of a model of vectors it is a list of numbers. Where answers are files
+        (``suffix``), one is written, and its path is the answer.
         """
         if self.suffix:
             return str(self.make(question, seed=params.get("seed", 0)))
-        return self.answerer.value(self.answerer.answer([self._turns(question)], **params)[0])
+        (answer,) = self.answerer.detailed([self._turns(question)], **params)
+        value = self.answerer.value(answer.turn)
+        return Told(value, answer) if isinstance(value, str) else value
 
     @functools.cached_property
     def _named(self) -> NamedAdapters:
