@@ -24,6 +24,8 @@ def net():
             "embedding": nn.Embedding(11, 6),
             "blocks": nn.ModuleList([nn.Linear(6, 8), nn.Linear(8, 4, bias=False)]),
             "conv": nn.Conv2d(3, 5, 3, stride=2, padding=1),
+            "sound": nn.Conv1d(3, 5, 4, stride=2, padding=1),
+            "apart": nn.Conv1d(4, 4, 3, groups=4),
             "head": nn.Linear(4, 2),
         }
     )
@@ -42,12 +44,14 @@ def moved(model):
 def inputs(layer):
     if isinstance(layer, nn.Embedding):
         return torch.tensor([[1, 4], [10, 0]])
+    if isinstance(layer, nn.Conv1d):
+        return torch.randn(2, 3, 9)
     return torch.randn(2, 3, 7, 7) if isinstance(layer, nn.Conv2d) else torch.randn(5, 6)
 
 
 @pytest.mark.parametrize(
     ("kind", "target"),
-    [(kind, target) for kind in KINDS for target in ("blocks.0", "conv")]
+    [(kind, target) for kind in KINDS for target in ("blocks.0", "conv", "sound")]
     + [("lora", "embedding"), ("rslora", "embedding")],
 )
 def test_the_layer_computes_the_formula(kind, target):
@@ -68,8 +72,9 @@ def test_the_layer_computes_the_formula(kind, target):
         weight *= (layer.magnitude.double() / norms).view(-1, *[1] * (weight.ndim - 1))
     if target == "embedding":
         expected = F.embedding(x, weight)
-    elif target == "conv":
-        expected = F.conv2d(x.double(), weight, plain.bias.double(), stride=2, padding=1)
+    elif target in ("conv", "sound"):
+        convolved = F.conv2d if target == "conv" else F.conv1d
+        expected = convolved(x.double(), weight, plain.bias.double(), stride=2, padding=1)
     else:
         expected = F.linear(x.double(), weight, plain.bias.double())
     torch.testing.assert_close(layer(x).double(), expected, rtol=1e-5, atol=1e-5)
@@ -79,7 +84,7 @@ def test_the_layer_computes_the_formula(kind, target):
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_is_live_and_unmerged_is_the_base_bit_by_bit(kind):
     model = net()
-    adapter = Adapter(rank=2, targets=["blocks.0", "conv"], **KINDS[kind])
+    adapter = Adapter(rank=2, targets=["blocks.0", "conv", "sound"], **KINDS[kind])
     lora.adapt(model, adapter)
     moved(model)
     before = {n: t.clone() for n, t in model.state_dict().items()}
@@ -138,6 +143,7 @@ def test_the_fingerprint_is_that_of_the_base():
     ("adapter", "why"),
     [
         (Adapter(targets=["blocs.0"]), "did you mean 'blocks.0'"),
+        (Adapter(targets=["apart"]), r"apart is no linear layer.*trained=\[apart\] trains it"),
         (Adapter(trained=["tail"]), "'tail' means nothing here"),
         (Adapter(targets=["embedding"], dora=True), "dora: not for the embedding"),
         (Adapter(targets=["head"], trained=["head"]), "has an adapter already"),

@@ -15,19 +15,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelwright.errors import CorruptError, ModelwrightError, did_you_mean
 from modelwright.models import prompts
-from modelwright.models.narrow import Narrow, hold, release, widen
+from modelwright.models.lora_layers import KINDS, LoraConv1d, LoraEmbedding, LoraLayer
+from modelwright.models.narrow import hold, release, widen
 
 # Names of the new parameters, in their layer.
 PARTS = ("lora_a", "lora_b", "magnitude", *prompts.PARTS)
@@ -70,177 +69,6 @@ class Adapter:
     def scaling(self) -> float:
         """The factor s of B A."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
-
-
-class LoraLayer(nn.Module, ABC):
-    """What adapted layers have in common; ``adapt`` makes them of plain ones."""
-
-    plain: type[Any]
-    lora_a: nn.Parameter
-    lora_b: nn.Parameter
-    magnitude: nn.Parameter | None
-    scaling: float
-    dropped: float
-    narrow: Narrow | None  # holds W, where it is in few bits
-    merged: bool
-    kept: Tensor | None  # W while W' stands in its place
-
-    def begin(self, adapter: Adapter) -> None:
-        """Draw A, set B to zero and m to the norms: W' = W."""
-        if "narrow" not in self._modules:
-            self.register_module("narrow", None)
-        self.merged = False
-        weight = self.base
-        down, up = self.shapes(adapter.rank)
-        bound = 1 / math.sqrt(math.prod(down[1:]))
-        self.lora_a = nn.Parameter(weight.new_empty(down).uniform_(-bound, bound))
-        self.lora_b = nn.Parameter(weight.new_zeros(up))
-        self.register_parameter("magnitude", None)
-        self.scaling, self.dropped, self.kept = adapter.scaling, adapter.dropout, None
-        if adapter.dora:
-            self.magnitude = nn.Parameter(self.norms())
-
-    @abstractmethod
-    def shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shapes of A and B."""
-
-    @property
-    def base(self) -> Tensor:
-        """W, or W' after ``merge``."""
-        if self.narrow is not None and not self.merged:
-            return self.narrow.unpacked()
-        return cast(Tensor, self._parameters["weight"])
-
-    @property
-    def weight(self) -> Tensor:
-        """W'."""
-        if self.merged:
-            return self.base
-        summed = self.base + self.scaling * self.product()
-        if self.magnitude is None:
-            return summed
-        return summed * self._column(self.magnitude / self.norms())
-
-    def product(self) -> Tensor:
-        """B A in the shape of W."""
-        flat = self.lora_b.flatten(1) @ self.lora_a.flatten(1)
-        return flat.view(len(flat), *self.lora_a.shape[1:])
-
-    @torch.no_grad()
-    def norms(self) -> Tensor:
-        """|W + s B A| of every output (outputs,); a constant in the gradient (section 4.3)."""
-        summed = self.base + self.scaling * self.product()
-        found: Tensor = torch.linalg.vector_norm(summed.float().flatten(1), dim=1)
-        return found.to(summed.dtype)
-
-    def _column(self, values: Tensor) -> Tensor:
-        """Values (outputs,) to multiply W by."""
-        return values.view(-1, *[1] * (self.lora_a.ndim - 1))
-
-    def thinned(self, x: Tensor) -> Tensor:
-        """Inputs of the adapter, after its dropout."""
-        return F.dropout(x, self.dropped, self.training) if self.dropped else x
-
-    @torch.no_grad()
-    def merge(self) -> None:
-        """Put W' in the place of W, and keep W beside it."""
-        if self.merged:
-            return
-        whole = self.weight
-        if self.narrow is None:
-            self.kept = self.base.clone()
-            self.base.copy_(whole)
-        else:
-            self._parameters["weight"] = nn.Parameter(whole, requires_grad=False)
-        self.merged = True
-
-    @torch.no_grad()
-    def unmerge(self) -> None:
-        """Put W back, bit by bit."""
-        if not self.merged:
-            return
-        if self.kept is None:
-            self._parameters["weight"] = None
-        else:
-            self.base.copy_(self.kept)
-        self.merged, self.kept = False, None
-
-
-class LoraLinear(LoraLayer, nn.Linear):  # type: ignore[override]  # weight reads as W'
-    """x W'^T + b, for x (..., inputs)."""
-
-    plain = nn.Linear
-
-    def shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """A (rank, inputs), B (outputs, rank)."""
-        return (rank, self.in_features), (self.out_features, rank)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x (..., inputs) to (..., outputs)."""
-        if self.merged:
-            return F.linear(x, self.base, self.bias)
-        low = F.linear(self.thinned(x), self.lora_a) * self.scaling
-        if self.magnitude is None:
-            return self._through(x, self.bias) + F.linear(low, self.lora_b)
-        both = self._through(x) + F.linear(low, self.lora_b)
-        y = both * (self.magnitude / self.norms()).to(both.dtype)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
-
-    def _through(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """The base's part of the product."""
-        if self.narrow is not None:
-            return self.narrow.product(x, bias)
-        return F.linear(x, self.base, bias)
-
-
-class LoraEmbedding(LoraLayer, nn.Embedding):  # type: ignore[override]
-    """Rows of W', whose products are B A transposed."""
-
-    plain = nn.Embedding
-
-    def shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """A (rank, rows), B (width, rank)."""
-        return (rank, self.num_embeddings), (self.embedding_dim, rank)
-
-    def product(self) -> Tensor:
-        """B A transposed, (rows, width)."""
-        return (self.lora_b @ self.lora_a).t()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Rows (..., width) of the numbers (...)."""
-        if self.narrow is not None and not self.merged:
-            rows = self.narrow.rows(tokens)
-        else:
-            rows = F.embedding(tokens, self.base, self.padding_idx)
-        if self.merged:
-            return rows
-        low = F.embedding(tokens, self.lora_a.t()) * self.scaling
-        return rows + F.linear(self.thinned(low), self.lora_b)
-
-
-class LoraConv2d(LoraLayer, nn.Conv2d):  # type: ignore[override]
-    """The convolution with W', for pictures (n, channels, height, width)."""
-
-    plain = nn.Conv2d
-
-    def shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """A (rank, inputs, height, width), B (outputs, rank, 1, 1)."""
-        return (rank, self.in_channels, *self.kernel_size), (self.out_channels, rank, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve x (n, inputs, height, width)."""
-        if self.merged:
-            return cast(Tensor, self._conv_forward(x, self.base, self.bias))
-        low = self._conv_forward(self.thinned(x), self.lora_a, None) * self.scaling
-        up = F.conv2d(low, self.lora_b)
-        if self.magnitude is None:
-            return cast(Tensor, self._conv_forward(x, self.base, self.bias) + up)
-        both: Tensor = self._conv_forward(x, self.base, None) + up
-        y: Tensor = both * (self.magnitude / self.norms()).to(both.dtype).view(-1, 1, 1)
-        return y if self.bias is None else y + self.bias.to(y.dtype).view(-1, 1, 1)
-
-
-_KINDS: tuple[type[LoraLayer], ...] = (LoraLinear, LoraEmbedding, LoraConv2d)
 
 
 # Putting adapters in and taking them out ---------------------------------------------------------
@@ -420,9 +248,9 @@ def _owner(name: str) -> str:
 
 def kind_of(module: nn.Module) -> type[LoraLayer] | None:
     """How a layer is adapted; None: it cannot be. A class of its own may compute otherwise."""
-    if type(module) is nn.Conv2d and module.groups > 1:
+    if isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups > 1:
         return None
-    return next((kind for kind in _KINDS if type(module) is kind.plain), None)
+    return next((kind for kind in KINDS if type(module) is kind.plain), None)
 
 
 def _chosen(model: nn.Module, adapter: Adapter) -> dict[str, type[LoraLayer]]:
@@ -432,6 +260,12 @@ def _chosen(model: nn.Module, adapter: Adapter) -> dict[str, type[LoraLayer]]:
     for pattern in adapter.targets or ():
         found = {n: kind for n, kind in kinds.items() if matches(n, pattern)}
         if not found:
+            other = next((n for n, _ in model.named_modules() if matches(n, pattern)), "")
+            if other:
+                raise ModelwrightError(
+                    f"tune.adapter.targets: {other} is no linear layer, embedding or convolution"
+                    f" of all channels; tune.adapter.trained=[{pattern}] trains it whole"
+                )
             raise ModelwrightError(_nothing("tune.adapter.targets", pattern, list(kinds)))
         chosen |= found
     if adapter.targets is None:
@@ -453,8 +287,12 @@ def _chosen(model: nn.Module, adapter: Adapter) -> dict[str, type[LoraLayer]]:
 
 
 def _usual(kinds: Mapping[str, type[LoraLayer]]) -> dict[str, type[LoraLayer]]:
-    """The linear layers and convolutions of the blocks, or of a model without blocks all."""
-    able = {n: kind for n, kind in kinds.items() if kind is not LoraEmbedding and not is_head(n)}
+    """The linear layers and convolutions of the blocks, or of a model without blocks all.
+
+    Convolutions over time read the sound before the blocks; they are adapted where they are named.
+    """
+    seldom = (LoraEmbedding, LoraConv1d)
+    able = {n: kind for n, kind in kinds.items() if kind not in seldom and not is_head(n)}
     blocks = {n: k for n, k in able.items() if _repeats(n)}
     return blocks or able or {n: k for n, k in kinds.items() if k is not LoraEmbedding}
 

@@ -26,16 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
-from modelwright.models.lora import (
-    Adapter,
-    LoraEmbedding,
-    LoraLayer,
-    LoraLinear,
-    is_head,
-    kind_of,
-    layers,
-    refuse_shared,
-)
+from modelwright.models.lora import Adapter, is_head, kind_of, layers, refuse_shared
+from modelwright.models.lora_layers import LoraEmbedding, LoraLayer, LoraLinear
 from modelwright.models.quantized import PackedLinear
 
 _local = threading.local()
