@@ -14,6 +14,7 @@ import pytest
 from modelwright import api
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
+from modelwright.pipeline import graded
 from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from modelwright.pipeline.one_line import recipe_of
 from modelwright.pipeline.shown import pieces
@@ -74,6 +75,31 @@ def test_what_the_assistant_says_is_learned_with_its_end_and_shown(
     assert measures["test response bits per byte"]["unit"] == "bits/byte"
     answer = api.load(run)([text_turn("user", "Hi"), text_turn("assistant", "Hello", learn=True)])
     assert isinstance(answer, str)
+
+
+def test_questions_that_the_context_cannot_hold_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked(part: str, times: int, count: int) -> list[dict[str, Any]]:
+        texts = [f"What is {part} {i}? " * times for i in range(count)]
+        return [{"prompt": text, "response": str(i), "split": part} for i, text in enumerate(texts)]
+
+    rows = [*asked("train", 1, 20), *asked("validation", 1, 4), *asked("test", 1, 6)]
+    given = recipe(written(tmp_path / "a.jsonl", [*rows, *asked("test", 60, 3)]))
+    given["data"]["split"] = {"by": "given"}
+    given["model"]["context"] = 64
+    given["evaluate"] = {"questions": 40, "answer_tokens": 4}
+    run = api.run(given, out=tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "3 of 9 questions are longer than the context of 64 tokens, and count as empty" in said
+    file = written(tmp_path / "fresh.jsonl", [*asked("fresh", 1, 3), *asked("fresh", 60, 2)])
+    result = api.evaluate(run, on=file)
+    said = capsys.readouterr().err
+    assert "2 of 5 questions are longer than the context of 64 tokens, and count as empty" in said
+    assert result["measures"][0]["note"].startswith("5 held-out examples")
+    lines = graded.read(run, "on-fresh")
+    assert [line["answer"] for line in lines][3:] == ["", ""]
+    assert [line["grade"] for line in lines][3:] == [0.0, 0.0]
 
 
 def test_mixtures_are_weighted_and_rows_packed(data: Callable[[str], Path], tmp_path: Path) -> None:

@@ -63,6 +63,38 @@ def test_two_runs_are_compared_on_what_both_were_asked(tmp_path: Path) -> None:
     assert "no difference" in paired.lines([same], one, one)[0]
 
 
+def test_a_file_that_both_were_measured_on_is_compared_as_well(tmp_path: Path) -> None:
+    one, _ = run_with(tmp_path / "a", set(range(0, 40, 2)))
+    other, _ = run_with(tmp_path / "b", {0, 2})
+    for run in (one, other):
+        kept = run.path / graded.FOLDER / "train.jsonl"
+        kept.with_name("on-fresh.jsonl").write_bytes(kept.read_bytes())
+    lonely = one.path / graded.FOLDER / "on-other.jsonl"
+    lonely.write_bytes((one.path / graded.FOLDER / "train.jsonl").read_bytes())
+    found = paired.compare(one, other)
+    assert [row["stage"] for row in found] == ["train", "on-fresh"]
+    lines = paired.lines(found, one, other)
+    assert lines[0].startswith("train, test part: accuracy 0.5000 and 0.9500")
+    assert lines[1].startswith("file fresh (--on): accuracy 0.5000 and 0.9500")
+    # Other questions in the test parts: the file alone is compared.
+    path = one.path / graded.FOLDER / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(x | {"key": f"x{x['key']}"}) + "\n" for x in rows))
+    assert [row["stage"] for row in paired.compare(one, other)] == ["on-fresh"]
+    # Lines of older runs do not say what their grades are.
+    for run in (one, other):
+        file = run.path / graded.FOLDER / "on-fresh.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        keep = [{k: x[k] for k in x if k not in ("measure", "better")} for x in rows]
+        file.write_text("".join(json.dumps(x) + "\n" for x in keep))
+    (old,) = paired.compare(one, other)
+    assert (old["measure"], old["better"]) == ("accuracy", "higher")
+    file.write_text("".join(json.dumps(x | {"measure": "F1"}) + "\n" for x in rows))
+    path.unlink()
+    with pytest.raises(ModelwrightError, match="on-fresh: one is graded by accuracy, the other by"):
+        paired.compare(one, other)
+
+
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     one, _ = run_with(tmp_path / "a", set())
     path = one.path / graded.FOLDER / "train.jsonl"
@@ -71,7 +103,7 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
         json.loads(line) | {"key": f"x{i}"} for i, line in enumerate(path.read_text().splitlines())
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(ModelwrightError, match="no question was asked of both"):
+    with pytest.raises(ModelwrightError, match="train: no question was asked of both; .* --on"):
         paired.compare(one, other)
     path.unlink()
     with pytest.raises(ModelwrightError, match="no stage has graded answers in both"):

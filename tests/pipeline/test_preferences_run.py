@@ -14,6 +14,7 @@ import torch
 
 from modelwright import api, checkpoint
 from modelwright.errors import ModelwrightError
+from modelwright.pipeline import graded, on_file, paired
 from modelwright.pipeline.answering import answerer_of
 from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from modelwright.runs import Run
@@ -140,6 +141,8 @@ def test_a_reward_model_judges(source: str, tmp_path: Path) -> None:
     asked = "Do you like sun and wind?\n\n"
     polite, curt = (float(model(asked + a)) for a in ("I do, sun and wind.", "No"))
     assert polite > curt
+    measured = api.evaluate(tmp_path / "reward", on=source)["measures"]
+    assert [m["name"] for m in measured] == ["preference accuracy", "margin of rewards"]
     with pytest.raises(ModelwrightError, match="no answer to be judged"):
         model("Do you like sun?")
 
@@ -150,6 +153,64 @@ def test_random_weights_prefer_nothing(source: str, tmp_path: Path) -> None:
     made["train"] = {**made["train"], "objective": "preference"}
     with pytest.raises(ModelwrightError, match=r"train\.task: .* begins with random weights"):
         api.train(made, out=tmp_path / "run")
+
+
+def test_a_file_is_measured_as_the_test_part_is(
+    run: Path, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = tmp_path / "fresh.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"prompt": f"Do you like {a}?", "chosen": f"I do, {a}.", "rejected": "No"} for a in WORDS
+    ]
+    rows.append({"prompt": "Do you like it? " * 40, "chosen": "I do.", "rejected": "No"})
+    fresh.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    result = api.evaluate(run, on=fresh)
+    said = capsys.readouterr().err
+    assert "tune: 1 of 11 rows are longer than the context of 64 tokens and are left out" in said
+    assert "preference accuracy: 10 held-out rows; 95 % interval of ours" in said
+    accuracy, margin = result["measures"]
+    assert (accuracy["name"], margin["name"]) == ("preference accuracy", "margin of rewards")
+    assert accuracy["rows"][0]["value"] == 1.0
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    # What the test part measures is what its rows measure as a file.
+    own = json.loads((run / "evaluation.json").read_text())["measures"]
+    test = [x["question"] for x in graded.read(Run.open(run), "tune")]
+    again = tmp_path / "again.jsonl"
+    lines = Path(source).read_text().splitlines()
+    again.write_text("\n".join(x for x in lines if json.loads(x)["prompt"] in test) + "\n")
+    value = {m["name"]: m["rows"] for m in api.evaluate(run, on=again)["measures"]}
+    (expected,) = (m["rows"] for m in own if m["name"] == "test preference accuracy")
+    assert value["preference accuracy"] == expected
+    found = paired.compare(Run.open(run), Run.open(other))
+    assert [row["stage"] for row in found] == ["train", "tune", "on-fresh"]
+    assert found[2]["measure"] == "preference accuracy"
+    assert (found[2]["questions"], found[2]["difference"]) == (10, 0.0)
+
+
+def test_single_answers_are_measured_or_refused_or_left_out(
+    source: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"prompt": f"Do you like {a}?", "completion": ("No", f"I do, {a}.")[i % 2], "label": i % 2}
+        for i, a in enumerate(WORDS)
+    ]
+    singles = tmp_path / "singles.jsonl"
+    singles.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    with pytest.raises(ModelwrightError, match="dpo compares two answers, and a row has one only"):
+        api.evaluate(run, on=singles)
+    kto = api.tune(recipe(source, objective_options={"loss": "kto"}), out=tmp_path / "kto")
+    (accuracy,) = api.evaluate(kto, on=singles)["measures"]
+    assert accuracy["note"].startswith("10 held-out rows")
+    # A model that has learned the good answers only writes, and is graded by what it writes.
+    result = on_file.evaluate_on(Run.open(run), str(singles), api.say, "train")
+    assert [measure["name"] for measure in result["measures"]] == ["token F1"]
+    said = capsys.readouterr().err
+    assert "5 rows of" in said
+    assert "left out, since a bad answer alone is nothing to compare with" in said
+    singles.write_text("\n".join(json.dumps(row) for row in rows if not row["label"]) + "\n")
+    with pytest.raises(ModelwrightError, match="its rows have bad answers only"):
+        on_file.evaluate_on(Run.open(run), str(singles), api.say, "train")
 
 
 def test_what_it_prefers_is_what_it_writes(run: Path) -> None:

@@ -52,11 +52,18 @@ def test_a_file_in_one_line_and_what_follows(
     capsys.readouterr()
     fresh = reviews(tmp_path / "fresh.jsonl", 12)
     assert main(["evaluate", "one", "--on", str(fresh)]) == 0
-    told = capsys.readouterr().out
+    captured = capsys.readouterr()
+    told = captured.out
     assert told.startswith("accuracy (higher is better):")
+    assert "macro-F1 (higher is better):" in told
+    assert "F1 by class:" in told
     assert "accuracy by kind:" in told
+    assert "accuracy: 12 held-out examples; 95 % interval of ours" in captured.err
     assert main(["runs", "one", str(run.path)]) == 0
     assert "questions that both answered; difference" in capsys.readouterr().out
+    assert main(["evaluate", str(run.path), "--on", str(fresh)]) == 0
+    assert main(["runs", "one", str(run.path)]) == 0
+    assert "file fresh (--on): accuracy" in capsys.readouterr().out
     unknown = written(tmp_path / "unknown.jsonl", [{"review": "x y", "mood": "angry"}])
     with pytest.raises(ModelwrightError, match=r"example 1: label 'angry' is not in the train spl"):
         api.evaluate("one", on=unknown)

@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 from modelwright.data.shards import open_shard
+from modelwright.errors import ModelwrightError
 from modelwright.evaluation.bag_of_words import BagOfWords
 from modelwright.evaluation.metrics import Accuracy, Mean
-from modelwright.pipeline.fitted import BATCH, Fitted, fitting
+from modelwright.pipeline import graded
+from modelwright.pipeline.fitted import BATCH, Fitted, fitting, rows_that_fit
 from modelwright.pipeline.predicted import examples_of
 from modelwright.pipeline.prepare import Say
 from modelwright.pipeline.references import referred
@@ -25,9 +27,10 @@ from modelwright.runs import Run
 from modelwright.training.examples import once
 from modelwright.training.memory_retry import in_halves
 from modelwright.training.train import compute
-from modelwright.types import Array, Columns, Example, Objective
+from modelwright.types import Array, Columns, Example, Objective, rows_in
 
 CHOSEN, REJECTED = "chosen", "rejected"
+MEASURE = "preference accuracy"
 
 
 def rewards(model: nn.Module, objective: Objective, columns: Columns) -> Array:
@@ -65,21 +68,60 @@ def accuracy(model: nn.Module, objective: Objective, columns: Columns) -> dict[s
 
 def preferences(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Say) -> None:
     """Preference accuracy and margins on the test part, beside length and a linear model."""
-    columns = referred(
-        run, name, "test", fitting(fitted, open_shard(run.path / "data" / name / "test")), fitted
-    )
+    columns = open_shard(run.path / "data" / name / "test")
+    preferred(run, name, "test", columns, fitted=fitted, result=result, say=say)
+
+
+def preferred(
+    run: Run,
+    name: str,
+    part: str,
+    columns: Columns,
+    *,
+    fitted: Fitted,
+    result: dict[str, Any],
+    say: Say,
+) -> None:
+    """The same of any rows of a stage: of its test part, or of a file.
+
+    Every row is written down as told rightly or not, so that two runs can be compared in pairs.
+
+    Args:
+        run: of the stage.
+        name: of the stage.
+        part: of its data, or a name of the file; what the reference gives is kept by it.
+        columns: of all its rows; those longer than the context are left out, and counted.
+        fitted: the model of the stage.
+        result: takes the measures in.
+        say: told of the progress, and of what is left out.
+    """
+    every, fits = rows_in(columns), len(rows_that_fit(fitted, columns))
+    context = getattr(fitted.config, "context", 0)
+    if not fits:
+        raise ModelwrightError(
+            f"{run.path}: {name}: no row of {part} fits the context of {context:,} tokens; give"
+            " shorter rows, or train with a longer context"
+        )
+    if fits < every:
+        say(
+            f"evaluate: {name}: {every - fits:,} of {every:,} rows are longer than the context of"
+            f" {context:,} tokens and are left out"
+        )
+    columns = referred(run, name, part, fitting(fitted, columns), fitted)
     found = rewards(fitted.model, fitted.objective, columns)
     say(f"evaluate: {name}: rewards of {len(found):,} held-out answers or pairs")
-    told = {"ours": _share(right(found))}
+    rightly, asked = right(found), examples_of(fitted.codec, columns)
+    told = {"ours": _share(rightly)}
     if run.recipe.evaluate.baselines:
         train = fitting(fitted, open_shard(run.path / "data" / name / "train"))
-        known, asked = examples_of(fitted.codec, train), examples_of(fitted.codec, columns)
-        for who, scores in _simple(known, asked).items():
+        for who, scores in _simple(examples_of(fitted.codec, train), asked).items():
             told[who] = _share(right(scores))
+    lines = [_line(*pair) for pair in zip(asked, rightly, strict=True)]
+    graded.write(run, name if part == "test" else part, lines)
     low, high = told["ours"].interval
     result["measures"].append(
         {
-            "name": "test preference accuracy",
+            "name": f"test {MEASURE}",
             "unit": "share",
             "better": "higher",
             "rows": [{"who": who, "value": of.value} for who, of in told.items()],
@@ -90,6 +132,24 @@ def preferences(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say
     margins = (found[:, 0] - found[:, 1])[np.isfinite(found).all(1)]
     if len(margins):
         result["measures"].append(_margin(margins))
+
+
+def _line(example: Example, rightly: bool) -> dict[str, Any]:
+    """A row that was told rightly or not, as ``graded`` keeps answers; its key is of all of it."""
+    asked = "\n".join(turn.said for turn in example.given)
+    better, worse = _texts(example)
+    return {
+        "key": graded.key("\0".join((asked, better or "", worse or ""))),
+        "grade": float(rightly),
+        "right": rightly,
+        "measure": MEASURE,
+        "better": "higher",
+        "kind": "",
+        "length": len(asked),
+        "question": graded.short(asked),
+        "reference": graded.short(better or ""),
+        "answer": graded.short(worse or ""),
+    }
 
 
 def _margin(margins: Array) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Answers graded one by one: kept beside the evaluation, divided into slices, the worst shown.
 
-``graded/STAGE.jsonl`` of a run has a line for every answer. Two runs that were asked the same are
-compared on these lines (``pipeline.paired``).
+``graded/STAGE.jsonl`` of a run has a line for every answer of its test part,
+``graded/on-FILE.jsonl`` for every answer on a file of the user's (``on_file``). Two runs that were
+asked the same are compared on these lines (``pipeline.paired``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from modelwright.tasks.task import Task
 from modelwright.types import Example, Row, Turn
 
 FOLDER = "graded"
+ON = "on-"  # before the name of a file that was asked with --on
 LENGTHS = 4  # slices by length, of equally many answers
 KINDS = 20  # slices by kind at most, those of the most answers
 WORST = 12  # shown
@@ -45,11 +47,26 @@ def keep(
     if columns and len(next(iter(columns.values()))) == len(lines):  # not a sample of the part
         for number, line in enumerate(lines):
             line["columns"] = {name: values[number] for name, values in columns.items()}
+    write(run, stage, lines)
+    result.setdefault("slices", []).extend(slices(stage, task, lines))
+    result.setdefault("worst", []).extend(worst(task, lines))
+
+
+def write(run: Run, stage: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write graded answers down; ``stage``: of the run, or a name of the file that was asked."""
     path = run.path / FOLDER / f"{stage}.jsonl"
     make_folder(path.parent)
     replace_file(path, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines).encode())
-    result.setdefault("slices", []).extend(slices(stage, task, lines))
-    result.setdefault("worst", []).extend(worst(task, lines))
+
+
+def key(asked: str) -> str:
+    """The same of the same question in every run."""
+    return hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def short(text: str) -> str:
+    """As much of a text as is kept."""
+    return text[:_TEXT]
 
 
 def keep_columns(run: Run, stage: str, rows: Sequence[Row], counts: Sequence[int]) -> None:
@@ -86,14 +103,16 @@ def _columns_file(stage: str) -> str:
 def _line(task: Task, example: Example, answer: Turn) -> dict[str, Any]:
     asked = "\n".join(turn.said for turn in example.given)
     return {
-        "key": hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:16],
+        "key": key(asked),
         "grade": (grade := task.grade(example, answer)),
         "right": grade == task.grade(example, example.answer),
+        "measure": task.measure,
+        "better": task.better,
         "kind": task.kind(example),
         "length": len(asked),
-        "question": asked[:_TEXT],
-        "reference": example.answer.said[:_TEXT],
-        "answer": answer.said[:_TEXT],
+        "question": short(asked),
+        "reference": short(example.answer.said),
+        "answer": short(answer.said),
     }
 
 

@@ -47,6 +47,31 @@ def accuracy(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: S
         said["majority class"] = [Majority().fit(known).answer()] * len(reference)
         who, guesses = _linear(fitted.codec, train, known, columns)
         said[who] = guesses
+    beside(name, fitted, reference, said, result)
+    if weights is not None:
+        _calibrated(name, reference, answers, weights, result)
+    if "tokens" in columns:
+        turns = [Turn("assistant", (Label(label),)) for label in answers]
+        examples = examples_of(fitted.codec, columns)
+        graded.keep(run, name, fitted.task, list(zip(examples, turns, strict=True)), result)
+
+
+def beside(
+    name: str,
+    fitted: Fitted,
+    reference: Sequence[str],
+    said: Mapping[str, Sequence[str]],
+    result: dict[str, Any],
+) -> None:
+    """Accuracy with its interval, F1 by class and confusions, of everybody's answers.
+
+    Args:
+        name: of the stage, or of the file that was asked.
+        fitted: the model whose answers are "ours".
+        reference: the labels that are meant.
+        said: the answers, by who gives them.
+        result: takes them in.
+    """
     found = {who: _counted(reference, guesses) for who, guesses in said.items()}
     rows = [{"who": who, "value": of.value} for who, of in found.items()]
     low, high = found["ours"].interval
@@ -62,13 +87,7 @@ def accuracy(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: S
         }
     )
     result.setdefault("slices", []).append(_by_class(name, every))
-    result.setdefault("confusions", []).append(_confusion(name, fitted, reference, answers))
-    if weights is not None:
-        _calibrated(name, reference, answers, weights, result)
-    if "tokens" in columns:
-        turns = [Turn("assistant", (Label(label),)) for label in answers]
-        examples = examples_of(fitted.codec, columns)
-        graded.keep(run, name, fitted.task, list(zip(examples, turns, strict=True)), result)
+    result.setdefault("confusions", []).append(_confusion(name, fitted, reference, said["ours"]))
     if fitted.task.by_class:
         result["measures"].append(_of_classes(reference, said, every[-1]))
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from modelwright.data.sources import read_rows
 from modelwright.errors import ModelwrightError
-from modelwright.pipeline import graded
-from modelwright.pipeline.answering import answerer_of
-from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
+from modelwright.pipeline import graded, labelled, written
+from modelwright.pipeline.answering import Answerer, answerer_of
+from modelwright.pipeline.answering.comparing import Preferring
+from modelwright.pipeline.answering.predicting import Predicting
+from modelwright.pipeline.answering.writing import Writing
+from modelwright.pipeline.compared import preferred
+from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
 from modelwright.pipeline.predicted import Known, together
 from modelwright.pipeline.prepare import Say, renamed
 from modelwright.runs import Run
 from modelwright.tasks.task import Task
-from modelwright.types import Example, Shortened
+from modelwright.types import Encoded, Example, Shortened, stack, text_turn
 
 MOST = 100_000  # rows of a file
 
@@ -23,8 +28,10 @@ MOST = 100_000  # rows of a file
 def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> dict[str, Any]:
     """Measure the newest model of a run on the rows of a file, with slices and the worst answers.
 
-    The run's evaluation and its graded answers stay as they are; those of the file are written to
-    ``graded/FILE.jsonl`` by its name.
+    What is measured is what the run's own evaluation measures, without its baselines of answers;
+    of models that were taught which answers are better, the preference accuracy. The run's
+    evaluation and its graded answers stay as they are; those of the file are written to
+    ``graded/on-FILE.jsonl`` by its name, where two runs are compared on them (``paired``).
 
     Args:
         run: trained.
@@ -37,13 +44,23 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
             something that training has never seen, such as a class.
     """
     fitted = load_fitted(newest_checkpoint(run, stage))
-    task = fitted.task
+    task, answerer = fitted.task, answerer_of(fitted)
     if type(task).grade is Task.grade:
         raise ModelwrightError(
             f"{run.path}: its task grades no single answers, so it cannot be measured on a file;"
             " `modelwright evaluate` measures it on its own test part"
         )
     examples, left_out = _examples(run, task, source)
+    if not isinstance(answerer, Preferring):  # which reads bad answers as well
+        good = [e for e in examples if any(turn.learn for turn in e.turns)]
+        if examples and not good:
+            raise ModelwrightError(
+                f"{source}: its rows have bad answers only, with which this run's answers cannot be"
+                " compared; give rows with good ones"
+            )
+        if bad := len(examples) - len(good):
+            left_out["since a bad answer alone is nothing to compare with"] = bad
+        examples = good
     for reason, count in left_out.items():
         say(f"evaluate: {count:,} rows of {source} left out, {reason}")
     if not examples:
@@ -51,28 +68,62 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
             f"{source}: no row gives an example for the run's task; its columns must be those of"
             " the recipe"
         )
-    cut = 0
-    for number, example in enumerate(examples, start=1):
-        try:
-            # A class that train lacks is refused by name.
-            cut += isinstance(fitted.codec.encode(example), Shortened)
-        except ModelwrightError as error:
-            raise ModelwrightError(f"{source}: example {number}: {error}") from error
+    result: dict[str, Any] = {"on": source, "measures": [], "examples": []}
+    if isinstance(answerer, Preferring):
+        columns = stack([one for _, one in _encoded(fitted, examples, source)], fitted.codec.ragged)
+        name = fitted.path.parent.name
+        preferred(run, name, _name(source), columns, fitted=fitted, result=result, say=say)
+    else:
+        _answered(run, fitted, answerer, examples, source=source, result=result, say=say)
+    for measure in result["measures"]:
+        measure["name"] = measure["name"].removeprefix("test ")
+        say(f"evaluate: {measure['name']}: {measure['note']}")
+    return result
+
+
+def _answered(
+    run: Run,
+    fitted: Fitted,
+    answerer: Answerer,
+    examples: list[Example],
+    *,
+    source: str,
+    result: dict[str, Any],
+    say: Say,
+) -> None:
+    """Ask the model all of the examples and grade its answers, as the run's own evaluation does."""
+    task, cut = fitted.task, 0
+    meant: list[str] = []  # of codecs that number a label
+    for example, encoded in _encoded(fitted, examples, source):
+        cut += isinstance(encoded, Shortened)
+        if "label" in encoded and isinstance(answerer, Predicting):
+            meant.append(example.answer.label)
     if cut:
         say(f"evaluate: {cut:,} of {source} are longer than the codec reads, and were cut")
     say(f"evaluate: {len(examples):,} answers on {source}")
-    settings = run.recipe.evaluate
-    params = {
-        "max_tokens": settings.answer_tokens,
-        "beams": settings.beams,
-        "length_penalty": settings.length_penalty,
-    }
-    turns = answerer_of(fitted).answer([example.given for example in examples], **params)
-    result: dict[str, Any] = {"on": source, "measures": [], "examples": []}
-    for measure in together(task, examples, {"ours": Known(turns)}):
-        result["measures"].append({**measure, "name": measure["name"].removeprefix("test ")})
+    if isinstance(answerer, Writing):
+        said = written.generate(fitted, examples, run.recipe.evaluate, say)
+        turns = [text_turn("assistant", text) for text in said]
+    else:
+        turns = answerer.answer([example.given for example in examples])
+    if meant:
+        said = [turn.label for turn in turns]
+        labelled.beside(_name(source), fitted, meant, {"ours": said}, result)
+    if not meant or type(task).measures is not Task.measures:
+        result["measures"] += together(task, examples, {"ours": Known(turns)})
     graded.keep(run, _name(source), task, list(zip(examples, turns, strict=True)), result)
-    return result
+
+
+def _encoded(
+    fitted: Fitted, examples: Iterable[Example], source: str
+) -> Iterator[tuple[Example, Encoded]]:
+    """Every example and what the codec makes of it; a class that train lacks is refused by name."""
+    for number, example in enumerate(examples, start=1):
+        try:
+            encoded = fitted.codec.encode(example)
+        except ModelwrightError as error:
+            raise ModelwrightError(f"{source}: example {number}: {error}") from error
+        yield example, encoded
 
 
 def _examples(run: Run, task: Task, source: str) -> tuple[list[Example], dict[str, int]]:
@@ -90,4 +141,4 @@ def _examples(run: Run, task: Task, source: str) -> tuple[list[Example], dict[st
 
 def _name(source: str) -> str:
     stem = Path(source).name.partition(".")[0]
-    return "on-" + "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)[:60]
+    return graded.ON + "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)[:60]

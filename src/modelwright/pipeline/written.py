@@ -100,13 +100,13 @@ def answers(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Sa
     order = rng.permutation(_answered(columns))[: settings.questions]
     examples = examples_of(fitted.codec, columns, np.sort(order).tolist())
     say(f"evaluate: {name}: answering {len(examples)} held-out questions")
-    said = {"ours": _generate(fitted, examples, settings)}
+    said = {"ours": generate(fitted, examples, settings, say)}
     whose = {"ours": fitted}
     if settings.baselines:
         if name == "tune":
             say("evaluate: the base model answers them too")
             base = whose["base model"] = load_base(run, fitted)
-            said["base model"] = _generate(base, examples, settings)
+            said["base model"] = generate(base, examples, settings, say)
         known = open_shard(run.path / "data" / name / "train")
         train = examples_of(fitted.codec, known, _answered(known).tolist())
         nearest = NearestAnswer().fit([asked(e) for e in train], [e.answer.text for e in train])
@@ -216,10 +216,20 @@ def _together(
     return together(task, examples, {who: _Said(texts) for who, texts in said.items()})
 
 
-def _generate(fitted: Fitted, examples: Sequence[Example], settings: Evaluation) -> list[str]:
-    """The likeliest answers; a question that the context cannot hold has none, and counts so."""
+def generate(
+    fitted: Fitted, examples: Sequence[Example], settings: Evaluation, say: Say
+) -> list[str]:
+    """The likeliest answers; a question that the context cannot hold has none, and counts so.
+
+    How many are too long is said: the grade is of the model with its context, not of answers.
+    """
     engine = Engine(fitted.model, fitted.codec, max_batch=64)
     fits = [engine.room(len(engine.prompt(e.given))) > 0 for e in examples]
+    if not all(fits):
+        say(
+            f"evaluate: {fits.count(False):,} of {len(fits):,} questions are longer than the"
+            f" context of {engine.context:,} tokens, and count as empty answers"
+        )
     given = [e.given for e, fit in zip(examples, fits, strict=True) if fit]
     params = SamplingParams(
         max_tokens=settings.answer_tokens,
