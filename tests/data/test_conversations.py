@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
 from modelwright.data.conversations import (
     Refused,
@@ -18,6 +19,9 @@ from modelwright.data.conversations import (
     said_tools,
 )
 from modelwright.data.sources import read_rows
+from modelwright.tasks.chat import Chat
+from modelwright.types import Example
+from tests.json_rows import rows
 
 TOOL = {"name": "weather", "description": "of a place", "parameters": {"type": "object"}}
 CALL = {"name": "weather", "arguments": {"place": "Oslo"}}
@@ -214,3 +218,90 @@ def test_json_json_lines_and_parquet_hold_the_same(
         found = list(read_rows(str(tmp_path / name)))
         assert [conversations(row) for row in found] == expected
         assert str(found[6]["id"]).startswith(f"{name}:")
+
+
+def test_calls_may_be_a_text_of_json() -> None:
+    """As tables have them, which hold no lists."""
+    calls = [{"type": "function", "function": {**CALL, "arguments": '{"place": "Oslo"}'}}]
+
+    def called(tool_calls: object) -> list[tuple[str, str, bool]]:
+        answer = {"role": "assistant", "content": "So:", "tool_calls": tool_calls}
+        return said({"messages": [{"role": "user", "content": "x"}, answer], "tools": [TOOL]})
+
+    assert called(json.dumps(calls)) == called(calls)
+    assert called("null") == called("") == called(None) == called([])
+    for broken, problem in (
+        ("{", "not readable JSON"),
+        ([None], "a call has no 'name'"),
+        ("[null]", "a call has no 'name'"),
+        (3, "a call has no 'name'"),
+        ([{"function": None}], "a call has no 'name'"),
+    ):
+        with pytest.raises(Refused, match=rf"^row a\.jsonl:3: message 2: {problem}"):
+            called(broken)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"messages": [{"role": "user", "content": 5}]}, "'content' is neither a text nor a list"),
+        ({"instruction": "a", "output": "b", "history": 3}, "'history' is no list"),
+        ({"instruction": "a", "output": "b", "history": [["x", None]]}, "'history' is no list"),
+        ({"instruction": "a", "output": "b", "input": {"x": 1}}, "'input' is no text"),
+        ({"system": ["a"], "prompt": "a", "completion": "b"}, "'system' is no text"),
+    ],
+)
+def test_what_is_no_text_leaves_with_a_reason_that_can_be_counted(
+    row: dict[str, object], reason: str
+) -> None:
+    found = Chat(bad="drop").examples({"id": "a.jsonl:3", **row})
+    assert isinstance(found, str)
+    assert found.startswith(reason)
+
+
+READABLE: list[dict[str, Any]] = [
+    {
+        "tools": [{"type": "function", "function": TOOL}],
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "Oslo?"}]},
+            {
+                "role": "assistant",
+                "content": "",
+                "reasoning_content": "hm",
+                "weight": 1,
+                "tool_calls": [{"type": "function", "function": CALL}],
+            },
+            {"role": "tool", "content": "cold"},
+            {"role": "assistant", "content": [{"type": "reasoning", "value": "a"}]},
+        ],
+    },
+    {
+        "system": "Be brief.",
+        "tools": json.dumps([TOOL]),
+        "conversations": [
+            {"from": "human", "value": "Oslo?"},
+            {"from": "function_call", "value": json.dumps(CALL)},
+            {"from": "observation", "value": "cold"},
+            {"from": "gpt", "value": "Cold."},
+        ],
+    },
+    {"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]], "system": "f"},
+    {"instruction": "a", "instances": [{"input": "b", "output": "c"}]},
+    {"prompt": "a", "completion": "b", "system": "c"},
+]
+KEYS = ["messages", "conversations", "role", "from", "content", "value", "tool_calls", "function"]
+KEYS += ["name", "arguments", "tools", "type", "text", "instruction", "input", "output", "history"]
+KEYS += ["instances", "system", "prompt", "completion", "weight", "reasoning_content"]
+
+
+@given(rows(READABLE, KEYS))
+@settings(max_examples=300, deadline=None)
+def test_any_row_of_json_is_read_or_refused_in_one_line(row: dict[str, Any]) -> None:
+    try:
+        found = Chat().examples({"id": "1", **row})
+    except Refused as error:
+        assert "\n" not in str(error)
+        assert error.reason or not format_of(row)
+    else:
+        assert found if isinstance(found, str) else all(isinstance(e, Example) for e in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from modelwright.objectives.positions import Objective
 from modelwright.tasks.question_answering import QuestionAnswering, SlidingWindow
 from modelwright.tasks.squad_scores import best_f1, exact, normalised
 from modelwright.types import Example, Turn, stack, text_turn
+from tests.json_rows import rows as json_rows
 
 PASSAGE = "The bridge was closed on Monday. A crack was found in a cable by two engineers."
 
@@ -35,6 +37,10 @@ def only(**row: object) -> Example:
     [
         {"text": ["Monday"], "answer_start": [25]},
         {"text": ["Monday"], "answer_start": [3]},  # a wrong place: the nearest is taken
+        {"text": ["Monday"], "answer_start": [None]},
+        {"text": ["Monday"], "answer_start": None},
+        {"text": "Monday", "answer_start": []},
+        {"text": "Monday"},
         [{"text": "Monday", "answer_start": 25}],
         ["Monday"],
         "Monday",
@@ -64,10 +70,15 @@ def test_a_passage_with_several_questions_gives_as_many_examples() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"context": 3}, "column 'context' holds '3', not a text"),
+        ({"context": 3, "question": "a?", "answers": []}, "column 'context' holds '3', not a text"),
         ({"context": PASSAGE, "question": "a?"}, "no column 'answers'"),
         ({"context": PASSAGE, "question": 1, "answers": []}, "question '1' is not a text"),
         ({"context": PASSAGE, "question": "a?", "answers": 7}, "answers '7' are none"),
+        ({"context": PASSAGE, "question": "a?", "answers": [{"text": 7}]}, "answers .* are none"),
+        ({"context": PASSAGE, "question": "a?", "answers": [["a"]]}, "answers .* are none"),
+        ({"context": PASSAGE, "qas": 3}, "column 'qas' holds '3', not a list of questions"),
+        ({"context": PASSAGE, "qas": [3]}, "'3' in 'qas' is no question"),
+        ({"text": PASSAGE, "question": "a?", "answers": []}, "no column 'context'"),
     ],
 )
 def test_what_is_wrong_with_a_row_is_said(row: dict[str, object], message: str) -> None:
@@ -170,3 +181,56 @@ def test_the_sliding_window_answers_better_than_chance(data: Callable[[str], Pat
     assert 0.05 < found < 0.5
     (turn,) = SlidingWindow().answer([(text_turn("document", "?!"), text_turn("user", "why"))])
     assert turn.said  # even of marks alone
+
+
+def test_what_is_null_leaves_with_a_reason() -> None:
+    task = QuestionAnswering()
+    assert task.examples({"context": PASSAGE, "qas": None}) == "no questions"
+    assert task.examples({"context": None, "qas": []}) == "no passage"
+    nothing = "no question with an answer in the passage"
+    answer = {"text": ["Monday"], "answer_start": [25]}
+    for asked, answers in ((None, answer), ("When?", None), ("When?", [None])):
+        row = {"context": PASSAGE, "question": asked, "answers": answers}
+        assert task.examples(row) == nothing
+        assert task.examples({"context": PASSAGE, "qas": [None, row]}) == nothing
+
+
+def test_columns_are_guessed_by_customary_names_and_said() -> None:
+    row = {"id": "1", "passage": PASSAGE, "query": "When?", "answer": "Monday"}
+    task = QuestionAnswering()
+    assert task.reads(row) == (
+        "reading context from column 'passage' and question from column 'query' and answers from"
+        " column 'answer' (guessed)"
+    )
+    (example,) = task.examples(row)
+    assert isinstance(example, Example)
+    assert [span.text for span in example.answer.spans] == ["Monday"]
+    assert not task.reads({"context": PASSAGE, "question": "When?", "answers": []})
+    squad = {"paragraph": PASSAGE, "qas": [{"question": "When?", "answers": ["Monday"]}]}
+    assert task.reads(squad) == "reading context from column 'paragraph' (guessed)"
+    named = QuestionAnswering(context="passage", question="query", answers="answer")
+    assert not named.reads(row)
+    with pytest.raises(ModelwrightError, match="no column 'passage'"):
+        named.examples({"context": PASSAGE, "query": "When?", "answer": "Monday"})
+
+
+READABLE: list[dict[str, Any]] = [
+    {"context": PASSAGE, "question": "a?", "answers": {"text": ["Monday"], "answer_start": [25]}},
+    {"context": PASSAGE, "question": "a?", "answers": [{"text": "Monday", "answer_start": 25}]},
+    {"passage": PASSAGE, "query": "a?", "answer": ["Monday"]},
+    {"context": PASSAGE, "qas": [{"question": "a?", "answers": ["Monday"]}, {"question": "b?"}]},
+]
+KEYS = ["context", "question", "answers", "answer", "text", "answer_start", "qas"]
+
+
+@given(json_rows(READABLE, KEYS))
+@settings(max_examples=300, deadline=None)
+def test_any_row_of_json_is_read_or_refused_in_one_line(row: dict[str, Any]) -> None:
+    task = QuestionAnswering()
+    try:
+        found = task.examples({"id": "1", **row})
+        task.reads(row)
+    except ModelwrightError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found if isinstance(found, str) else all(isinstance(e, Example) for e in found)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from modelwright.errors import ModelwrightError
 from modelwright.tasks.ranking import bm25, measured, ranks, tf_idf
 from modelwright.tasks.task import Constant, make_task
-from modelwright.types import text_turn
+from modelwright.types import Example, text_turn
+from tests.json_rows import rows
 
 
 def test_ranks_and_measures_by_hand() -> None:
@@ -82,3 +86,49 @@ def test_columns_are_guessed_and_said_or_asked_for() -> None:
         named.examples({"id": "1", "a": "x"})
     with pytest.raises(ModelwrightError, match=r"column 'c' holds '3', not a text"):
         named.examples({"id": "1", "a": "x", "c": 3})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"query": "a", "passage": "b", "negatives": 3}, "'negatives' holds '3', neither a text"),
+        ({"query": "a", "passage": "b", "negatives": [3]}, "'negatives' holds .*, neither a text"),
+        ({"qas": [{"question": "a"}]}, "has questions in 'qas' and no column 'context'"),
+        ({"qas": 3, "context": "b"}, "'3' in column 'qas' is no question"),
+        ({"qas": [{"question": 3}], "context": "b"}, "in column 'qas' is no question"),
+        ({"qas": [{"question": "a"}], "context": 3}, "column 'context' holds '3', not a text"),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said(row: dict[str, object], message: str) -> None:
+    with pytest.raises(ModelwrightError, match=f"^row r1: .*{message}"):
+        make_task("retrieval", {}).examples({"id": "r1", **row})
+
+
+def test_what_is_null_leaves_with_a_reason() -> None:
+    task = make_task("retrieval", {})
+    assert task.examples({"context": "b", "qas": None}) == "no questions"
+    for row in ({"context": None, "qas": [{"question": "a"}]}, {"context": "b", "qas": [None, {}]}):
+        assert task.examples(row) == "an empty text"
+    found = task.examples({"query": "a", "passage": "b", "negatives": [None, " ", "c"]})
+    assert [[t.text for t in e.turns] for e in found if isinstance(e, Example)] == [["a", "c", "b"]]
+
+
+READABLE: list[dict[str, Any]] = [
+    {"query": "a", "passage": "b", "negatives": ["c", "d"]},
+    {"question": "a", "context": "b", "negatives": "c"},
+    {"context": "b", "qas": [{"question": "a"}, {"question": "c"}]},
+]
+KEYS = ["query", "passage", "question", "context", "negatives", "qas", "answers"]
+
+
+@given(rows(READABLE, KEYS))
+@settings(max_examples=300, deadline=None)
+def test_any_row_of_json_is_read_or_refused_in_one_line(row: dict[str, Any]) -> None:
+    task = make_task("retrieval", {})
+    try:
+        found = task.examples({"id": "1", **row})
+        task.reads(row)
+    except ModelwrightError as error:
+        assert "\n" not in str(error)
+    else:
+        assert found if isinstance(found, str) else all(isinstance(e, Example) for e in found)

@@ -10,6 +10,8 @@ import pytest
 
 from modelwright.data.sources import read_rows
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.tasks.multilabel_classification import MultilabelClassification
+from modelwright.tasks.sentiment import Sentiment
 from modelwright.tasks.text_classification import TextClassification
 from modelwright.types import Example
 
@@ -30,7 +32,9 @@ def test_the_named_columns_are_read() -> None:
 def test_rows_without_text_or_label_are_dropped_with_the_reason(empty: object) -> None:
     task = TextClassification()
     assert task.examples({"text": "a", "label": empty}) == "no label"
-    assert task.examples({"text": empty, "label": "a"}) == "no text"
+    for blank in (empty, " \n\t\u3000"):
+        assert task.examples({"text": blank, "label": "a"}) == "no text"
+        assert task.examples({"premise": "a", "hypothesis": blank, "label": "a"}) == "no text"
     assert only(task, {"text": "a", "label": 0}).answer.label == "0"
 
 
@@ -48,6 +52,46 @@ def test_rows_without_text_or_label_are_dropped_with_the_reason(empty: object) -
 def test_what_is_missing_is_named(row: dict[str, object], message: str) -> None:
     with pytest.raises(ModelwrightError, match=f"^row r1: {message}"):
         TextClassification().examples({"id": "r1", **row})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("premise", "hypothesis"),
+        ("sentence1", "sentence2"),
+        ("question1", "question2"),
+        ("text1", "text2"),
+    ],
+)
+def test_two_texts_that_belong_together_are_guessed_as_a_pair_and_said(
+    first: str, second: str
+) -> None:
+    row: dict[str, object] = {second: "b", first: "a", "label": 1}
+    task = Sentiment()
+    example = only(task, row)
+    assert [turn.text for turn in example.given] == ["a", "b"]
+    said = f"reading two texts, from columns '{first}' and '{second}', and their class from column"
+    assert task.reads(row) == f"{said} 'label' (guessed)"
+    assert TextClassification.understands(row)
+    rated = {first: "a", second: "b", "rating": "5"}
+    assert only(task, rated).answer.label == "5"
+    assert task.reads(rated) == f"{said} 'rating' (guessed)"
+    with pytest.raises(ModelwrightError, match="no column 'label'"):
+        only(task, {first: "a", second: "b", "gold": "5"})
+
+
+def test_a_pair_is_guessed_only_where_nothing_says_otherwise() -> None:
+    row: dict[str, object] = {"premise": "a", "hypothesis": "b", "label": "x"}
+    alone = TextClassification(text="premise")
+    assert len(only(alone, row).given) == 1
+    assert not alone.reads(row)
+    with_text: dict[str, object] = {"text": "c", **row}
+    assert [t.text for t in only(TextClassification(), with_text).given] == ["c"]
+    assert not TextClassification().reads(with_text)
+    assert not TextClassification.understands(with_text)
+    assert not MultilabelClassification.understands(row)
+    with pytest.raises(ModelwrightError, match="no column 'text'"):
+        only(MultilabelClassification(), row)
 
 
 def test_chinese_reviews_in_a_table(data: Callable[[str], Path]) -> None:

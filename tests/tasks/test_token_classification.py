@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelwright.data.sources import read_rows
 from modelwright.errors import ModelwrightError
 from modelwright.tasks.span_rows import of_stretches, of_tags
-from modelwright.tasks.task import Constant
+from modelwright.tasks.task import Constant, make_task
 from modelwright.tasks.token_classification import TokenClassification
 from modelwright.types import Example, Span, Turn
 
@@ -62,6 +62,8 @@ def test_spans_never_overlap_and_their_words_are_the_texts(tags: list[str]) -> N
         ({"text": "abc", "spans": [[0, "2", "x"]]}, r"write \[begin, end, kind\]"),
         ({"text": 3, "spans": []}, "column 'text' holds '3', not a text"),
         ({"words": ["a"]}, "no column 'tags'"),
+        ({"tokens": ["a"]}, "no column 'tags'"),
+        ({"tokens": ["a"], "ner_tags": [3]}, "column 'ner_tags' holds the number 3, not a tag"),
         ({"text": "a"}, "no column 'spans'"),
     ],
 )
@@ -73,8 +75,40 @@ def test_what_is_wrong_with_a_row_is_said(row: dict[str, object], message: str) 
 def test_rows_that_give_nothing_say_why() -> None:
     task = TokenClassification(label="intent")
     assert task.examples({"words": ["a", "b"], "tags": ["O"]}) == "not a tag for every word"
+    assert task.examples({"words": ["a"], "tags": [None]}) == "a word or a tag is null"
+    assert task.examples({"words": [None], "tags": ["O"]}) == "a word or a tag is null"
     assert task.examples({"text": "  ", "spans": [], "intent": "x"}) == "no text"
     assert task.examples({"text": "a", "spans": [], "intent": ""}) == "no label"
+
+
+@pytest.mark.parametrize("words", ["words", "tokens"])
+@pytest.mark.parametrize("tags", ["tags", "ner_tags", "labels", "slots"])
+def test_columns_are_guessed_by_customary_names_and_said(words: str, tags: str) -> None:
+    row: dict[str, object] = {words: ["a", "b"], tags: ["O", "B-x"]}
+    assert plain(only(row).answer.spans) == [("x", "b")]
+    said = f"reading words from column '{words}' and tags from '{tags}' (guessed)"
+    assert TokenClassification().reads(row) == said * ((words, tags) != ("words", "tags"))
+    assert not TokenClassification(words=words, tags=tags).reads(row)
+
+
+def test_a_text_with_its_spans_is_not_taken_for_words_with_tags() -> None:
+    row: dict[str, object] = {"text": "a b", "spans": [[2, 3, "y"]], "tokens": ["a"], "labels": []}
+    assert plain(only(row).answer.spans) == [("y", "b")]
+    assert not TokenClassification().reads(row)
+    whole: dict[str, object] = {"words": ["a"], "slots": ["B-x"], "labels": "z"}
+    assert plain(only(whole, label="labels").answer.spans) == [("x", "a")]
+
+
+def test_numbers_are_tags_where_they_are_named() -> None:
+    names = ["O", "B-x", "I-x"]
+    row = {"id": "r1", "tokens": ["a", "b", "c"], "ner_tags": [0, 1, 2]}
+    task = make_task("token_classification", {"names": names})
+    (example,) = task.examples(row)
+    assert isinstance(example, Example)
+    assert plain(example.answer.spans) == [("x", "b c")]
+    row["ner_tags"] = [0, 1, 3]
+    with pytest.raises(ModelwrightError, match=r"holds the number 3.*train\.options\.names.* 3$"):
+        task.examples(row)
 
 
 def test_spans_are_scored_as_by_seqeval() -> None:

@@ -223,12 +223,13 @@ def _openai(row: Row, where: str) -> Iterator[list[Message]]:
         place = f"{where}: message {number}"
         role = _role(given.get("role"), place)
         message = _content(given.get("content"), role, place)
-        for call in given.get("tool_calls") or ():
-            message.calls.append(_call(call.get("function", call), place))
+        called = given.get("tool_calls") or []
+        called = _parsed(called, place) if isinstance(called, str) else called
+        message.calls += _calls(called or [], place)  # a text may be "null"
         for name in ("weight", "loss_weight"):
             if isinstance(given.get(name), int | float):
-                message.weight = float(given[name])
-        message.thought = message.thought or str(given.get("reasoning_content") or "")
+                message.weight = given[name]
+        message.thought = message.thought or _beside(given, "reasoning_content", place)
         found.append(message)
     yield found
 
@@ -236,8 +237,10 @@ def _openai(row: Row, where: str) -> Iterator[list[Message]]:
 def _content(content: Any, role: str, place: str) -> Message:
     """A message of a text, or of a list of parts."""
     message = Message("assistant" if role == "call" else role, "")
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or ()
-    for part in parts:
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    if not isinstance(parts, list | tuple | None):
+        raise Refused(f"{place}: 'content' is neither a text nor a list of parts; put it right")
+    for part in parts or ():
         kind = part.get("type") if isinstance(part, Mapping) else None
         value = part.get("value", part.get("text", part.get(str(kind)))) if kind else None
         if kind == "tool_call":
@@ -252,7 +255,7 @@ def _content(content: Any, role: str, place: str) -> Message:
 
 
 def _sharegpt(row: Row, where: str) -> Iterator[list[Message]]:
-    found = [Message("system", row["system"])] if row.get("system") else []
+    found = _system(row, where)
     for number, given in enumerate(_list(row["conversations"], where, "conversations"), start=1):
         place = f"{where}: message {number}"
         role = _role(given.get("from", given.get("role")), place)
@@ -267,19 +270,17 @@ def _sharegpt(row: Row, where: str) -> Iterator[list[Message]]:
 
 
 def _alpaca(row: Row, where: str) -> Iterator[list[Message]]:
-    found = [Message("system", row["system"])] if row.get("system") else []
-    for pair in row.get("history") or ():
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise Refused(f"{where}: 'history' is no list of [question, answer]; put it right")
-        found += [Message("user", str(pair[0])), Message("assistant", str(pair[1]))]
-    asked = _joined(_text(row, "instruction", where), str(row.get("input") or ""))
+    found = _system(row, where)
+    for question, answer in _history(row.get("history"), where):
+        found += [Message("user", question), Message("assistant", answer)]
+    asked = _joined(_text(row, "instruction", where), _beside(row, "input", where))
     yield [*found, Message("user", asked), Message("assistant", _text(row, "output", where))]
 
 
 def _self_instruct(row: Row, where: str) -> Iterator[list[Message]]:
     instruction = _text(row, "instruction", where)
     for given in _list(row["instances"], where, "instances"):
-        asked = _joined(instruction, str(given.get("input") or ""))
+        asked = _joined(instruction, _beside(given, "input", where))
         yield [Message("user", asked), Message("assistant", _text(given, "output", where))]
 
 
@@ -287,8 +288,7 @@ def _pairs(row: Row, where: str) -> Iterator[list[Message]]:
     asked = next(c for c in _QUESTIONS if row.get(c) is not None)
     answered = next(c for c in _ANSWERS if row.get(c) is not None)
     question, answer = _text(row, asked, where), _text(row, answered, where)
-    system = [Message("system", row["system"])] if row.get("system") else []
-    yield [*system, Message("user", question), Message("assistant", answer)]
+    yield [*_system(row, where), Message("user", question), Message("assistant", answer)]
 
 
 _Read = Callable[[Row, str], Iterator[list[Message]]]
@@ -312,6 +312,33 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     if not isinstance(row.get(column), str):
         raise Refused(f"{where}: no text in {column!r}; complete it or leave the row out")
     return str(row[column])
+
+
+def _beside(row: Mapping[str, Any], column: str, where: str) -> str:
+    """A text that may be left out; a number is one, as tables and JSON give answers of sums."""
+    value = row.get(column)
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise Refused(f"{where}: {column!r} is no text; put it right or leave the row out")
+
+
+def _system(row: Row, where: str) -> list[Message]:
+    """What the system says beside a conversation, as its first message."""
+    said_first = _beside(row, "system", where)
+    return [Message("system", said_first)] if said_first else []
+
+
+def _history(value: Any, where: str) -> list[tuple[str, str]]:
+    """Questions and answers that went before, none where there are none."""
+    pairs = [] if value is None or value == "" else value
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(t, str) for t in pair)
+        for pair in pairs
+    ):
+        raise Refused(f"{where}: 'history' is no list of [question, answer]; put it right")
+    return [(question, answer) for question, answer in pairs]
 
 
 def _list(value: Any, where: str, column: str) -> list[Mapping[str, Any]]:
@@ -338,9 +365,16 @@ def _parsed(text: str, place: str) -> Any:
 
 
 def _calls(value: Any, place: str) -> list[Mapping[str, Any]]:
-    """The calls of one text of JSON, or of a value: one or a list of them."""
+    """The calls of one text of JSON, or of a value: one or a list of them.
+
+    OpenAI's have name and arguments under ``function``.
+    """
     found = _parsed(value, place) if isinstance(value, str) else value
-    return [_call(call, place) for call in (found if isinstance(found, list) else [found])]
+    calls = found if isinstance(found, list) else [found]
+    return [
+        _call(call.get("function", call) if isinstance(call, Mapping) else call, place)
+        for call in calls
+    ]
 
 
 def _call(call: Any, place: str) -> Mapping[str, Any]:

@@ -19,6 +19,12 @@ from modelwright.tasks.vector_classification import missing_column
 from modelwright.types import Example, Policy, Row, Span, Turn, text_turn
 
 LONGEST = 8  # words of an answer of the baseline
+# How columns are called, by option; the first that a row has is read.
+CUSTOMARY = {
+    "context": ("context", "passage", "paragraph"),
+    "question": ("question", "query"),
+    "answers": ("answers", "answer"),
+}
 
 
 class QuestionAnswering(Task):
@@ -28,9 +34,9 @@ class QuestionAnswering(Task):
     looked for in the passage; an empty list means that the passage does not say.
 
     Args:
-        context: the column of the passage.
-        question: the column of the question.
-        answers: the column of the answer or answers.
+        context: the column of the passage; empty looks for a customary name, and says so.
+        question: the column of the question, looked for in the same way.
+        answers: the column of the answer or answers, looked for in the same way.
     """
 
     codec = "passages"
@@ -44,30 +50,54 @@ class QuestionAnswering(Task):
         "answers": {"text": ["Monday"], "answer_start": [25]},
     }
 
-    def __init__(
-        self, context: str = "context", question: str = "question", answers: str = "answers"
-    ) -> None:
-        self.context, self.asked, self.answers = context, question, answers
+    def __init__(self, context: str = "", question: str = "", answers: str = "") -> None:
+        self.named = {"context": context, "question": question, "answers": answers}
+
+    def columns(self, row: Row) -> dict[str, str]:
+        """The column of each option: as it is named, else the first customary name in the row.
+
+        Where the row has ``qas``, that is where questions and answers are.
+
+        Raises:
+            ModelwrightError: the row lacks one.
+        """
+        found: dict[str, str] = {}
+        for option, names in CUSTOMARY.items():
+            if option == "context" or "qas" not in row:
+                named = self.named[option]
+                column = named or next((name for name in names if name in row), option)
+                if column not in row:
+                    raise missing_column(row, column, f"holds the {option}", option)
+                found[option] = column
+        return found
+
+    def reads(self, row: Row) -> str:
+        """The columns, where one of them was guessed: neither named nor called like its option."""
+        found = self.columns(row)
+        if all(column == (self.named[option] or option) for option, column in found.items()):
+            return ""
+        said = " and ".join(f"{option} from column {name!r}" for option, name in found.items())
+        return f"reading {said} (guessed)"
 
     def examples(self, row: Row) -> Iterator[Example] | str:
         """An example for every question whose answer the passage has: passage, question, spans."""
-        if self.context not in row:
-            raise missing_column(row, self.context, "holds the passage", "context")
-        passage = row[self.context]
+        columns = self.columns(row)
+        passage = row[columns["context"]]
         where = f"row {row.get('id', '?')}"
-        if not isinstance(passage, str):
+        if passage is not None and not isinstance(passage, str):
             raise ModelwrightError(
-                f"{where}: column {self.context!r} holds {str(passage)[:40]!r}, not a text; name"
-                " the one that holds the passage with train.options.context"
+                f"{where}: column {columns['context']!r} holds {str(passage)[:40]!r}, not a text;"
+                " name the one that holds the passage with train.options.context"
             )
-        if "qas" in row:
-            several = [dict(one) for one in row["qas"]]
-        else:
-            for column, option in ((self.asked, "question"), (self.answers, "answers")):
-                if column not in row:
-                    raise missing_column(row, column, "is read", option)
-            several = [{"question": row[self.asked], "answers": row[self.answers]}]
-        if not passage.strip():
+        several = row["qas"] if "qas" in row else [{o: row[c] for o, c in columns.items()}]
+        if several is None:
+            return "no questions"
+        if not isinstance(several, list | tuple):
+            raise ModelwrightError(
+                f"{where}: column 'qas' holds {str(several)[:40]!r}, not a list of questions;"
+                " repair or remove the row"
+            )
+        if not passage or not passage.strip():
             return "no passage"
         found = [e for one in several if (e := _example(passage, one, where)) is not None]
         return iter(found) if found else "no question with an answer in the passage"
@@ -154,15 +184,24 @@ def _candidates(words: Sequence[str], asked: set[str]) -> Iterator[tuple[int, in
         begin = at + 1
 
 
-def _example(passage: str, one: Mapping[str, Any], where: str) -> Example | None:
-    """A question as an example; None where the passage has none of its answers."""
-    asked = one.get("question")
+def _example(passage: str, one: Any, where: str) -> Example | None:
+    """A question as an example; None where it is empty or the passage has none of its answers."""
+    if one is None:
+        return None
+    if not isinstance(one, Mapping):
+        raise ModelwrightError(
+            f"{where}: {str(one)[:40]!r} in 'qas' is no question with answers; write"
+            ' {"question": "...", "answers": [...]}'
+        )
+    asked, answers = one.get("question"), one.get("answers", one.get("answer", []))
+    if asked is None or answers is None:
+        return None
     if not isinstance(asked, str):
         raise ModelwrightError(
             f"{where}: question {str(asked)[:40]!r} is not a text; name the column of the question"
             " with train.options.question"
         )
-    wanted = _answers(one.get("answers", one.get("answer", [])), where)
+    wanted = _answers(answers, where)
     spans = tuple(dict.fromkeys(s for t, at in wanted if (s := _span(passage, t, at)) is not None))
     if not asked.strip() or (wanted and not spans):
         return None
@@ -171,16 +210,27 @@ def _example(passage: str, one: Mapping[str, Any], where: str) -> Example | None
 
 
 def _answers(found: Any, where: str) -> list[tuple[str, int | None]]:
-    """Answers as texts and where they begin, in any of the customary forms."""
+    """Answers as texts and where they begin, in any of the customary forms.
+
+    Without a number for its beginning an answer is looked for. One that is null is an empty text,
+    which no passage has: it must not pass for "the passage does not say".
+    """
     if isinstance(found, str):
         return [(found, None)] if found else []
+    if found is None:
+        return [("", None)]
     if isinstance(found, Mapping):
-        texts, starts = found.get("text"), found.get("answer_start")
-        if isinstance(texts, str):
-            return [(texts, starts if isinstance(starts, int) else None)]
-        if isinstance(texts, Sequence) and isinstance(starts, Sequence):
-            return [(str(t), int(s)) for t, s in zip(texts, starts, strict=False)]
-    elif isinstance(found, Sequence):
+        texts, starts = (
+            list(value) if isinstance(value, list | tuple) else [value]
+            for value in (found.get("text"), found.get("answer_start"))
+        )
+        if all(text is None or isinstance(text, str) for text in texts):
+            starts += [None] * (len(texts) - len(starts))
+            return [
+                (text or "", start if isinstance(start, int) else None)
+                for text, start in zip(texts, starts, strict=False)
+            ]
+    elif isinstance(found, list | tuple) and not any(isinstance(o, list | tuple) for o in found):
         return [answer for one in found for answer in _answers(one, where)]
     raise ModelwrightError(
         f"{where}: answers {str(found)[:40]!r} are none; write"

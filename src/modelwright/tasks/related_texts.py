@@ -91,16 +91,17 @@ class RelatedTexts(Task):
     def examples(self, row: Row) -> Iterator[Example] | str:
         """A text is given, and others that do not belong to it; the one that does is learned."""
         if "qas" in row and not any(self.named):
-            found = [(str(qa.get("question", "")), str(row["context"])) for qa in row["qas"]]
+            if row["qas"] is None:
+                return "no questions"
+            found = _asked(row)
         else:
             first, second = (_text(row, column) for column in self.columns(row))
             found = [(first, second)]
-        others = row.get(self.negatives) or ()
-        others = [others] if isinstance(others, str) else list(others)
         kept = [(a, b) for a, b in found if a.strip() and b.strip()]
         if not kept:
             return "an empty text"
-        negatives = tuple(text_turn("document", str(text)) for text in others if str(text).strip())
+        others = _others(row, self.negatives)
+        negatives = tuple(text_turn("document", text) for text in others if text.strip())
         return iter(
             [
                 Example((text_turn("user", a), *negatives, text_turn("assistant", b, learn=True)))
@@ -138,6 +139,45 @@ class RelatedTexts(Task):
     def baselines(self, train: Sequence[Example]) -> Mapping[str, Policy]:  # noqa: ARG002
         """BM25 and TF-IDF, which need no training."""
         return {"BM25": Scored(ranking.bm25), "TF-IDF": Scored(ranking.tf_idf)}
+
+
+def _asked(row: Row) -> list[tuple[str, str]]:
+    """The questions of a paragraph, as SQuAD has them, each with the paragraph."""
+    where = f"row {row.get('id', '?')}"
+    if "context" not in row:
+        raise ModelwrightError(
+            f"{where}: has questions in 'qas' and no column 'context' with the passage that"
+            " answers them; complete or remove it"
+        )
+    questions = row["qas"]
+    asked = questions if isinstance(questions, list | tuple) else [questions]
+    found = []
+    for one in asked:
+        question = one.get("question") if isinstance(one, Mapping) else one
+        if (one is not None and not isinstance(one, Mapping)) or (
+            question is not None and not isinstance(question, str)
+        ):
+            raise ModelwrightError(
+                f"{where}: {str(one)[:40]!r} in column 'qas' is no question; write"
+                ' {"question": "..."}, or name the columns that are meant'
+            )
+        found.append((question or "", _text(row, "context")))
+    return found
+
+
+def _others(row: Row, column: str) -> list[str]:
+    """The texts that do not belong: one, a list, or none."""
+    found = row.get(column)
+    if found is None or isinstance(found, str):
+        return [found or ""]
+    if not isinstance(found, list | tuple) or not all(
+        text is None or isinstance(text, str) for text in found
+    ):
+        raise ModelwrightError(
+            f"row {row.get('id', '?')}: column {column!r} holds {str(found)[:40]!r}, neither a text"
+            " nor a list of texts; name another column with train.options.negatives"
+        )
+    return [text or "" for text in found]
 
 
 def _text(row: Row, column: str) -> str:

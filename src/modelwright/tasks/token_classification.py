@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from modelwright.tasks.task import Constant, Measured, Task
 from modelwright.tasks.vector_classification import missing_column
 from modelwright.types import Array, Example, Label, Policy, Row, Span, Turn, text_turn
 
+# How columns are called; the first that a row has is read.
+WORDS = ("words", "tokens")
+TAGS = ("tags", "ner_tags", "labels", "slots")
+
 
 class TokenClassification(Task):
     """Rows with words and their tags, or with a text and its spans.
@@ -23,10 +27,12 @@ class TokenClassification(Task):
     Args:
         text: the column of the text, where spans are given.
         spans: the column of the spans, a list of [begin, end, kind] in characters.
-        words: the column of the words, where tags are given.
-        tags: the column of a tag for every word: BIO, BIOES or BILOU.
+        words: the column of the words, where tags are given; empty looks for a customary name, and
+            says so.
+        tags: the column of a tag for every word: BIO, BIOES or BILOU; looked for in the same way.
         label: the column of a label of the whole text, such as the intent of a command, which is
             then learned beside; empty for none.
+        names: the tags that numbers stand for, from 0 on, where the column of tags holds numbers.
     """
 
     codec = "tagged_text"
@@ -43,12 +49,36 @@ class TokenClassification(Task):
         self,
         text: str = "text",
         spans: str = "spans",
-        words: str = "words",
-        tags: str = "tags",
+        words: str = "",
+        tags: str = "",
         label: str = "",
+        *,
+        names: Sequence[str] = (),
     ) -> None:
         self.text, self.spans, self.words, self.tags = text, spans, words, tags
-        self.label = label
+        self.label, self.names = label, tuple(names)
+
+    def columns(self, row: Row) -> tuple[str, str]:
+        """The columns of words and tags: as named, else the first customary name in the row.
+
+        A row with a text and its spans says what it is; then none is looked for.
+        """
+        words, tags = self.words or WORDS[0], self.tags or TAGS[0]
+        if row.keys() >= {words, tags} or row.keys() >= {self.text, self.spans}:
+            return words, tags
+        there = [column for column in row if column != self.label]
+        return (
+            self.words or next((name for name in WORDS if name in there), words),
+            self.tags or next((name for name in TAGS if name in there), tags),
+        )
+
+    def reads(self, row: Row) -> str:
+        """The columns, where words and tags are read from others than "words" and "tags"."""
+        words, tags = self.columns(row)
+        plain = (words, tags) == (self.words or WORDS[0], self.tags or TAGS[0])
+        if plain or not row.keys() >= {words, tags}:
+            return ""
+        return f"reading words from column {words!r} and tags from {tags!r} (guessed)"
 
     def examples(self, row: Row) -> Iterator[Example] | str:
         """One example: the text is given, its spans are to be learned."""
@@ -68,12 +98,15 @@ class TokenClassification(Task):
 
     def _spans(self, row: Row) -> tuple[str, list[Span]] | str:
         where = f"row {row.get('id', '?')}"
-        if self.words in row and self.tags in row:
-            words = [str(word) for word in listed(row, self.words, "words")]
-            tags = [str(tag) for tag in listed(row, self.tags, "tags")]
+        in_words, in_tags = self.columns(row)
+        if in_words in row and in_tags in row:
+            words, tags = listed(row, in_words, "words"), listed(row, in_tags, "tags")
             if len(words) != len(tags):
                 return "not a tag for every word"
-            text, spans = of_tags(words, tags, where)
+            if None in words or None in tags:
+                return "a word or a tag is null"
+            tags = [self._named(tag, in_tags, where) for tag in tags]
+            text, spans = of_tags([str(word) for word in words], tags, where)
         elif self.text in row and self.spans in row:
             if not isinstance(row[self.text], str):
                 raise ModelwrightError(
@@ -82,8 +115,8 @@ class TokenClassification(Task):
                 )
             text = row[self.text]
             spans = of_stretches(text, listed(row, self.spans, "spans"), where)
-        elif self.words in row or self.tags in row:
-            column, option = (self.words, "words") if self.tags in row else (self.tags, "tags")
+        elif in_words in row or in_tags in row:
+            column, option = (in_words, "words") if in_tags in row else (in_tags, "tags")
             raise missing_column(row, column, "is read", option)
         elif self.text in row:
             raise missing_column(row, self.spans, "holds the spans", "spans")
@@ -92,6 +125,22 @@ class TokenClassification(Task):
         if not len(word_bounds(text)):
             return "no text"
         return text, spans
+
+    def _named(self, tag: Any, column: str, where: str) -> str:
+        """A tag as it is written, or the one that a number stands for.
+
+        Raises:
+            ModelwrightError: a number has no name.
+        """
+        if not isinstance(tag, int):
+            return str(tag)
+        if 0 <= tag < len(self.names):
+            return self.names[tag]
+        known = f"which has {len(self.names)}" if self.names else "such as [O, B-PER, I-PER]"
+        raise ModelwrightError(
+            f"{where}: column {column!r} holds the number {tag}, not a tag such as B-PER; say what"
+            f" the numbers mean, from 0 on, in train.options.names, {known}"
+        )
 
     def grade(self, example: Example, answer: Turn) -> float:
         """F1 of the spans of one text, and of its label where there is one: 1 if all is right."""
