@@ -229,11 +229,13 @@ class Example:
 
     ``rejected`` is another answer to the same turns, a worse one, where answers are compared; one
     that is not marked ``learn`` says that there is none. An example of a bad answer alone has no
-    turn to learn, and that answer as ``rejected``.
+    turn to learn, and that answer as ``rejected``. ``accepted`` are the texts of all answers that
+    are right, where a task grades against several and learns one.
     """
 
     turns: tuple[Turn, ...]
     rejected: Turn | None = None
+    accepted: tuple[str, ...] = ()
 
     @property
     def given(self) -> tuple[Turn, ...]:

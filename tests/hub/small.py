@@ -14,9 +14,10 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports transformers
 END = "<|endoftext|>"
@@ -72,6 +73,30 @@ def gpt2(folder, *, seed=0, **fields):
     )
     fast.save_pretrained(folder)
     return model
+
+
+def t5(folder, text):
+    """A tiny T5 with a tokenizer of the text's letters, saved by transformers."""
+    transformers = pytest.importorskip("transformers")
+    control = ["<pad>", "</s>", "<unk>"]
+    letters = sorted({c for c in text if not c.isspace()})
+    pieces = [*control, *(w for x in letters for w in (x, f"\u2581{x}")), "\u2581"]
+    unigram = Tokenizer(models.Unigram([(p, -1.0) for p in pieces], unk_id=2))
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    unigram.decoder = decoders.Metaspace()
+    unigram.add_special_tokens(control)
+    unigram.post_processor = processors.TemplateProcessing(
+        single=["$A", "</s>"], special_tokens=[("</s>", 1)]
+    )
+    names = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=unigram, **names)
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=len(pieces) + 3, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    quietly(transformers.T5ForConditionalGeneration(config).save_pretrained, folder)
 
 
 def quietly(function, *arguments, **named):

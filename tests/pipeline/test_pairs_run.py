@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from modelwright import api
 from modelwright.cli import main
@@ -121,28 +120,8 @@ def test_tuning_goes_on_from_what_was_trained(table: Path, run: Run, tmp_path: P
 
 
 def test_it_begins_with_a_published_t5(table: Path, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    control = ["<pad>", "</s>", "<unk>"]
-    letters = sorted({c for c in table.read_text(encoding="utf-8") if not c.isspace()})
-    pieces = [*control, *(w for x in letters for w in (x, f"\u2581{x}")), "\u2581"]
-    unigram = Tokenizer(models.Unigram([(p, -1.0) for p in pieces], unk_id=2))
-    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
-    unigram.add_special_tokens(control)
-    unigram.post_processor = processors.TemplateProcessing(
-        single=["$A", "</s>"], special_tokens=[("</s>", 1)]
-    )
     folder = tmp_path / "t5"
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=unigram,
-        **{"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"},
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.T5Config(
-        vocab_size=len(pieces) + 3, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
-        decoder_start_token_id=0,
-    )  # fmt: skip
-    theirs = transformers.T5ForConditionalGeneration(config)
-    theirs.save_pretrained(folder)
+    small.t5(folder, table.read_text(encoding="utf-8"))
     made = {
         **recipe(table, model=str(folder), codec={"longest": 64, "prefix": "to English: "}),
         "train": {"task": "translation", **STAGE},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
@@ -42,18 +42,10 @@ class BagOfWords:
                 f"bag of words: {len(texts)} texts and {len(labels)} labels; give one label to"
                 " each of at least one text"
             )
-        counts = [Counter(words(text)) for text in texts]
-        frequency = Counter(word for count in counts for word in count)
-        known = sorted(word for word, df in frequency.items() if df >= self.least)
-        self._column = {word: i for i, word in enumerate(known)}
-        df = np.array([frequency[word] for word in known], dtype=np.float64)
-        self._idf = np.log((1 + len(texts)) / (1 + df)) + 1
         self._classes = sorted(set(labels))
         number = {label: i for i, label in enumerate(self._classes)}
         target = torch.tensor([number[label] for label in labels])
-        self._weight = torch.zeros(len(known), len(self._classes), dtype=torch.float64)
-        self._bias = torch.zeros(len(self._classes), dtype=torch.float64)
-        self._converge(self._vectors(counts), target)
+        self._learn(texts, lambda logits: torch.nn.functional.cross_entropy(logits, target))
         return self
 
     def predict(self, texts: Sequence[str]) -> list[str]:
@@ -68,7 +60,19 @@ class BagOfWords:
     def _of(self, texts: Sequence[str]) -> Tensor:
         return self._logits(self._vectors([Counter(words(text)) for text in texts]), len(texts))
 
-    def _converge(self, vectors: tuple[Tensor, Tensor, Tensor], target: Tensor) -> None:
+    def _learn(self, texts: Sequence[str], cost: Callable[[Tensor], Tensor]) -> None:
+        """Choose the words, and fit to the cost of a text that the mean logits have."""
+        counts = [Counter(words(text)) for text in texts]
+        frequency = Counter(word for count in counts for word in count)
+        known = sorted(word for word, df in frequency.items() if df >= self.least)
+        self._column = {word: i for i, word in enumerate(known)}
+        df = np.array([frequency[word] for word in known], dtype=np.float64)
+        self._idf = np.log((1 + len(texts)) / (1 + df)) + 1
+        self._weight = torch.zeros(len(known), len(self._classes), dtype=torch.float64)
+        self._bias = torch.zeros(len(self._classes), dtype=torch.float64)
+        if not self._classes:  # no label ever holds: there is nothing to fit
+            return
+        vectors = self._vectors(counts)
         parameters = [self._weight.requires_grad_(), self._bias.requires_grad_()]
         optimizer = torch.optim.LBFGS(
             parameters,
@@ -77,12 +81,11 @@ class BagOfWords:
             tolerance_change=1e-10,
             line_search_fn="strong_wolfe",
         )
-        penalty = 1 / (2 * self.strength * len(target))
+        penalty = 1 / (2 * self.strength * len(texts))
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            logits = self._logits(vectors, len(target))
-            loss = torch.nn.functional.cross_entropy(logits, target)
+            loss = cost(self._logits(vectors, len(texts)))
             loss = loss + penalty * self._weight.square().sum()
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
@@ -109,3 +112,32 @@ class BagOfWords:
         at, column, weights = vectors
         parts = self._weight.index_select(0, column) * weights[:, None]
         return self._bias + parts.new_zeros(rows, parts.shape[1]).index_add(0, at, parts)
+
+
+class OneAgainstRest(BagOfWords):
+    """The same where any number of labels holds: a logistic regression of two classes a label.
+
+    Minimises Σ over texts and labels of log(1 + exp(∓ (w x + b))) + 1/(2 strength) · ||W||². As no
+    two labels share a weight, that is each label's own minimum, one against all the rest.
+    """
+
+    def fit_several(self, texts: Sequence[str], labels: Sequence[Sequence[str]]) -> Self:
+        """Learn from the texts and the labels that hold for each; none may."""
+        if len(texts) != len(labels) or not texts:
+            raise ModelwrightError(
+                f"bag of words: {len(texts)} texts and {len(labels)} sets of labels; give one set"
+                " to each of at least one text"
+            )
+        self._classes = sorted({name for names in labels for name in names})
+        number = {label: i for i, label in enumerate(self._classes)}
+        target = torch.zeros(len(texts), len(self._classes), dtype=torch.float64)
+        for row, names in enumerate(labels):
+            target[row, [number[name] for name in names]] = 1
+        each = torch.nn.functional.binary_cross_entropy_with_logits
+        self._learn(texts, lambda logits: each(logits, target, reduction="sum") / len(texts))
+        return self
+
+    def predict_several(self, texts: Sequence[str]) -> list[list[str]]:
+        """The labels of every text that hold with a probability of a half or more."""
+        holds = (self._of(texts) >= 0).tolist()
+        return [[c for c, yes in zip(self._classes, row, strict=True) if yes] for row in holds]

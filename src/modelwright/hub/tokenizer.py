@@ -111,7 +111,8 @@ def codec_for(
         codec = read_codec(published, vocabulary)
         checked("codec text", read_codec, options, apart=("published", "vocabulary"))
         return cast(Codec, codec)
-    if kind == "text_pairs":
+    cls = codec_class(kind) if kind in kinds() else None
+    if cls is not None and issubclass(cls, text_pairs.Codec):
         start, padding = (getattr(config, field, None) for field in ("start", "padding"))
         if start is None or padding is None:
             raise ModelwrightError(
@@ -119,11 +120,10 @@ def codec_for(
                 "choose one, such as a T5, a BART or a Marian"
             )
         fixed = ("text_codec", "start", "padding")
-        given = checked("codec text_pairs", text_pairs.Codec.around, options, apart=fixed)
+        given = checked(f"codec {kind}", cls.around, options, apart=fixed)
         inner = read_codec(published, vocabulary)
-        made = text_pairs.Codec.around(inner, start=start, padding=padding, **given)
-        return cast(Codec, made)
-    around = getattr(codec_class(kind), "around", None) if kind in kinds() else None
+        return cast(Codec, cls.around(inner, start=start, padding=padding, **given))
+    around = getattr(cls, "around", None)
     if around is not None:
         given = checked(f"codec {kind}", around, options, apart=("text_codec", "examples", "types"))
         if "types" in inspect.signature(around).parameters:  # of tokens, as the model knows them

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from modelwright.data.shards import open_shard
+from modelwright.evaluation.bag_of_words import OneAgainstRest
 from modelwright.pipeline import graded, relayed, samples
 from modelwright.pipeline.drawn_labels import hardest
 from modelwright.pipeline.fitted import Fitted
@@ -15,7 +16,7 @@ from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
 from modelwright.serving.predictor import Predictor
 from modelwright.tasks.task import Task
-from modelwright.types import Codec, Columns, Example, Policy, Turn, rows_in
+from modelwright.types import Codec, Columns, Example, Label, Policy, Turn, rows_in
 
 SHOWN = 12  # example answers kept for the report
 
@@ -39,6 +40,7 @@ def predicted(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: 
     said |= relayed.beside(task, train)
     if run.recipe.evaluate.baselines:
         said |= task.baselines(train)
+        said |= _linear(fitted.codec, train)
     say(f"evaluate: {name}: {len(examples):,} answers of test, by {', '.join(said)}")
     turns = said["ours"].answer([example.given for example in examples])
     ours = said["ours"] if task.asks else Known(turns)
@@ -48,6 +50,25 @@ def predicted(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: 
     boxed = "boxes" in fitted.codec.ragged
     if boxed and (run.path / "data" / name / "validation").exists():
         _hardest(run, name, fitted, said["ours"], say)
+
+
+def _linear(codec: Codec, train: Sequence[Example]) -> Mapping[str, Policy]:
+    """The linear model of words, where any number of labels holds for a text."""
+    several = "chosen" in codec.encode(train[0]) if train else False
+    return {"linear, bag of words": Several(train)} if several else {}
+
+
+class Several:
+    """A policy that names labels by the words of a text, each label one against the rest."""
+
+    def __init__(self, train: Sequence[Example]) -> None:
+        texts, labels = [asked(e) for e in train], [e.answer.labels for e in train]
+        self.words = OneAgainstRest().fit_several(texts, labels)
+
+    def answer(self, given: Sequence[Sequence[Turn]]) -> list[Turn]:
+        """The labels of each text."""
+        found = self.words.predict_several([asked(Example(tuple(turns))) for turns in given])
+        return [Turn("assistant", tuple(map(Label, labels))) for labels in found]
 
 
 def _hardest(run: Run, name: str, fitted: Fitted, policy: Policy, say: Say) -> None:

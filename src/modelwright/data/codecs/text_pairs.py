@@ -28,7 +28,7 @@ class Codec:
     puts before every text.
     """
 
-    ragged = ("tokens", "source")
+    ragged: tuple[str, ...] = ("tokens", "source")
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Codec:
             raise ModelwrightError(
                 f"codec text_pairs: an example has {len(learned)} turns to learn, one is meant"
             )
-        given = self.text.source_tokens(self.prefix + _source(example.turns))
+        given = self.text.source_tokens(self.prefix + self.given_text(example.turns))
         source, cut = self._framed(given)
         target = self.opening
         if learned:
@@ -115,6 +115,17 @@ class Codec:
         small = np.uint16 if self.vocabulary <= 1 << 16 else np.uint32
         both = {"tokens": np.array(target, dtype=small), "source": np.array(source, dtype=small)}
         return Shortened.where(cut, both)
+
+    def given_text(self, turns: Sequence[Turn]) -> str:
+        """What is read of the turns that are given: the text of the last one.
+
+        Raises:
+            ModelwrightError: nothing is given.
+        """
+        given = [turn for turn in turns if not turn.learn and turn.role in READ]
+        if not given:
+            raise ModelwrightError("codec text_pairs: no text is given to be read; give a source")
+        return given[-1].text
 
     def _framed(self, whole: list[int]) -> tuple[list[int], bool]:
         """A text's tokens with what stands around it, and whether its end was left out."""
@@ -147,7 +158,7 @@ class Codec:
 
     def prompt(self, turns: Sequence[Turn]) -> list[int]:
         """The source that the last given turn is, whole: every message stands for itself."""
-        words = self.text.source_tokens(self.prefix + _source(turns))
+        words = self.text.source_tokens(self.prefix + self.given_text(turns))
         return self.text.framed(words, len(words) + self.longest)
 
     def tokens(self, words: str) -> list[int]:
@@ -178,11 +189,3 @@ class Codec:
             return cls(marian_text.Codec.load(files), **facts)
         kind = published_text if published_text.FACTS in files else text
         return cls(kind.Codec.load(files), **facts)
-
-
-def _source(turns: Sequence[Turn]) -> str:
-    """The text of the last turn that is given."""
-    given = [turn for turn in turns if not turn.learn and turn.role in READ]
-    if not given:
-        raise ModelwrightError("codec text_pairs: no text is given to be read; give a source")
-    return given[-1].text
