@@ -295,7 +295,7 @@ def test_a_resnet_of_torchvision(folder: Path, tmp_path: Path) -> None:
     assert facts["mean"] == IMAGENET["image_mean"]
     assert run.manifest["published"]["model_type"] == "torchvision"
     names = [m["name"] for m in run.read_json("evaluation.json")["measures"]]
-    assert names == ["test accuracy", "test calibration error", "test macro-F1"]
+    assert names == ["test accuracy", "test macro-F1", "test calibration error"]
     out = tmp_path / "out"
     proof = export(run, out, lambda _: None, to="hub")
     assert proof.samples == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -70,6 +71,13 @@ class StageObserver(Observer):
     write: Callable[[int, dict[str, float]], None]
     sampler: Sampler | None = None  # keeps samples of a model at a step
 
+    @functools.cached_property
+    def unit(self) -> str:
+        """Of what is computed, as the objective says it."""
+        plain = "tokens" if "tokens" in self.codec.ragged else "examples"
+        found: str = getattr(self.trainer.objective, "unit", plain)
+        return found
+
     def __enter__(self) -> Self:
         watch = self.run.recipe.watch
         self.log = self._log(self.first)
@@ -78,8 +86,6 @@ class StageObserver(Observer):
         self.profiler = Profiler(
             self.trainer, watch.profile, self.first, self.run.path / "profile" / self.name, self.say
         )
-        plain = "tokens" if "tokens" in self.codec.ragged else "examples"
-        self.unit: str = getattr(self.trainer.objective, "unit", plain)  # of what is computed
         self.validated = ""
         self.started = time.perf_counter()
         zero = {"computed": 0, "items": 0, "busy_seconds": 0.0, "epoch_loss": 0.0, "epoch_items": 0}
