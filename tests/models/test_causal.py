@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright.errors import ModelwrightError
-from modelwright.models import gpt2, llama, mixture
+from modelwright.models import decoder, gpt2, llama, mixture
 from modelwright.models.causal import document_attention
 from modelwright.models.rope import Rope
 
@@ -246,3 +246,11 @@ def test_a_shape_that_cannot_be_is_refused(fields, message):
 def test_more_experts_than_there_are_cannot_be_chosen():
     with pytest.raises(ModelwrightError, match="chosen: 5 of model.experts = 4"):
         mixture.Config(**TINY, experts=4, chosen=5)
+
+
+@pytest.mark.parametrize(("heads", "found"), [(2, 1), (3, 3), (6, 3), (8, 4)])
+def test_heads_alone_decide_those_of_keys_and_values(heads, found):
+    shape = {"vocabulary": 9, "width": 48 * heads, "heads": heads}
+    assert decoder.Config(**shape).kv_heads == found
+    sized = decoder.Config.of_size(3_000_000, {"heads": heads})
+    assert (sized["heads"], sized["kv_heads"]) == (heads, found)

@@ -412,6 +412,11 @@ class CausalLM(LanguageModel):
         return normed
 
 
+def halved(heads: int) -> int:
+    """Heads of keys and values where nobody says how many: half as many, all where odd."""
+    return heads // 2 if heads % 2 == 0 else heads
+
+
 def shape_of_size(
     cls: Callable[..., Any], parameters: int, fixed: Mapping[str, Any], names: tuple[str, ...]
 ) -> dict[str, Any]:
@@ -424,8 +429,8 @@ def shape_of_size(
     error = math.inf
     for depth in range(3, 49):
         for heads in range(3, 65):
-            kv_heads = heads // 2 if heads % 2 == 0 else heads
-            free = {"depth": depth, "width": 64 * heads, "heads": heads, "kv_heads": kv_heads}
+            free = {"depth": depth, "width": 64 * heads, "heads": heads}
+            free["kv_heads"] = halved(fixed.get("heads", heads))
             shape = {k: fixed.get(k, free[k]) for k in names}
             if shape["width"] % (2 * shape["heads"]):
                 continue

@@ -21,7 +21,7 @@ from modelwright.kernels.attention import any_number
 from modelwright.kernels.elementwise import mix
 from modelwright.models import reading
 from modelwright.models.attention import Attention, Cache, positions_in
-from modelwright.models.causal import LanguageModel, advance
+from modelwright.models.causal import LanguageModel, advance, halved
 from modelwright.models.layers import FeedForward, RMSNorm, Rotary, pair_rows
 from modelwright.models.model import ModelConfig
 from modelwright.models.rope import YARN, Rope, stretched
@@ -34,7 +34,8 @@ class Config(ModelConfig):
     """Shape of a decoder.
 
     ``hidden`` is the width of the feed-forward block (0: 4 x width for "relu2", 8/3 x width
-    rounded to 64 for "gated", which has a third matrix); ``context`` is the longest sequence.
+    rounded to 64 for "gated", which has a third matrix); ``context`` is the longest sequence;
+    ``kv_heads`` is the number of heads of keys and values (0: half of ``heads``, all where odd).
     Three options add what a token alone knows, without products: ``value_embeddings`` a table of
     values to every second layer, ``shortcuts`` the embedding, scaled, to the stream before every
     layer, ``bigrams`` (a number of rows, 0: none) a table for the hashed pair of the token and
@@ -62,7 +63,7 @@ class Config(ModelConfig):
     depth: PositiveInt = 6
     width: PositiveInt = 384
     heads: PositiveInt = 6
-    kv_heads: PositiveInt = 3
+    kv_heads: NonNegativeInt = 0
     hidden: NonNegativeInt = 0
     context: PositiveInt = 256
     feed_forward: str = "relu2"
@@ -77,6 +78,8 @@ class Config(ModelConfig):
     bigrams: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
+        if not self.kv_heads:
+            object.__setattr__(self, "kv_heads", halved(self.heads))
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ModelwrightError(
                 f"model.width: {self.width} is not an even multiple of heads={self.heads}"
@@ -145,9 +148,9 @@ class Config(ModelConfig):
         # 3 x 192 is the smallest shape seen here to learn it within minutes.
         for depth in range(3, 49):
             for heads in range(3, 65):
-                kv_heads = heads // 2 if heads % 2 == 0 else heads
-                shape = {"depth": depth, "width": 64 * heads, "heads": heads, "kv_heads": kv_heads}
+                shape = {"depth": depth, "width": 64 * heads, "heads": heads}
                 shape.update({k: v for k, v in fixed.items() if k in shape})
+                shape["kv_heads"] = fixed.get("kv_heads") or halved(shape["heads"])
                 if shape["width"] % (2 * shape["heads"]) or shape["heads"] % shape["kv_heads"]:
                     continue
                 fields = {"vocabulary": 1, **fixed, **shape}

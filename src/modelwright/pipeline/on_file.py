@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from modelwright.data.sources import read_rows
+from modelwright.data.waterfall import whole_rows
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline import graded, labelled, written
 from modelwright.pipeline.answering import Answerer, answerer_of
@@ -16,6 +18,7 @@ from modelwright.pipeline.answering.predicting import Predicting
 from modelwright.pipeline.answering.writing import Writing
 from modelwright.pipeline.compared import preferred
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
+from modelwright.pipeline.likelihood import on_documents
 from modelwright.pipeline.predicted import Known, together
 from modelwright.pipeline.prepare import Say, renamed
 from modelwright.runs import Run
@@ -29,9 +32,10 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
     """Measure the newest model of a run on the rows of a file, with slices and the worst answers.
 
     What is measured is what the run's own evaluation measures, without its baselines of answers;
-    of models that were taught which answers are better, the preference accuracy. The run's
-    evaluation and its graded answers stay as they are; those of the file are written to
-    ``graded/on-FILE.jsonl`` by its name, where two runs are compared on them (``paired``).
+    of models that were taught which answers are better, the preference accuracy; of models of
+    documents, the bits per byte of any text. The run's evaluation and its graded answers stay as
+    they are; those of the file are written to ``graded/on-FILE.jsonl`` by its name, where two runs
+    are compared on them (``paired``).
 
     Args:
         run: trained.
@@ -40,12 +44,13 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
         stage: "train" or "tune"; left out: the last that was trained.
 
     Raises:
-        ModelwrightError: no row gives an example, the task grades no single answers, or a row has
-            something that training has never seen, such as a class.
+        ModelwrightError: no row gives an example, the task grades no single answers and reads no
+            documents, or a row has something that training has never seen, such as a class.
     """
     fitted = load_fitted(newest_checkpoint(run, stage))
     task, answerer = fitted.task, answerer_of(fitted)
-    if type(task).grade is Task.grade:
+    reads = task.stream and isinstance(answerer, Writing)  # a text is measured, not answers
+    if type(task).grade is Task.grade and not reads:
         raise ModelwrightError(
             f"{run.path}: its task grades no single answers, so it cannot be measured on a file;"
             " `modelwright evaluate` measures it on its own test part"
@@ -69,7 +74,11 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
             " the recipe"
         )
     result: dict[str, Any] = {"on": source, "measures": [], "examples": []}
-    if isinstance(answerer, Preferring):
+    if reads:
+        say(f"evaluate: bits per byte of {len(examples):,} texts of {source}")
+        pairs = _encoded(fitted, examples, source)
+        on_documents(run, fitted, pairs, source=source, stage=_name(source), result=result)
+    elif isinstance(answerer, Preferring):
         columns = stack([one for _, one in _encoded(fitted, examples, source)], fitted.codec.ragged)
         name = fitted.path.parent.name
         preferred(run, name, _name(source), columns, fitted=fitted, result=result, say=say)
@@ -129,8 +138,9 @@ def _encoded(
 def _examples(run: Run, task: Task, source: str) -> tuple[list[Example], dict[str, int]]:
     """The examples of a file's rows, and how many rows gave none, by reason."""
     examples: list[Example] = []
-    left_out: dict[str, int] = {}
-    for row in islice(read_rows(source), MOST):
+    whole, lost = whole_rows(islice(read_rows(source), MOST))
+    left_out = dict(Counter(one.reason for one in lost))
+    for row in whole:
         found = task.examples(renamed(row, run.recipe.data.columns))
         if isinstance(found, str):
             left_out[found] = left_out.get(found, 0) + 1

@@ -1,20 +1,16 @@
-"""What is measured of models of text: the likelihood of documents, or graded answers.
-
-Documents are measured in bits per byte beside gzip and a 5-gram model, written answers in the
-task's grade beside the base model and the nearest training answer.
-"""
+"""Written answers, graded in the task's measure beside the base model and the nearest answer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from modelwright import runtime
 from modelwright.data.shards import open_shard
-from modelwright.evaluation.baselines import NearestAnswer, NGram, gzip_bits_per_byte
+from modelwright.evaluation.baselines import NearestAnswer
 from modelwright.evaluation.metrics import Mean
 from modelwright.pipeline import graded
 from modelwright.pipeline.fitted import BATCH, Fitted, mean_loss
@@ -26,7 +22,7 @@ from modelwright.runs import Run
 from modelwright.serving.engine import Engine
 from modelwright.serving.sampling import SamplingParams
 from modelwright.tasks.task import Task
-from modelwright.training.examples import once, windows_once
+from modelwright.training.examples import once
 from modelwright.types import (
     Array,
     Columns,
@@ -38,57 +34,6 @@ from modelwright.types import (
     take,
     text_turn,
 )
-
-NGRAM_BYTES = 32 << 20  # the n-gram model reads no more than this of the train split
-
-
-def likelihood(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Say) -> None:
-    """Bits per byte of held-out documents."""
-    context = cast(Any, fitted.config).context
-    train = _documents(fitted, open_shard(run.path / "data" / name / "train"))
-    grams = None
-    for part in ("validation", "test"):
-        if not (run.path / "data" / name / part).exists():
-            continue
-        say(f"evaluate: {name}: bits per byte of {part}")
-        columns = open_shard(run.path / "data" / name / part)
-        total, _, spelled = mean_loss(fitted, windows_once(columns, BATCH, context))
-        rows = [{"who": "ours", "value": total / spelled / math.log(2)}]
-        if run.recipe.evaluate.baselines:
-            grams = grams or NGram(order=5).fit(_some(train, NGRAM_BYTES))
-            documents = list(_documents(fitted, columns))
-            rows += [
-                {"who": "gzip -9", "value": gzip_bits_per_byte(b"".join(documents))},
-                {"who": "5-gram, smoothed", "value": grams.bits_per_byte(documents)},
-            ]
-        result["measures"].append(
-            {
-                "name": f"{part} bits per byte",
-                "unit": "bits/byte",
-                "better": "lower",
-                "rows": rows,
-                "note": f"{spelled:,} bytes of held-out {fitted.task.__class__.__name__.lower()}; "
-                "gzip and the byte 5-gram (interpolated Kneser-Ney, fitted on the same train "
-                "split) read the same bytes; ours pays for document ends as well",
-            }
-        )
-
-
-def _documents(fitted: Fitted, columns: Columns) -> Iterator[bytes]:
-    tokens = columns["tokens"]
-    spell = cast(Any, fitted.codec).spell
-    return (spell(tokens[i].tolist()) for i in range(rows_in(columns)))
-
-
-def _some(documents: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    for document in documents:
-        if limit <= 0:
-            return
-        yield document
-        limit -= len(document)
-
-
-# Answers ------------------------------------------------------------------------------------
 
 
 def answers(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: Say) -> None:

@@ -268,6 +268,8 @@ def windows_once(columns: Columns, batch: int, length: int) -> Iterator[Columns]
     """
     tokens, learn = ragged_column(columns, "tokens").values, ragged_column(columns, "learn").values
     last = len(tokens) - 1  # windows predict positions 1 .. last
+    if last < 1:
+        return
     length = min(length, last)
     starts = np.arange(0, last, length)
     begin = np.minimum(starts, last - length)

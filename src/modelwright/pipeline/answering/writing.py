@@ -12,6 +12,7 @@ from modelwright.data.shards import open_shard
 from modelwright.pipeline import samples, written
 from modelwright.pipeline.answering.answerer import Answerer, Sampler
 from modelwright.pipeline.fitted import Fitted
+from modelwright.pipeline.likelihood import likelihood
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
 from modelwright.serving.engine import Engine
@@ -100,5 +101,5 @@ class Writing(Answerer):
         self, run: Run, stage: str, fitted: Fitted, result: dict[str, Any], say: Say
     ) -> None:
         """Bits per byte of documents; of questions, what the task measures of the answers."""
-        measured = written.likelihood if self.task.stream else written.answers
+        measured = likelihood if self.task.stream else written.answers
         measured(run, stage, fitted, result, say)
