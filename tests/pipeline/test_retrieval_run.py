@@ -36,7 +36,7 @@ def recipe(source: str, task: str, **changes: Any) -> dict[str, Any]:
 
 
 def test_translations_find_each_other_and_are_served(
-    data: Callable[[str], Path], tmp_path: Path
+    data: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = recipe("tatoeba_en_zh", "text_embedding")
     given["data"]["path"] = str(data("tatoeba_en_zh"))
@@ -56,6 +56,16 @@ def test_translations_find_each_other_and_are_served(
     fitted = load_fitted(newest_checkpoint(run))
     loss = held_out(run, "train", "validation")["loss"]
     assert 0 < loss < np.log(64) * 2
+    pairs = [("Hello there.", "你好。"), ("Run!", "跑！"), ("I see a cat. " * 40, "我看见一只猫。")]
+    rows = tmp_path / "mine.tsv"
+    rows.write_text("source\ttarget\n" + "\n".join(map("\t".join, pairs)) + "\n")
+    result = api.evaluate(run, on=rows)
+    assert {m["name"] for m in result["measures"]} == {m.removeprefix("test ") for m in measures}
+    (five,) = (m for m in result["measures"] if m["name"] == "recall@5")
+    assert five["rows"][0] == {"who": "ours", "value": 1.0}  # of three
+    assert {e["answer"] for e in result["examples"]} <= {passage for _, passage in pairs}
+    assert "1 of" in (said := capsys.readouterr().err)
+    assert "longer than the codec reads, and were cut" in said
     with running(model.answerer.server()) as served:
         body = {"model": "tiny", "input": ["Hello there.", "Hello there.", "Run."]}
         answer = httpx.post(f"{served.url}/v1/embeddings", json=body)

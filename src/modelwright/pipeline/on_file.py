@@ -14,6 +14,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.pipeline import graded, labelled, written
 from modelwright.pipeline.answering import Answerer, answerer_of
 from modelwright.pipeline.answering.comparing import Preferring
+from modelwright.pipeline.answering.embedding import Embedding
 from modelwright.pipeline.answering.predicting import Predicting
 from modelwright.pipeline.answering.writing import Writing
 from modelwright.pipeline.compared import preferred
@@ -33,9 +34,9 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
 
     What is measured is what the run's own evaluation measures, without its baselines of answers;
     of models that were taught which answers are better, the preference accuracy; of models of
-    documents, the bits per byte of any text. The run's evaluation and its graded answers stay as
-    they are; those of the file are written to ``graded/on-FILE.jsonl`` by its name, where two runs
-    are compared on them (``paired``).
+    documents, the bits per byte of any text; of embeddings, what they find among its texts. The
+    run's evaluation and its graded answers stay as they are; those of the file are written to
+    ``graded/on-FILE.jsonl`` by its name, where two runs are compared on them (``paired``).
 
     Args:
         run: trained.
@@ -44,13 +45,14 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
         stage: "train" or "tune"; left out: the last that was trained.
 
     Raises:
-        ModelwrightError: no row gives an example, the task grades no single answers and reads no
-            documents, or a row has something that training has never seen, such as a class.
+        ModelwrightError: no row gives an example, the task neither grades answers nor reads
+            documents nor embeds, or a row has something that training has never seen, such as a
+            class.
     """
     fitted = load_fitted(newest_checkpoint(run, stage))
     task, answerer = fitted.task, answerer_of(fitted)
     reads = task.stream and isinstance(answerer, Writing)  # a text is measured, not answers
-    if type(task).grade is Task.grade and not reads:
+    if type(task).grade is Task.grade and not (reads or isinstance(answerer, Embedding)):
         raise ModelwrightError(
             f"{run.path}: its task grades no single answers, so it cannot be measured on a file;"
             " `modelwright evaluate` measures it on its own test part"
@@ -78,6 +80,13 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
         say(f"evaluate: bits per byte of {len(examples):,} texts of {source}")
         pairs = _encoded(fitted, examples, source)
         on_documents(run, fitted, pairs, source=source, stage=_name(source), result=result)
+    elif isinstance(answerer, Embedding):
+        _cut(
+            source,
+            sum(isinstance(e, Shortened) for _, e in _encoded(fitted, examples, source)),
+            say,
+        )
+        answerer.found(run, source, examples, result, say)
     elif isinstance(answerer, Preferring):
         columns = stack([one for _, one in _encoded(fitted, examples, source)], fitted.codec.ragged)
         name = fitted.path.parent.name
@@ -107,8 +116,7 @@ def _answered(
         cut += isinstance(encoded, Shortened)
         if "label" in encoded and isinstance(answerer, Predicting):
             meant.append(example.answer.label)
-    if cut:
-        say(f"evaluate: {cut:,} of {source} are longer than the codec reads, and were cut")
+    _cut(source, cut, say)
     say(f"evaluate: {len(examples):,} answers on {source}")
     if isinstance(answerer, Writing):
         said = written.generate(fitted, examples, run.recipe.evaluate, say)
@@ -121,6 +129,11 @@ def _answered(
     if not meant or type(task).measures is not Task.measures:
         result["measures"] += together(task, examples, {"ours": Known(turns)})
     graded.keep(run, _name(source), task, list(zip(examples, turns, strict=True)), result)
+
+
+def _cut(source: str, count: int, say: Say) -> None:
+    if count:
+        say(f"evaluate: {count:,} of {source} are longer than the codec reads, and were cut")
 
 
 def _encoded(

@@ -14,7 +14,7 @@ from modelwright.pipeline.predicted import stored, together
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
 from modelwright.serving.predictor import AT_ONCE, Predictor
-from modelwright.types import Codec, Number, Objective, Policy, Turn, text_turn
+from modelwright.types import Codec, Example, Number, Objective, Policy, Turn, text_turn
 
 SHOWN = 8  # examples kept for the report
 FEW = 6  # numbers that are said of a vector
@@ -76,12 +76,25 @@ class Embedding(Answerer):
         self, run: Run, stage: str, fitted: Fitted, result: dict[str, Any], say: Say
     ) -> None:
         """How well texts of the test part are found, beside baselines that read words."""
-        task, examples = fitted.task, stored(run, stage, "test", fitted)
+        self.found(run, f"{stage}: test", stored(run, stage, "test", fitted), result, say)
+
+    def found(
+        self, run: Run, part: str, examples: Sequence[Example], result: dict[str, Any], say: Say
+    ) -> None:
+        """How well the answers of examples are found among all of theirs, with a few to look at.
+
+        Args:
+            run: says whether baselines are wanted.
+            part: the examples are, in words.
+            examples: a text and the one that belongs to it.
+            result: gets ``measures`` and ``examples``.
+            say: told of the progress.
+        """
         said: dict[str, Policy] = {"ours": self}
         if run.recipe.evaluate.baselines:
-            said |= task.baselines(())
-        say(f"evaluate: {stage}: {len(examples):,} queries of test, by {', '.join(said)}")
-        result["measures"] += together(task, examples, said)
+            said |= self.task.baselines(())
+        say(f"evaluate: {part}: {len(examples):,} queries, by {', '.join(said)}")
+        result["measures"] += together(self.task, examples, said)
         few = examples[:: max(1, len(examples) // SHOWN)][:SHOWN]
         passages = list(dict.fromkeys(example.answer.text for example in examples))
         best = self.similar([example.given[0].text for example in few], passages).argmax(1)
