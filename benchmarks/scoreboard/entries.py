@@ -51,6 +51,7 @@ class Entry:
 
 
 ACCURACY = Goal("accuracy")
+CHRF = (Goal("chrF"), Goal("BLEU"))
 ENTRIES = {
     "mlp-digits": Entry("mlp-digits", "scikit-learn's digits", (ACCURACY,), small=True),
     "mlp-mnist": Entry(
@@ -104,6 +105,23 @@ ENTRIES = {
         minutes=20,
         changed=("data.columns={source: en, target: fr}",),
         published="61.80, of tokens (Wu et al. 2021, arXiv:2105.14462, Transformer-Tiny)",
+    ),
+    "translation-tatoeba": Entry(
+        "translation-tatoeba", "Tatoeba, English to Chinese, pairs held out", CHRF
+    ),
+    "translation-tatoeba-en": Entry(
+        "translation-tatoeba",
+        "Tatoeba, Chinese to English, pairs held out",
+        CHRF,
+        changed=("data.columns={source: zh, target: en}", "ask=null"),
+    ),
+    "translation-classical": Entry(
+        "translation-classical", "classical into modern Chinese, chapters held out", CHRF
+    ),
+    "summary-scitldr-written": Entry(
+        "summary-scitldr-written",
+        "SciTLDR-A, its own test abstracts, written anew",
+        tuple(Goal(f"ROUGE-{n}") for n in ("1", "2", "L")),
     ),
     "summary-scitldr": Entry(
         "summary-scitldr",

@@ -262,6 +262,13 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--beams", type=int, default=1, help="search for likelier answers, such as 4")
     ask.add_argument("--out", type=Path, help="where to write a picture, of models that make some")
+    ask.add_argument(
+        "--timestamps",
+        nargs="?",
+        const="words",
+        choices=("words", "segments", "srt", "vtt"),
+        help="when the words of a recording are said, or its segments, as lines or as subtitles",
+    )
     export_commands.add_weights(ask)
     ask.set_defaults(work=_ask)
 
@@ -397,7 +404,9 @@ def _ask(options: argparse.Namespace) -> int:
         raise ModelwrightError(
             "--out: is for one question to a model whose answers are files; leave it out"
         )
-    if options.question is not None and model.suffix:
+    if options.timestamps:
+        print(terminal.timed(model, options.question, options.timestamps))
+    elif options.question is not None and model.suffix:
         print(model.make(options.question, seed=options.seed, out=options.out))
     elif options.question is not None:
         print(model.said(options.question, **params))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelwright.errors import EXIT_OK, ModelwrightError
+from modelwright.errors import EXIT_OK, MachineError, ModelwrightError
 from modelwright.places import existing_run, is_run
 
 if TYPE_CHECKING:
     from modelwright.pipeline.fitted import Fitted
+    from modelwright.play.matches import Score
     from modelwright.play.players import Network, Player
 
 OPPONENTS = (
-    "random, greedy, mcts:200, stockfish:3 (depth), policy:100, or a run: runs/NAME@train:100"
+    "random, greedy, mcts:200, stockfish:3 (depth), 'uci:COMMAND ARGUMENTS@3' (depth),"
+    " policy:100, or a run: runs/NAME@train:100"
 )
 
 # Imports are inside the command: `modelwright --help` must not wait for torch.
@@ -33,7 +36,12 @@ def add_command(commands: Any) -> None:
         "--search", type=int, default=0, metavar="N", help="look ahead by N simulations a move"
     )
     play.add_argument("--second", action="store_true", help="the model begins")
-    play.add_argument("--against", metavar="WHO", help=f"a match instead: {OPPONENTS}")
+    play.add_argument(
+        "--against",
+        action="append",
+        metavar="WHO",
+        help=f"a match instead, several times for a table: {OPPONENTS}",
+    )
     play.add_argument(
         "--games", type=int, default=100, help="of the match, or episodes (default 100)"
     )
@@ -160,6 +168,7 @@ def opponent(text: str, network: Network, seed: int) -> Player:
     Raises:
         ModelwrightError: nobody is called so.
     """
+    from modelwright.play.engine import named as program  # noqa: PLC0415
     from modelwright.play.engine import stockfish  # noqa: PLC0415
     from modelwright.play.players import Chance, Greed, PlainSearch  # noqa: PLC0415
 
@@ -170,6 +179,8 @@ def opponent(text: str, network: Network, seed: int) -> Player:
         "stockfish": lambda n: stockfish(n or 1),
         "policy": lambda n: player_of(network, n),
     }
+    if text.startswith("uci:"):
+        return program(text.removeprefix("uci:"))
     match = re.fullmatch(r"([a-z]+)(?::(\d{1,7}))?", text)
     if match and match[1] in known:
         return known[match[1]](int(match[2] or 0))
@@ -184,24 +195,50 @@ def opponent(text: str, network: Network, seed: int) -> Player:
 
 
 def _match(network: Network, player: Player, options: argparse.Namespace) -> int:
-    from modelwright.play.matches import match  # noqa: PLC0415
+    """The scores of matches, and an error where one could not be played to its end."""
+    from modelwright.play.matches import match, table  # noqa: PLC0415
 
-    other = opponent(options.against, network, options.seed)
+    scores: list[tuple[str, Score]] = []
+    with ExitStack() as programs:
+        others: list[Player] = []
+        for text in options.against:  # all of them first, so that a slip costs no match
+            others.append(opponent(text, network, options.seed))
+            if hasattr(others[-1], "close"):
+                programs.callback(others[-1].close)
+        for other in others:
 
-    def tell(done: int) -> None:
-        print(f"{done} of {options.games} games", file=sys.stderr)
+            def tell(done: int, name: str = other.name) -> None:
+                print(f"{name}: {done} of {options.games} games", file=sys.stderr)
 
-    try:
-        found = match(network.game, player, other, options.games, seed=options.seed, tell=tell)
-    finally:
-        if hasattr(other, "close"):
-            other.close()
-    print(f"{player.name} against {other.name}: {found.said()}")
+            found = match(network.game, player, other, options.games, seed=options.seed, tell=tell)
+            scores.append((other.name, found))
+            for fault in found.faults:
+                print(f"a game was lost by a fault: {fault}", file=sys.stderr)
+            if len(others) == 1:
+                print(f"{player.name} against {other.name}: {found.said()}")
+    if len(scores) > 1:
+        print("\n".join(table(player.name, scores)))
+    _whole(scores, options.games)
     return EXIT_OK
 
 
+def _whole(scores: Sequence[tuple[str, Score]], games: int) -> None:
+    """Refuse to call matches whole that ended before.
+
+    Raises:
+        MachineError: a program failed again and again.
+    """
+    short = [f"{name} after {score.games}" for name, score in scores if score.games < games]
+    if short:
+        raise MachineError(
+            f"--against: not all of {games} games were played, as a program failed twice:"
+            f" {', '.join(short)}; start it by hand to see why"
+        )
+
+
 def _uci(network: Network, simulations: int) -> int:
-    from modelwright.play.uci import Uci  # noqa: PLC0415
+    from modelwright.play.programs import lines_of  # noqa: PLC0415
+    from modelwright.play.uci import LONGEST, Uci  # noqa: PLC0415
 
     if network.game != "chess":
         raise ModelwrightError(f"--uci: is for chess, and this model plays {network.game}")
@@ -209,9 +246,8 @@ def _uci(network: Network, simulations: int) -> int:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    Uci(lambda n: player_of(network, n), say, simulations).serve(
-        iter(sys.stdin.buffer.readline, b"")
-    )
+    talk = Uci(player_of(network, 0), say, network, simulations)
+    talk.serve(lines_of(sys.stdin.buffer, LONGEST))
     return EXIT_OK
 
 

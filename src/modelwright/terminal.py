@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelwright import api, checkpoint, recipe, runtime
+from modelwright.data import subtitles
 from modelwright.errors import EXIT_CORRUPT, EXIT_MACHINE, EXIT_OK, ModelwrightError
 from modelwright.hub.files import is_keras
 from modelwright.models.model import config_class, of_named_size
@@ -104,6 +105,20 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "" if value is None else str(value)
+
+
+def timed(model: api.Model, recording: str | None, way: str) -> str:
+    """What is said in a recording and when, in one of the ``subtitles.WAYS``.
+
+    Raises:
+        ModelwrightError: no recording is named, or the model's answers have no times.
+    """
+    if recording is None or not model.answerer.times:
+        raise ModelwrightError(
+            "--timestamps: is for the path of a recording and a model of speech that was trained by"
+            " ctc, which says when words are said; leave it out"
+        )
+    return subtitles.WAYS[way](model(recording, timestamps=True).details).rstrip("\n")
 
 
 def converse(model: api.Model, params: Mapping[str, Any]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import shutil
 import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +15,17 @@ import pytest
 
 from modelwright.data import sounds
 from modelwright.data.inputs import input_hashes
+from modelwright.data.media_types import sniff_mime
 from modelwright.data.pictures import Undecodable
 from modelwright.data.sound_rows import recording, sound_rows
 from modelwright.data.sounds import encode_wav, resampled
 from modelwright.data.sources import read_rows
+from modelwright.data.waterfall import whole_rows
 from modelwright.errors import CorruptError, ModelwrightError
+from modelwright.serving.media import kind_of
 from modelwright.tasks.task import make_task
 from modelwright.types import Sound
-
-HUM = np.sin(np.arange(4000) / 9).astype(np.float32) / 2
+from tests.data.faulty_recordings import FAULTS, HUM, folder_with_faults
 
 
 def test_kathleen_reads_sentences(data: Callable[[str], Path]) -> None:
@@ -54,9 +59,7 @@ def test_a_folder_of_recordings_is_a_source(tmp_path: Path) -> None:
     assert np.allclose(two.samples, 0, atol=1e-4)  # the mean of the channels
 
 
-def test_a_forgotten_transcript_is_a_reason_and_a_forgotten_recording_nothing(
-    tmp_path: Path,
-) -> None:
+def test_a_forgotten_transcript_and_a_forgotten_recording_are_reasons(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.wav").write_bytes(encode_wav(HUM, 8000))
     (tmp_path / "metadata.csv").write_text("id|text\na|one hum\nb|\nz|nobody hums\n")
@@ -65,9 +68,81 @@ def test_a_forgotten_transcript_is_a_reason_and_a_forgotten_recording_nothing(
         ("a.wav", "one hum"),
         ("b.wav", ""),
         ("c.wav", ""),
+        ("transcript z", "nobody hums"),
     ]
     task = make_task("speech_recognition", {})
-    assert [task.examples(r) for r in rows[1:]] == ["no transcript", "no transcript"]
+    assert [task.examples(r) for r in rows[1:]] == [
+        "no transcript", "no transcript", "transcript without a recording"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_cannot_be_read_is_a_row_with_its_problem(tmp_path: Path, packed: bool) -> None:
+    folder = folder_with_faults(tmp_path / "sounds")
+    if packed:
+        with tarfile.open(tmp_path / "sounds.tar", "w") as tar:
+            for path in sorted(folder.iterdir(), reverse=True):
+                tar.add(path, path.name)
+        folder = tmp_path / "sounds.tar"
+    rows = {str(row["id"]): row for row in read_rows(str(folder))}
+    assert {name: row["problem"] for name, row in rows.items() if "problem" in row} == FAULTS
+    assert sum("problem" not in row for row in rows.values()) == 6
+    assert rows["phone.m4a"]["text"] == "from afar"
+    task = make_task("speech_recognition", {})
+    for name in ("empty.wav", "phone.m4a", "transcript gone"):
+        assert task.examples(rows[name]) == FAULTS[name]
+
+
+def test_a_column_called_problem_is_a_users_own(tmp_path: Path) -> None:
+    table = tmp_path / "sums.jsonl"
+    table.write_text('{"problem": "2 + 2", "text": "four"}\n{"problem": "1", "text": "one"}\n')
+    kept, dropped = whole_rows(read_rows(str(table)))
+    assert (len(kept), dropped) == (2, [])
+
+
+def test_a_folder_of_files_that_are_not_read_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0 ftypM4A ")
+    (tmp_path / "metadata.csv").write_text("a|said\n")
+    with pytest.raises(ModelwrightError, match=r"no recording in it; .*a\.m4a: files in \.m4a are"):
+        list(read_rows(str(tmp_path)))
+    with pytest.raises(ModelwrightError, match=r"of a kind that is not read; convert its files"):
+        recording({"id": "r", "path": "a.m4a"}, "path")
+
+
+def mpeg(version: int, layer: int, protected: int, rate: int, sampling: int) -> bytes:
+    second = 0xE0 | version << 3 | layer << 1 | protected
+    return bytes((0xFF, second, rate << 4 | sampling << 2, 0)) + bytes(60)
+
+
+def test_every_frame_of_mpeg_is_a_recording_and_no_other_is() -> None:
+    for head in itertools.product(range(4), range(4), range(2), range(16), range(4)):
+        version, layer, _, rate, sampling = head
+        valid = version != 1 and layer != 0 and rate != 15 and sampling != 3
+        content = mpeg(*head)
+        assert (sniff_mime(content) == "audio/mpeg") == valid, content[:3].hex()
+        assert kind_of(content) == ("audio" if valid else "image")
+    for first in (b"\xff\xf2", b"\xff\xfa", b"\xff\xe3", b"\xff\xfb", b"\xff\xf3"):
+        assert sniff_mime(first + b"\x40\xc4") == "audio/mpeg"
+    assert sniff_mime(b"\xff\xf1\x50\x80") == "application/octet-stream"  # AAC, not MPEG's MP3
+    assert sniff_mime(b"\xff\xd8\xff\xe0") == "image/jpeg"
+    assert sniff_mime(b"\xff") == sniff_mime(b"") == "application/octet-stream"
+
+
+def test_an_mp3_with_checksums_is_read(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    written = io.BytesIO()
+    soundfile.write(written, np.resize(HUM, 16_000), 16_000, format="MP3")
+    content = written.getvalue()
+    at = next(i for i in range(len(content)) if sniff_mime(content[i:]) == "audio/mpeg")
+    checked = bytearray(content[at:])
+    assert checked[1] & 1  # written without a checksum
+    (tmp_path / "a.mp3").write_bytes(bytes(checked))
+    (row,) = sound_rows(tmp_path)
+    assert isinstance(recording(row), Sound)
+    checked[1] &= 0xFE  # said to have one, which decoders do not look at
+    (tmp_path / "a.mp3").write_bytes(bytes(checked))
+    (row,) = sound_rows(tmp_path)
+    assert "problem" not in row and sniff_mime(bytes(checked)) == "audio/mpeg"
 
 
 def test_a_speaker_keeps_together(tmp_path: Path) -> None:
@@ -80,8 +155,13 @@ def test_a_speaker_keeps_together(tmp_path: Path) -> None:
 
 def test_what_is_no_recording_is_named(tmp_path: Path, data: Callable[[str], Path]) -> None:
     (tmp_path / "a.wav").write_bytes(b"not a sound")
-    with pytest.raises(CorruptError, match=r"a\.wav: not a recording"):
+    with pytest.raises(ModelwrightError, match=r"no recording in it; .*a\.wav: not a recording"):
         list(sound_rows(tmp_path))
+    (tmp_path / "b.wav").write_bytes(encode_wav(HUM, 8000))
+    (tmp_path / "said.json").write_text("{")
+    with pytest.raises(CorruptError, match=r"said\.json: broken transcripts"):
+        list(sound_rows(tmp_path))
+    (tmp_path / "said.json").unlink()
     with pytest.raises(ModelwrightError, match="no recording in it"):
         list(sound_rows(data("tinyshakespeare")))
     shutil.copy(data("kathleen") / "metadata.csv", tmp_path)

@@ -86,6 +86,16 @@ def test_a_cut_game_is_bad_and_the_others_are_read(tmp_path):
     assert bad.where == "a.pgn: line 10" and "without a result" in bad.reason
 
 
+def test_a_comment_that_is_never_closed_costs_its_own_game_alone(tmp_path):
+    game = '[Event "{}"]\n[Result "1-0"]\n\n1. e4 {} e5 1-0\n\n'
+    comments = ["{ good }", "{ open", "{ {{ twice", "( open", ""]
+    (tmp_path / "a.pgn").write_text("".join(game.format(i, c) for i, c in enumerate(comments)))
+    rows, bad = rows_of(tmp_path)
+    assert [r["meta"]["tags"]["Event"] for r in rows] == ["0", "4"]
+    assert {b.reason for b in bad} == {"a game without a result: cut short, or no PGN"}
+    assert len(bad) == 3
+
+
 def test_a_cut_base_of_othello_keeps_the_games_before(tmp_path, data):
     import tarfile
 

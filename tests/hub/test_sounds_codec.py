@@ -78,6 +78,22 @@ def test_wav2vec2_is_heard_and_answers_as_in_transformers(wav2vec2: Path) -> Non
     assert answer.text.split() == said.split()
 
 
+def test_words_lie_in_the_frames_where_transformers_finds_them(wav2vec2: Path) -> None:
+    codec = codec_of(wav2vec2)
+    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(wav2vec2 / "vocab.json"))
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        logits = torch.from_numpy(rng.normal(0, 3, (1, 60, len(LETTERS)))).float()
+        logits[..., 1:4] = -1e3  # special tokens, which are no text
+        logits[..., 4] += 3  # spaces
+        found = codec.timed(logits.log_softmax(-1), 6.0)
+        meant = tokenizer.decode(logits[0].argmax(-1), output_word_offsets=True)
+        assert [
+            (w["word"], round(10 * w["start"]), round(10 * w["end"]))
+            for w in found.details["words"]
+        ] == [(w["word"], w["start_offset"], w["end_offset"]) for w in meant.word_offsets]
+
+
 def test_letters_are_folded_and_strange_ones_are_a_reason(wav2vec2: Path) -> None:
     codec = codec_of(wav2vec2)
     encoded = codec.encode(example("Don't a bee"))
@@ -138,6 +154,7 @@ def whisper(tmp_path: Path) -> Path:
 
 def test_whisper_is_heard_and_prompted_as_in_transformers(whisper: Path) -> None:
     codec = codec_of(whisper, "windowed_speech", language="de")
+    assert (codec.spoken_language, codec.times) == ("de", False)
     number = codec.spelling.text.tokenizer.token_to_id
     encoded = codec.encode(example("tea, please"))
     letters = encoded["letters"].tolist()

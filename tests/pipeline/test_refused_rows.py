@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 import modelwright as mw
 from modelwright.data.sounds import encode_wav
+from modelwright.data.sources import read_rows
+from tests.data.faulty_recordings import FAULTS, folder_with_faults
 
 RATE = 8000
 
@@ -44,3 +49,66 @@ def test_unknown_characters_and_long_recordings_are_counted(tmp_path: Path) -> N
         reasons |= step["dropped"]
     assert reasons.get("no transcript") == 1
     assert reasons.get("longer than codec.longest, 1 s") == 1
+
+
+def steps_of(run: Any) -> dict[str, dict[str, Any]]:
+    steps = json.loads((run.path / "data" / "waterfall.json").read_text())
+    return {step["step"]: step for step in steps}
+
+
+def vocoder(source: Path, **data: Any) -> dict[str, Any]:
+    return {
+        "name": "voc",
+        "data": {"source": str(source), "split": {"by": "row", "test": 0.2}, **data},
+        "codec": {"rate": RATE, "size": 64, "hop": 32, "bands": 8},
+        "train": {"task": "vocoder", "steps": 1},
+    }
+
+
+def test_what_could_not_be_read_leaves_at_once_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_with_faults(tmp_path / "sounds")
+    run = mw.prepare(vocoder(folder), out=tmp_path / "run")
+    collect = steps_of(run)["collect"]
+    assert (collect["rows_in"], collect["rows_out"]) == (13, 6)
+    assert collect["dropped"] == dict(Counter(FAULTS.values()))
+    assert collect["examples"]["not a recording of a known format"] == ["empty.wav", "text.mp3"]
+    assert steps_of(run)["split"]["dropped"] == {}  # none of them was taken for a copy of another
+    told = capsys.readouterr().err
+    reason = "transcript without a recording: transcript gone, transcript gone2"
+    assert f"prepare: collect: 2 rows dropped, {reason}" in told
+    assert "convert them to .wav or .flac: phone.m4a" in told
+
+
+def test_what_is_put_beside_leaves_for_its_problems_too(tmp_path: Path) -> None:
+    folder = folder_with_faults(tmp_path / "sounds")
+    source = tmp_path / "rows.py"
+    source.write_text(
+        "import numpy as np\n"
+        "def rows():\n"
+        "    for i in range(9):\n"
+        "        sound = np.sin(np.arange(3000) / (i + 3)).astype('f4')\n"
+        "        yield {'id': str(i), 'samples': sound, 'rate': 8000}\n"
+    )
+    made = vocoder(source, also={"source": str(folder)})
+    also = steps_of(mw.prepare(made, out=tmp_path / "run"))["also"]
+    assert (also["rows_in"], also["rows_out"]) == (13, 6)
+    assert also["dropped"] == dict(Counter(FAULTS.values()))
+    assert len(list(read_rows(str(folder)))) == 13
+
+
+def test_a_run_is_measured_on_a_folder_with_faults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_with_faults(tmp_path / "sounds")
+    values = vocoder(folder)
+    values["model"] = {"family": "vocos", "width": 8, "depth": 1}
+    values["train"] |= {"options": {"iterations": 1}, "batch": 2, "threads": 1, "compile": False,
+                        "objective_options": {"crop": 8, "sizes": [64]}}  # fmt: skip
+    run = mw.train(values, out=tmp_path / "run")
+    capsys.readouterr()
+    mw.evaluate(run, str(folder))
+    told = capsys.readouterr().err
+    assert f"2 rows of {folder} left out, not a recording of a known format" in told
+    assert f"2 rows of {folder} left out, transcript without a recording" in told

@@ -166,6 +166,12 @@ def test_a_server_speaks(voice: Run, vocoder: Run) -> None:
         assert spoken.status_code == 200, spoken.text
         assert spoken.headers["content-type"] == "audio/wav"
         assert spoken.content == model.make("hello").read_bytes()
+        lengths = [
+            len(http.post("/v1/audio/speech", json=body | {"speed": s}, timeout=60).content)
+            for s in (0.25, 1.0, 4.0)
+        ]
+        assert lengths[0] > lengths[1] >= lengths[2]  # a frame a character is the shortest
+        assert lengths[1] == len(spoken.content)
     with running(api.load(vocoder).answerer.server()) as served:
         paths = httpx.get(f"{served.url}/openapi.json").json()["paths"]
         assert "/predict" in paths and "/v1/audio/speech" not in paths
@@ -201,8 +207,10 @@ def test_several_voices_speak_by_name(
     one = out.read_bytes()
     assert main(["ask", str(run.path), f"{voices[1]}: 1", "--out", str(out)]) == 0
     assert out.read_bytes() != one
-    assert main(["ask", str(run.path), "nobody: 1", "--out", str(out)]) == 2
-    assert "label 'nobody' is not in the train split" in capsys.readouterr().err
+    assert main(["ask", str(run.path), "nobody: 1", "--out", str(out)]) == 2  # no voice: a text
+    assert "'nobody: 1': 'n' is not in the train split" in capsys.readouterr().err
+    (turn,) = model.fitted.task.question("1: 1")
+    assert turn.text == "1: 1"
 
 
 def test_a_recogniser_judges_what_is_understood(

@@ -416,3 +416,31 @@ def test_an_abort_storm_leaves_the_others_alone(model, codec):
         wait_for(lambda: engine.running == 0 and engine.waiting == 0)
         assert served.service.gauges()["kv_cache_usage_perc"] == 0
         assert served.service.metrics._counts["requests_cancelled_total", ""] > 0
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_answer_that_is_left_is_counted_as_far_as_it_came(model, codec, streamed):
+    """S26, R12: who goes away in the middle has had the tokens until then, and pays for them."""
+    slow = SlowModel(model)
+    limits = Limits(tokens_a_minute=25)
+    engine = Engine(slow, codec, max_batch=1, drafts=0)
+    with running(engine, api_key="secret", limits=limits) as served:
+        body = json.dumps({**ASK, "max_tokens": 60, "stream": streamed}).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", served.port)) as link:
+            link.sendall(head.encode() + body)
+            slow.release(30)
+            wait_for(lambda: slow.begun >= 30)
+        wait_for(lambda: all(row.cancelled for row in engine._active))
+        slow.release()
+        wait_for(lambda: engine.running == 0)
+        with httpx.Client(base_url=served.url, headers={"Authorization": "Bearer secret"}) as http:
+            name = "modelwright_generation_tokens_total"
+            wait_for(lambda: name in http.get("/metrics").text)
+            assert 20 <= metric(http.get("/metrics").text, name) <= 32
+            refused = http.post(CHAT, json=ASK)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (
+                429,
+                "rate_limit_exceeded",
+            )

@@ -198,7 +198,10 @@ def test_a_request_that_is_given_up_frees_its_row(start):
     wait_for(lambda: engine.running == 1)
     handle.cancel()
     wait_for(lambda: engine.running == 0)
-    assert not any(isinstance(event, Completion) for event in events)
+    wait_for(lambda: isinstance(events[-1], Completion))
+    assert events[-1].finish_reason == "cancelled"  # what it has cost is told, and nothing more
+    assert len(events[-1].tokens) < 80
+    assert not engine.process._listeners
 
 
 def test_whole_answers_cross(start):

@@ -234,6 +234,47 @@ def test_speech_is_a_file_in_the_voice_that_is_known():
         assert error.value.param == "input"
 
 
+def test_a_text_with_a_colon_is_spoken_in_the_voice_of_the_request():
+    policy = Fixed(".wav")
+    with running(PassEngine(policy, request)) as made, client(made) as c:
+        for voice, text, asked in (
+            ("alloy", "9:30 is early", "9:30 is early"),
+            ("anna", "9:30 is early", "anna: 9:30 is early"),
+            ({"id": "anna"}, "hello", "anna: hello"),
+            ("alloy", "anna: hello", ": anna: hello"),  # which names no voice, and is read so
+        ):
+            c.audio.speech.create(model="tiny", input=text, voice=voice)
+            assert policy.asked[-1][0] == [Text(asked)]
+        httpx.post(f"{made.url}/v1/audio/speech", json={"model": "tiny", "input": "anna: hello"})
+        assert policy.asked[-1][0] == [Text("anna: hello")]
+
+
+def test_a_speed_is_passed_on_and_what_is_not_offered_is_named():
+    policy = Fixed(".wav")
+    with running(PassEngine(policy, request)) as made, client(made) as c:
+
+        def speech(**more):
+            return c.audio.speech.create(model="tiny", input="hello", voice="anna", **more)
+
+        for speed in (0.25, 1, 4.0):
+            speech(speed=speed, instructions="")
+            assert policy.asked[-1][1] == {"speed": speed}
+        speech()
+        assert policy.asked[-1][1] == {}
+        count = len(policy.asked)
+        for wrong, code in (
+            ({"speed": 0.2}, "invalid_value"),
+            ({"speed": 4.1}, "invalid_value"),
+            ({"instructions": "cheerfully"}, "unsupported_parameter"),
+            ({"response_format": "mp3"}, "invalid_value"),
+            ({"voice": {"id": 3}}, "invalid_value"),
+        ):
+            with pytest.raises(openai.BadRequestError) as error:
+                c.audio.speech.create(**{"model": "tiny", "input": "hello", "voice": "a", **wrong})
+            assert (error.value.param, error.value.code) == (next(iter(wrong)), code)
+        assert len(policy.asked) == count
+
+
 def test_vectors_of_a_decoder_are_its_mean_stream(served, model, codec):
     texts = ["The quick brown fox", "jumps"]
     with client(served) as c:

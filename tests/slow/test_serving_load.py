@@ -82,7 +82,23 @@ def server() -> Iterator[Server]:
 
 def fuzzed(draw: random.Random) -> bytes:
     """A body that is nearly right: fields dropped, mistyped, at their extremes, bytes changed."""
-    odd = [None, True, -1, 0, 1, 2**63, 1e308, "", "x" * 999, [], {}, [[]], {"a": []}, "\ud800"]
+    odd = [
+        None,
+        True,
+        -1,
+        0,
+        1,
+        2**63 - 1,
+        2**63,
+        1e308,
+        "",
+        "x" * 999,
+        [],
+        {},
+        [[]],
+        {"a": []},
+        "\ud800",
+    ]
     fields = [*ASK, "n", "stop", "temperature", "top_p", "seed", "stream", "logprobs",
               "top_logprobs", "logit_bias", "response_format", "min_p", "prompt", "input", "tools",
               "tool_choice", "parallel_tool_calls", "echo", "text"]  # fmt: skip

@@ -13,12 +13,15 @@ import pytest
 from modelwright import api
 from modelwright.cli import main
 from modelwright.data import games
+from modelwright.data.dedup import content_key
 from modelwright.data.sources import read_rows
+from modelwright.data.waterfall import notes_of
 from modelwright.errors import ModelwrightError
 from modelwright.runs import Run
 from modelwright.tasks.game_play import GamePlay, calibration
 from modelwright.tasks.task import Constant
 from modelwright.types import Example, Label, Number, Row, Turn
+from tests.play.chess_runs import TINY, games_of_chance
 
 MATE = "e4 e5 Bc4 Nc6 Qh5 Nf6 Qxf7#"
 LONG = "e4 e5 Nf3 Nc6 Bb5 a6 Ba4 Nf6 O-O"
@@ -185,13 +188,77 @@ def test_files_of_games_become_rows(tmp_path: Path) -> None:
         "unfinished game": 1,
         "a game without a result: cut short, or no PGN": 1,
     }
-    file.write_bytes(PGN.encode("latin-1"))  # an older encoding in one header
-    assert reasons(read_rows(str(file)))["not UTF-8; declare its 'encoding'"] == 1
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    (empty / "x.pgn").write_text("")
-    with pytest.raises(ModelwrightError, match="empty"):
-        list(read_rows(str(empty)))
+    assert "note" not in first
+
+
+def test_a_header_that_is_not_utf_8_is_read_as_the_standard_has_it(tmp_path: Path) -> None:
+    file, other = tmp_path / "games.pgn", tmp_path / "russian.pgn"
+    file.write_bytes(PGN.encode("latin-1"))
+    rows = {row["id"]: row for row in read_rows(str(file))}
+    assert rows["1"]["white"] == "Müller"
+    assert notes_of(rows.values()) == {"not all of it is UTF-8, the rest was read as latin-1": 1}
+    plain = tmp_path / "plain.pgn"
+    plain.write_text(PGN, encoding="utf-8")
+    (same,) = (row for row in read_rows(str(plain)) if row["id"] == "1")
+    assert content_key(same) == content_key(rows["1"])  # what was guessed is no part of it
+    other.write_bytes(PGN.replace("Müller", "Карпов").encode("cp1251"))
+    (row,) = (row for row in read_rows(str(other), encoding="cp1251") if row["id"] == "1")
+    assert row["white"] == "Карпов"
+    assert "note" not in row
+    with pytest.raises(ModelwrightError, match="'cp9999' is not known"):
+        list(read_rows(str(other), encoding="cp9999"))
+    (tmp_path / "a.txt").write_text("no games")
+    for source in (str(tmp_path / "a.txt"), "connect4-played"):
+        with pytest.raises(ModelwrightError, match=r"data\.encoding: is for files of games, and"):
+            list(read_rows(source, encoding="cp1251"))
+
+
+@pytest.mark.parametrize("content", ["", "\n\n", "\0\0\0", "% only a remark of a program\n"])
+def test_a_file_with_no_game_in_it_is_not_passed_over(content: str, tmp_path: Path) -> None:
+    folder = tmp_path / "games"
+    folder.mkdir()
+    (folder / "x.pgn").write_text(content)
+    with pytest.raises(ModelwrightError, match="no game of it can be read: .+; give another file"):
+        list(read_rows(str(folder)))
+    (folder / "y.pgn").write_text(PGN)
+    assert sum("problem" in row for row in read_rows(str(folder))) == 2  # x, and the last of y
+
+
+def test_years_and_variants_are_read_as_servers_write_them(tmp_path: Path) -> None:
+    file = tmp_path / "games.pgn"
+    start = "4k3/8/8/8/8/8/4P3/4K3 w - - 0 1"
+    file.write_text(
+        '[White "A"]\n[Black "B"]\n[Date "????.??.??"]\n[UTCDate "2019.04.05"]\n'
+        f'[Variant "From Position"]\n[FEN "{start}"]\n\ne4 Kd7 1-0\n\n'
+        '[White "A"]\n[Variant "From Position"]\n\n1. e4 e5 1-0\n\n'
+        '[White "A"]\n[UTCDate "2020.01.01"]\n[Date "2018.01.01"]\n\n1. e4 e5 1-0\n'
+    )
+    rows = {row["id"]: row for row in read_rows(str(file))}
+    assert [rows[i]["year"] for i in ("1", "10", "15")] == [2019, None, 2018]
+    assert rows["1"]["group"] == "game=A|B|2019.04.05"
+    assert reasons(rows.values()) == {"": 2, "no such position": 1}
+
+
+def test_a_result_that_contradicts_its_tag_leaves_with_a_reason(tmp_path: Path) -> None:
+    file = tmp_path / "games.pgn"
+    game = '[White "A"]\n[Result "{}"]\n\n1. e4 e5 {}\n\n'
+    pairs = [("1-0", "0-1"), ("?", "1-0"), ("1-0", "1-0"), ("1-0", "*"), ("1/2", "1/2-1/2")]
+    file.write_text("".join(game.format(*pair) for pair in pairs))
+    found = [row.get("problem") for row in read_rows(str(file))]
+    assert found.count("the tag Result and the end of the moves differ") == 2
+    assert found.count(None) == 3
+
+
+def test_what_was_guessed_and_refused_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = games_of_chance(tmp_path / "chance.pgn")
+    text = source.read_text().replace("A1", "Ä1").replace('"B3"', '"B3"]\n[Comment "{"', 1)
+    source.write_bytes((text + '[Result "1-0"]\n\n1. e4 { never closed 1-0\n').encode("latin-1"))
+    api.train("chess-moves", f"data.source={source}", *TINY, out=tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "4 rows kept: not all of it is UTF-8, the rest was read as latin-1" in said
+    assert "1 rows dropped, a game without a result: cut short, or no PGN" in said
 
 
 @pytest.fixture(scope="module")

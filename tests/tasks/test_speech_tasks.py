@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelwright.data.sounds import encode_wav
 from modelwright.errors import ModelwrightError
-from modelwright.tasks.speech_synthesis import LONGEST, SpeechSynthesis
+from modelwright.tasks.speech_synthesis import LONGEST, SpeechSynthesis, named_voice
 from modelwright.tasks.vocoder import GriffinLim, Vocoder
 from modelwright.types import Label, Sound, Text, Turn
 
@@ -55,13 +58,41 @@ def test_what_only_one_of_them_leaves_out() -> None:
 
 def test_questions_are_texts_or_a_voice_and_a_text() -> None:
     assert SpeechSynthesis().question("Ann: go!") == (Turn("user", (Text("ann: go!"),)),)
-    (turn,) = SpeechSynthesis(voice="who").question("Ann: Go!")
-    assert turn.parts == (Text("go!"), Label("Ann"))
-    (turn,) = SpeechSynthesis(voice="who").question("Go!")
-    assert turn.parts == (Text("go!"),)
+    voices = SpeechSynthesis(voice="who")
+    voices.knows(SimpleNamespace(labels=["Ann", "Ann Lee", "bob: the second"]))
+    for asked, parts in (
+        ("Ann: Go!", (Text("go!"), Label("Ann"))),
+        (" Ann Lee : Go!", (Text("go!"), Label("Ann Lee"))),
+        ("bob: the second: Go!", (Text("go!"), Label("bob: the second"))),
+        ("Ann: bob: Go!", (Text("bob: go!"), Label("Ann"))),
+        ("Go!", (Text("go!"),)),
+        ("9:30 is early", (Text("9:30 is early"),)),
+        ("Note: Ann: go", (Text("note: ann: go"),)),
+        ("ann: go", (Text("ann: go"),)),
+        (": Ann: go", (Text("ann: go"),)),
+    ):
+        (turn,) = voices.question(asked)
+        assert turn.parts == parts, asked
+    (turn,) = SpeechSynthesis(voice="who").question("9:30 is early")
+    assert turn.parts == (Text("9:30 is early"),)
     for text in ("", "a" * (LONGEST + 1)):
         with pytest.raises(ModelwrightError, match=f"{len(text)} characters to speak"):
             SpeechSynthesis().question(text)
+
+
+@given(text=st.text("ab:9 ", min_size=1), voices=st.lists(st.text("ab9:", min_size=1), max_size=3))
+def test_a_voice_is_one_that_is_known_and_no_other_text_is_lost(
+    text: str, voices: list[str]
+) -> None:
+    voice, rest = named_voice(text, voices)
+    assert voice in {"", *voices}
+    if voice:
+        assert text.strip().startswith(voice)
+        assert rest == text.strip()[len(voice) :].lstrip()[1:]
+    elif not voices:
+        assert rest == text.strip()
+    else:
+        assert rest.strip() == text.strip().removeprefix(":").strip()
 
 
 def test_a_vocoder_is_asked_with_a_file_and_none_over_a_network(tmp_path: Path) -> None:

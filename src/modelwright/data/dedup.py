@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modelwright.data.waterfall import Dropped, drop
+from modelwright.data.waterfall import Dropped, Note, drop
 from modelwright.errors import ModelwrightError
 from modelwright.kernels import shingles as kernel
 from modelwright.kernels.shingles import SHINGLE_WORDS, Hashes, band_keys
@@ -33,7 +33,7 @@ def content_key(row: Row, ignore: Sequence[str] = ("id", "group", "split")) -> b
     """A 128-bit BLAKE2 hash of what a row says: equal for exact duplicates.
 
     Of a text, composed (NFC) and with white space collapsed; of other rows, all columns but
-    ``ignore``.
+    ``ignore`` and notes.
     """
     digest = hashlib.blake2b(digest_size=16)
     text = row.get("text")
@@ -42,8 +42,8 @@ def content_key(row: Row, ignore: Sequence[str] = ("id", "group", "split")) -> b
         digest.update(plain.encode("utf-8", "surrogatepass"))
         return digest.digest()
     for name in sorted(row):
-        if name not in ignore:
-            value: Any = row[name]
+        value: Any = row[name]
+        if name not in ignore and not isinstance(value, Note):
             if isinstance(value, np.ndarray):
                 head = f"{name} {value.dtype} {value.shape}\n"
                 digest.update(head.encode() + np.ascontiguousarray(value).tobytes())

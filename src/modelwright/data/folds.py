@@ -34,6 +34,7 @@ def fold_rows(
     label: str = "",
     seed: int = 0,
     threshold: float = NEAR,
+    players: Sequence[str] = (),
 ) -> tuple[Splits, list[Dropped]]:
     """The parts of one fold: ``train``, and in ``test`` the rows that are held out.
 
@@ -48,10 +49,11 @@ def fold_rows(
         of: How many folds there are, at least 2.
         by: "row" (shuffled, stratified by ``label``), "group" or "time".
         fractions: Shares of the recipe's split, for the test part.
-        split_by: The column of the recipe's split, or "given".
+        split_by: The column of the recipe's split, "given" or "players".
         label: The column of the label; "" or one that rows lack: folds are not stratified.
         seed: Of the shuffle.
         threshold: Jaccard similarity from which texts count as copies.
+        players: Of the recipe's split, whom its test part holds out.
 
     Returns:
         The rows of each part (none in ``validation``), and the rows that left, with reasons.
@@ -61,7 +63,14 @@ def fold_rows(
     """
     if not 1 <= number <= of:
         raise ModelwrightError(f"fold {number} of {of}: there is none; number them from 1 to {of}")
-    parts, gone = split_rows(rows, fractions or FRACTIONS, split_by, seed=seed, threshold=threshold)
+    parts, gone = split_rows(
+        rows,
+        fractions or FRACTIONS,
+        split_by,
+        seed=seed,
+        threshold=threshold,
+        players=players,
+    )
     gone += [drop(row, "kept for the final test") for row in parts["test"]]
     left = {d.id for d in gone}
     pool = [row for row in rows if row["id"] not in left]

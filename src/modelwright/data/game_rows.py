@@ -3,8 +3,9 @@
 A row has ``game``, ``moves`` (a text, one word a move), ``result`` (1-0, 0-1, 1/2-1/2 or *, who
 begins first), ``position`` where it does not begin at the start, and what the record tells of
 ``year``, ``white``, ``black``, their ratings (``white_elo``, ``black_elo``) and a ``variant``. What
-cannot be read is a row with a ``problem``. Rows come in the order of a hash of their ids, so that
-the first ones of a base that is sorted by years are of all years.
+cannot be read is a row with a ``problem``; what was guessed stands in a ``note``. Rows come in the
+order of a hash of their ids, so that the first ones of a base that is sorted by years are of all
+years.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from modelwright.data.readers.pgn import date
 from modelwright.data.readers.reader import (
     Bad,
     Passed,
@@ -23,6 +25,7 @@ from modelwright.data.readers.reader import (
     make_reader,
     new_row,
 )
+from modelwright.data.waterfall import Note, Problem
 from modelwright.errors import ModelwrightError
 from modelwright.types import Row
 
@@ -42,12 +45,19 @@ def is_games(path: Path) -> bool:
     return bool(_reader(path))
 
 
-def game_rows(path: Path, reader: str = "") -> Iterator[Row]:
+def holds_games(path: Path) -> bool:
+    """Whether a path is a file of recorded games, or a folder with one in it."""
+    files = path.iterdir() if path.is_dir() else [path]
+    return any(file.is_file() and is_games(file) for file in files)
+
+
+def game_rows(path: Path, reader: str = "", encoding: str = "") -> Iterator[Row]:
     """The games of a file, or of all such files in a folder.
 
     Args:
         path: a file, packed or not, a tar of them, or a folder.
         reader: of ``data/readers``; left out: by the names of the files.
+        encoding: of the files; left out: as their reader guesses it.
 
     Raises:
         ModelwrightError: there is none.
@@ -58,8 +68,13 @@ def game_rows(path: Path, reader: str = "") -> Iterator[Row]:
     rows = [
         row
         for file in files
-        for row in _of_file(file, file.name if path.is_dir() else "", reader or _reader(file))
+        for row in _of_file(
+            file, file.name if path.is_dir() else "", reader or _reader(file), encoding
+        )
     ]
+    if not any("problem" not in row for row in rows):
+        why = rows[0]["problem"] if rows else "no such file in it"
+        raise ModelwrightError(f"{path}: no game of it can be read: {why}; give another file")
     rows.sort(key=lambda row: hashlib.blake2b(str(row["id"]).encode(), digest_size=8).digest())
     return iter(rows)
 
@@ -87,14 +102,15 @@ def _reader(path: Path) -> str:
     return _READERS.get(inner_suffix(path.name), "")
 
 
-def _of_file(path: Path, key: str, name: str) -> Iterator[Row]:
-    reader, before = make_reader(name), f"{key}:" if key else ""
+def _of_file(path: Path, key: str, name: str, encoding: str) -> Iterator[Row]:
+    settings = {"encoding": encoding} if encoding else {}
+    reader, before = make_reader(name, settings), f"{key}:" if key else ""
     for part in reader.cut(path):
         for number, item in enumerate(reader.rows(path, part)):
             if isinstance(item, Bad):
                 empty = new_row(item.where or f"bad {number}", "game")
                 empty["meta"] = {"game": "", "moves": [], "result": "*"}
-                yield {**_row(before, empty), "problem": item.reason}
+                yield {**_row(before, empty), "problem": Problem(item.reason)}
             elif not isinstance(item, Passed):
                 yield _row(before, item)
 
@@ -106,12 +122,14 @@ def _row(before: str, item: Mapping[str, Any]) -> Row:
     row |= {"moves": " ".join(meta["moves"]), "result": meta["result"]}
     if groups := item["groups"]:
         row["group"] = groups[0]
-    row["year"] = meta.get("year") or _number(str(tags.get("Date", ""))[:4])
+    row["year"] = meta.get("year") or _number(date(tags)[:4])
     for column, tag in (("white", "White"), ("black", "Black")):
         row[column] = meta.get(column) or tags.get(tag) or ""
         row[f"{column}_elo"] = _number(tags.get(f"{tag}Elo", ""))
     row["position"] = meta.get("position", "")
     row["variant"] = tags.get("Variant", "")
+    if guessed := meta.get("encoding"):
+        row["note"] = Note(f"not all of it is UTF-8, the rest was read as {guessed}")
     return row
 
 

@@ -147,7 +147,11 @@ def peeked(stream: IO[bytes]) -> tuple[bytes, IO[bytes]]:
     return head, io.BufferedReader(_Joined(head, stream), 1 << 18)
 
 
-def lines(piece: Piece, encoding: str = "") -> Iterator[str | Bad]:
+class Guessed(str):
+    """A line that was read in another encoding than the lines around it."""
+
+
+def lines(piece: Piece, encoding: str = "", otherwise: str = "") -> Iterator[str | Bad]:
     """The lines of a piece with their ends; what cannot be a line of text is ``Bad``.
 
     ``piece.line`` is the number of the line given last. ``piece.facts["encoding"]`` says what was
@@ -156,10 +160,17 @@ def lines(piece: Piece, encoding: str = "") -> Iterator[str | Bad]:
     Args:
         piece: the stream; it ends at ``piece.end``.
         encoding: as declared; "" guesses.
+        otherwise: of formats that say what is meant where nothing is declared: the encoding of
+            the lines that are not UTF-8, which are ``Guessed``.
     """
     left = None if piece.end is None else piece.end - piece.stream.tell()
     head, stream = peeked(piece.stream)
     name = known_encoding(encoding) if encoding else sniff(head)
+    otherwise = "" if encoding else otherwise
+    if otherwise and name in _WIDE:
+        otherwise = ""
+    elif otherwise:
+        name = "utf-8"
     if not encoding and name not in ("utf-8", "utf-8-sig"):
         piece.facts["encoding"] = name
     if name in _WIDE:
@@ -174,8 +185,10 @@ def lines(piece: Piece, encoding: str = "") -> Iterator[str | Bad]:
         try:
             text = raw.decode(codec)
         except UnicodeDecodeError:
-            yield Bad(f"line {piece.line}", f"not {codec.upper()}; declare its 'encoding'")
-            continue
+            if not otherwise:
+                yield Bad(f"line {piece.line}", f"not {codec.upper()}; declare its 'encoding'")
+                continue
+            text = Guessed(raw.decode(otherwise, "replace"))
         yield Bad(f"line {piece.line}", "holds NUL bytes") if "\0" in text else text
 
 

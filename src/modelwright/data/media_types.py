@@ -4,6 +4,12 @@ from __future__ import annotations
 
 IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 SOUNDS = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+# Sound, or pictures that move with it, in kinds of files that are not read: convert these.
+UNREAD_SOUNDS = (
+    *(".m4a", ".m4b", ".mp4", ".m4v", ".aac", ".ac3", ".aif", ".aiff", ".aifc", ".caf", ".au"),
+    *(".oga", ".ogv", ".spx", ".webm", ".weba", ".mka", ".mkv", ".mov", ".avi", ".3gp", ".flv"),
+    *(".wma", ".amr", ".mp2", ".mpga", ".ape", ".wv"),
+)
 _MARKS = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -15,8 +21,6 @@ _MARKS = (
     (b"fLaC", "audio/flac"),
     (b"OggS", "audio/ogg"),
     (b"ID3", "audio/mpeg"),
-    (b"\xff\xfb", "audio/mpeg"),
-    (b"\xff\xf3", "audio/mpeg"),
     (b"%PDF-", "application/pdf"),
 )
 
@@ -29,10 +33,25 @@ def sniff_mime(content: bytes) -> str:
     for mark, mime in _MARKS:
         if content.startswith(mark):
             return mime
+    if _is_mpeg(content):
+        return "audio/mpeg"
     head = content[:512].lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html")):
         return "text/html"
     return "application/octet-stream"
+
+
+def _is_mpeg(content: bytes) -> bool:
+    """Whether bytes begin as a frame of MPEG audio (ISO 11172-3, 13818-3), such as an MP3's, does.
+
+    Eleven bits of 1, then two of the version and two of the layer, of which one value each is
+    reserved; so are the highest bit rate and sampling rate of the third byte.
+    """
+    first, second, third = content[:3].ljust(3, b"\0")
+    version, layer = second >> 3 & 3, second >> 1 & 3
+    rate, sampling = third >> 4, third >> 2 & 3
+    known = version != 1 and layer != 0 and rate != 15 and sampling != 3
+    return first == 0xFF and second & 0xE0 == 0xE0 and known
 
 
 def modality_of(mime: str) -> str:

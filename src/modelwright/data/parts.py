@@ -247,7 +247,7 @@ def _tar_pieces(path: Path, part: Range, suffixes: tuple[str, ...]) -> Iterator[
                     why = "a link or device in an archive is refused"
                 if why:
                     yield Bad(member.name, why)
-                elif _wanted(member.name, suffixes):
+                elif wanted(member.name, suffixes):
                     content = archive.extractfile(member)
                     if content is not None:
                         stream = unpacked(content, member.name, member.size)
@@ -269,7 +269,7 @@ def _zip_pieces(path: Path, suffixes: tuple[str, ...]) -> Iterator[Piece | Bad]:
                 why = "encrypted"
             if why:
                 yield Bad(member.filename, why)
-            elif _wanted(member.filename, suffixes):
+            elif wanted(member.filename, suffixes):
                 try:
                     with archive.open(member) as content:
                         stream = limited(content, member.compress_size)
@@ -279,7 +279,8 @@ def _zip_pieces(path: Path, suffixes: tuple[str, ...]) -> Iterator[Piece | Bad]:
                     yield Bad(member.filename, reason(error))
 
 
-def _wanted(name: str, suffixes: tuple[str, ...]) -> bool:
+def wanted(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a member's name ends as what is looked for does, and is not hidden."""
     hidden = any(p.startswith((".", "__MACOSX")) for p in PurePosixPath(name).parts)
     return not hidden and inner_suffix(name) in suffixes
 

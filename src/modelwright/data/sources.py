@@ -38,7 +38,7 @@ from modelwright.data.corpus.open import corpus_rows, is_corpus
 from modelwright.data.environments import played_rows
 from modelwright.data.games.recorded_play import connect4_rows
 from modelwright.data.pictures import Undecodable, decode
-from modelwright.data.sound_rows import is_sound, is_sound_tar, sound_rows
+from modelwright.data.sound_rows import are_recordings, is_sound_tar, sound_rows
 from modelwright.data.stdlib import stdlib_rows
 from modelwright.data.table_files import with_files
 from modelwright.errors import CorruptError, MachineError, ModelwrightError, did_you_mean
@@ -63,7 +63,9 @@ _ALIKE = {".md": ".txt", ".json": ".jsonl"}  # formats that may stand in a folde
 _NOTES = ("readme", "license", "licence", "notice", "source", "index")
 
 
-def read_rows(source: str, *, path: Path | None = None, seed: int = 0) -> Iterator[Row]:
+def read_rows(
+    source: str, *, path: Path | None = None, seed: int = 0, encoding: str = ""
+) -> Iterator[Row]:
     """Yield the rows of ``source`` in a stable order.
 
     Args:
@@ -71,12 +73,19 @@ def read_rows(source: str, *, path: Path | None = None, seed: int = 0) -> Iterat
             the path of a file or folder, or a reference to a file with a function ``rows``.
         path: For a data set, the folder with its files, instead of the one under `data_root`.
         seed: For rows that are made, not read.
+        encoding: Of records of games, which come in many; "" is as their format says.
 
     Raises:
         ModelwrightError: The source is missing, empty, unreadable or not what its format says.
         MachineError: The format needs a library that is not installed.
         CorruptError: A file is damaged.
     """
+    made = source in DATA_SETS or extensions.is_reference(source)
+    if encoding and (made or not game_rows.holds_games(source_path(source))):
+        raise ModelwrightError(
+            f"data.encoding: is for files of games, and {source} is none; leave it out, or convert"
+            " the files to UTF-8"
+        )
     if source in DATA_SETS:
         found = DATA_SETS[source](path)
     elif extensions.is_reference(source):
@@ -87,7 +96,7 @@ def read_rows(source: str, *, path: Path | None = None, seed: int = 0) -> Iterat
             f" no meaning; data sets: {', '.join(DATA_SETS)}; name a file by its path alone"
         )
     else:
-        found = _read_path(source_path(source), source)
+        found = _read_path(source_path(source), source, encoding)
     return _identified(found, source)
 
 
@@ -140,13 +149,13 @@ def source_path(source: str) -> Path:
     )
 
 
-def _read_path(path: Path, source: str) -> Iterator[Row]:
+def _read_path(path: Path, source: str, encoding: str) -> Iterator[Row]:
     suffix = formats.format_of(path)
+    if path.is_dir() and is_corpus(path):
+        return corpus_rows(path)
+    if game_rows.holds_games(path):
+        return game_rows.game_rows(path, encoding=encoding)
     if path.is_dir():
-        if is_corpus(path):
-            return corpus_rows(path)
-        if any(map(game_rows.is_games, path.iterdir())):
-            return game_rows.game_rows(path)
         if suffix:
             raise ModelwrightError(
                 f"{source}: is a folder, but its name ends in {suffix} as a file's does:"
@@ -155,8 +164,6 @@ def _read_path(path: Path, source: str) -> Iterator[Row]:
         return box_rows(path) if has_boxes(path) else _read_folder(path, source)
     if not path.is_file():
         raise ModelwrightError(f"{source}: is not a regular file: copy its content to one")
-    if game_rows.is_games(path):
-        return game_rows.game_rows(path)
     if picture_rows.is_picture_tar(path):
         if is_sound_tar(path):
             return sound_rows(path)
@@ -186,7 +193,7 @@ def _read_folder(folder: Path, source: str) -> Iterator[Row]:
     sequences = [f for f in files if len(f.parts) == 2 and f.suffix in formats.FRAMES]
     plain = [f for f in files if formats.format_of(f) and f not in set(sequences)]
     pictures = [f for f in files if picture_rows.is_picture(f)]
-    if not (sequences or pictures) and any(map(is_sound, files)):
+    if not (sequences or pictures) and are_recordings(files):
         return sound_rows(folder)
     if sequences or pictures or len({formats.format_of(f) for f in plain}) > 1:
         plain = [f for f in plain if len(f.parts) > 1 or f.stem.lower() not in _NOTES]

@@ -6,6 +6,7 @@ decoder writes.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from modelwright.data.codecs import published_text
 from modelwright.errors import ModelwrightError
 
 Units = Literal["characters", "words"]
+_LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")  # as Whisper's tokenizer writes it
 LARGEST = 20_000  # distinct characters or words
 
 
@@ -157,6 +159,13 @@ class Pieces:
     def blank(self) -> int:
         """What stands for nothing: the end."""
         return self.end
+
+    @property
+    def language(self) -> str:
+        """The code of the language in the prompt, such as "en"; empty where there is none."""
+        tokens = (self.text.tokenizer.id_to_token(number) or "" for number in self.prompt)
+        found = filter(None, (_LANGUAGE.fullmatch(token) for token in tokens))
+        return next((match[1] for match in found), "")
 
     def problem(self, text: str) -> str:
         """Why a transcript cannot be learned, or an empty string."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from modelwright.data import people
 from modelwright.data.dedup import NEAR, NearIndex, Shingles, content_key, shingles
 from modelwright.data.waterfall import Dropped, drop, row_bytes
 from modelwright.errors import ModelwrightError, did_you_mean
@@ -16,6 +16,7 @@ from modelwright.kernels.shingles import distinct
 from modelwright.types import Row
 
 PARTS = ("train", "validation", "test")
+PLAYERS = "players"
 FRACTIONS: Mapping[str, float] = {"train": 0.9, "validation": 0.05, "test": 0.05}
 OVERLAP_WORDS = 13  # the n-gram by which GPT-3 was checked (arXiv:2005.14165, appendix C)
 _GIVEN_NAMES = {"valid": "validation", "val": "validation", "dev": "validation"}
@@ -31,6 +32,7 @@ def split_rows(
     *,
     seed: int = 0,
     threshold: float = NEAR,
+    players: Sequence[str] = (),
 ) -> tuple[Splits, list[Dropped]]:
     """Put every row in one part; rows of one group stay together, and no copy crosses.
 
@@ -48,9 +50,11 @@ def split_rows(
         rows: Rows with ``id``, and ``group`` or the column ``by``.
         fractions: Share of the bytes for "train", "validation" and "test", adding up to 1. A
             share of 0 gives an empty part.
-        by: The column whose equal values must not be torn, or "given".
+        by: The column whose equal values must not be torn, "given", or "players": games of people
+            who are held out, as ``people`` draws or names them.
         seed: Of the hash that orders the groups.
         threshold: Jaccard similarity of word 5-grams from which texts count as copies.
+        players: Names, or parts of them, whom the test part holds out; empty: they are drawn.
 
     Returns:
         The rows of each part, in their order, and the dropped rows.
@@ -65,11 +69,16 @@ def split_rows(
         return without_copies(splits, ("test", "validation", "train"), threshold)
     if not rows:
         raise ModelwrightError("split: there are no rows to split: check the steps before")
-    groups = _column(rows, by)
-    sides = _assign(_sizes(rows, groups), fractions, by, seed)
     splits = {part: [] for part in PARTS}
-    for row, group in zip(rows, groups, strict=True):
-        splits[sides[group]].append(row)
+    if by == PLAYERS:
+        held = people.hold_out(rows, fractions, players, seed)
+        for part, row in (people.marked(row, held) for row in rows):
+            splits[part].append(row)
+    else:
+        groups = _column(rows, by)
+        sides = _assign(_sizes(rows, groups), fractions, by, seed)
+        for row, group in zip(rows, groups, strict=True):
+            splits[sides[group]].append(row)
     return without_copies(splits, ("train", "test", "validation"), threshold)
 
 
@@ -118,7 +127,7 @@ def _assign(
             f"split by {by!r}: {len(target) + 1} parts need as many groups, the data has"
             f" {len(sizes)}: give more data, or split by a finer column"
         )
-    order = sorted(sizes, key=lambda group: _hash(seed, group))
+    order = sorted(sizes, key=lambda group: people.seeded(seed, group))
     sides = dict.fromkeys(order, "train")
     filled = dict.fromkeys(target, 0)
     for largest in (0.25, 1.0):  # the share of a part that one group may take
@@ -139,11 +148,6 @@ def _assign(
         group = min((g for g in order if sides[g] == "train"), key=sizes.__getitem__)
         sides[group] = part
     return sides
-
-
-def _hash(seed: int, group: str) -> bytes:
-    name = f"{seed}:{group}".encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(name, digest_size=16).digest()
 
 
 def _given(rows: Sequence[Row], fractions: Mapping[str, float], seed: int) -> Splits:
@@ -226,13 +230,13 @@ def leakage_audit(
     rows = [row for part in parts for row in splits[part]]
     side = [part for part in parts for _ in splits[part]]
     exact, near, examples = _crossing_pairs(rows, side, threshold)
-    torn = _torn_groups(splits, by)
+    torn = people.torn(splits) if by == PLAYERS else _torn_groups(splits, by)
     return {
         "sizes": {
             part: {
                 "rows": len(splits[part]),
                 "bytes": sum(map(row_bytes, splits[part])),
-                "groups": len({row.get(by) for row in splits[part]}),
+                "groups": _groups(splits[part], by),
             }
             for part in splits
         },
@@ -244,6 +248,13 @@ def leakage_audit(
         "threshold": threshold,
         "holds": not (sum(exact.values()) or sum(near.values()) or torn),
     }
+
+
+def _groups(rows: Sequence[Row], by: str) -> int:
+    """How many groups, or people, there are."""
+    if by == PLAYERS:
+        return len(set[str]().union(*map(people.people_of, rows)))
+    return len({row.get(by) for row in rows})
 
 
 def _crossing_pairs(

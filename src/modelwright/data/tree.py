@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from modelwright.data.archive import TooLarge
+from modelwright.data.archive import MAX_MEMBERS, TooLarge, names_in
 from modelwright.data.media_types import sniff_mime
-from modelwright.data.parts import FAULTS, Piece, cut_lines, pieces, reason
+from modelwright.data.parts import FAULTS, Piece, cut_lines, pieces, reason, wanted
 from modelwright.data.readers.reader import CUT_BYTES, Bad, Range, is_container
 
 MAX_NOTE_BYTES = 256 << 20
@@ -34,6 +34,13 @@ def _listed(folder: Path, _changed: int, suffixes: tuple[str, ...]) -> list[tupl
 def listed(folder: Path, suffixes: tuple[str, ...]) -> list[tuple[str, int]]:
     """(name, bytes) of the files below a folder whose names end so, in order of name."""
     return _listed(folder, folder.stat().st_mtime_ns, suffixes)
+
+
+def names_of(path: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Names of the files of a folder or container that end so, in order, hidden ones apart."""
+    if path.is_dir():
+        return [name for name, _ in listed(path, suffixes)]
+    return [name for name in names_in(path, MAX_MEMBERS) if wanted(name, suffixes)]
 
 
 def cut_tree(path: Path, suffixes: tuple[str, ...]) -> list[Range]:

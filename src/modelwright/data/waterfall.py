@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,37 @@ class Dropped:
     bytes: int
     kept_id: str | None = None
     similarity: float | None = None
+
+
+class Problem(str):
+    """Why a source has nothing whole in a row: the ``problem`` of a row that leaves at once.
+
+    A type of its own, since a user's data may have a column of that name.
+    """
+
+
+class Note(str):
+    """What a source has guessed of a row that stays: its ``note``, counted and said.
+
+    A type of its own for the same reason; it is no part of what a row says.
+    """
+
+
+def notes_of(rows: Iterable[Row]) -> dict[str, int]:
+    """How many rows have each ``Note``."""
+    return dict(Counter(str(n) for row in rows if isinstance(n := row.get("note"), Note)))
+
+
+def whole_rows(rows: Iterable[Row]) -> tuple[list[Row], list[Dropped]]:
+    """The rows that are whole, in order, and those that have a ``Problem``."""
+    kept: list[Row] = []
+    dropped: list[Dropped] = []
+    for row in rows:
+        if isinstance(why := row.get("problem"), Problem):
+            dropped.append(drop(row, why))
+        else:
+            kept.append(row)
+    return kept, dropped
 
 
 def row_bytes(row: Row) -> int:

@@ -10,8 +10,9 @@ import numpy as np
 from modelwright.data.tokenizing.alphabet import encodable
 from modelwright.types import Array
 
+IDEOGRAPHS = "㐀-鿿豈-﫿"  # as in a class of an expression
 # A Chinese character is a word of its own, so is a mark; letters and digits go together.
-_WORD = re.compile(r"[㐀-鿿豈-﫿]|[^\W㐀-鿿豈-﫿]+|[^\w\s]")
+_WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W{IDEOGRAPHS}]+|[^\w\s]")
 
 
 def word_bounds(text: str) -> Array:

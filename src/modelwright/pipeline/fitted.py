@@ -92,6 +92,7 @@ def load_fitted(path: Path, *, merged: bool = True) -> Fitted:
         model = config.build()
         load_parameters(model, found)
     task = make_task(name.task, name.options)
+    task.knows(codec)
     objective = make_objective(name.objective, codec, name.objective_options)
     model.to(runtime.device()).eval()
     return Fitted(model, config, codec, task, objective, path, found.step, adapter)

@@ -16,15 +16,14 @@ import numpy as np
 
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.files import make_folder, replace_file
+from modelwright.pipeline import sliced
 from modelwright.runs import Run
-from modelwright.tasks import resampling
 from modelwright.tasks.task import Task
-from modelwright.types import Example, Row, Turn
+from modelwright.types import Array, Example, Row, Turn
 
 FOLDER = "graded"
 ON = "on-"  # before the name of a file that was asked with --on
 LENGTHS = 4  # slices by length, of equally many answers
-KINDS = 20  # slices by kind at most, those of the most answers
 WORST = 12  # shown
 _TEXT = 2000  # characters of a question that are kept
 
@@ -47,6 +46,10 @@ def keep(
     if columns and len(next(iter(columns.values()))) == len(lines):  # not a sample of the part
         for number, line in enumerate(lines):
             line["columns"] = {name: values[number] for name, values in columns.items()}
+    rows = run.read_json(_rows_file(stage)) or []
+    if len(rows) == len(lines):
+        for line, row in zip(lines, rows, strict=True):
+            line["row"] = row
     write(run, stage, lines)
     result.setdefault("slices", []).extend(slices(stage, task, lines))
     result.setdefault("worst", []).extend(worst(task, lines))
@@ -69,35 +72,56 @@ def short(text: str) -> str:
     return text[:_TEXT]
 
 
-def keep_columns(run: Run, stage: str, rows: Sequence[Row], counts: Sequence[int]) -> None:
-    """Write down what the rows of the test part have in the columns to slice by.
+def keep_columns(
+    run: Run,
+    stage: str,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    rows: Sequence[Row],
+    counts: Sequence[int],
+) -> None:
+    """Write down what the examples of the test part have in the columns to slice by.
+
+    Where a row has given several, it is written down which are of one row as well.
 
     Args:
         run: whose recipe names the columns in ``evaluate.slices``.
         stage: "train" or "tune".
+        task: which reads the columns of an example.
+        examples: of the part.
         rows: of the part.
         counts: how many examples each of them has given.
 
     Raises:
         ModelwrightError: a row lacks a column.
     """
-    if not run.recipe.evaluate.slices or len(rows) != len(counts):
+    if len(rows) != len(counts) or len(examples) != sum(counts):
         return
-    found: dict[str, list[str]] = {}
+    of = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
+    if max(counts, default=0) > 1:
+        run.write_json(_rows_file(stage), [str(row["id"]) for row in of])
+    found: dict[str, list[Any]] = {}
     for column in run.recipe.evaluate.slices:
-        for row in rows:
-            if column not in row:
-                raise ModelwrightError(
-                    f"evaluate.slices: row {row.get('id', '?')} has no column {column!r}"
-                    f"{did_you_mean(column, row)}; it has {', '.join(map(str, row))}"
-                )
-        pairs = zip(rows, counts, strict=True)
-        found[column] = [str(row[column])[:80] for row, count in pairs for _ in range(count)]
-    run.write_json(_columns_file(stage), found)
+        try:
+            pairs = zip(of, examples, strict=True)
+            found[column] = [sliced.kept(task.column(row, column, e)) for row, e in pairs]
+        except KeyError as error:
+            row = next((row for row in rows if column not in row), rows[0])
+            raise ModelwrightError(
+                f"evaluate.slices: row {row.get('id', '?')} has no column {column!r}"
+                f"{did_you_mean(column, row)}; it has {', '.join(map(str, row))}"
+            ) from error
+    if found:
+        run.write_json(_columns_file(stage), found)
 
 
 def _columns_file(stage: str) -> str:
     return f"data/{stage}/test-columns.json"
+
+
+def _rows_file(stage: str) -> str:
+    return f"data/{stage}/test-rows.json"
 
 
 def _line(task: Task, example: Example, answer: Turn) -> dict[str, Any]:
@@ -106,6 +130,7 @@ def _line(task: Task, example: Example, answer: Turn) -> dict[str, Any]:
         "key": key(asked),
         "grade": (grade := task.grade(example, answer)),
         "right": grade == task.grade(example, example.answer),
+        "marks": dict(task.marks(example, answer)),
         "measure": task.measure,
         "better": task.better,
         "kind": task.kind(example),
@@ -117,35 +142,45 @@ def _line(task: Task, example: Example, answer: Turn) -> dict[str, Any]:
 
 
 def slices(stage: str, task: Task, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The mean grade by length of what is asked, by kind, and by the columns that are kept."""
+    """The mean grade by length of what is asked, by kind, and by the columns that are kept.
+
+    By columns other marks of the answers have their means as well.
+    """
     grades = np.array([line["grade"] for line in lines], dtype=np.float64)
+    rows = np.array([line["row"] for line in lines]) if "row" in lines[0] else None
     lengths = np.array([line["length"] for line in lines])
     found = []
     edges = np.unique(np.quantile(lengths, np.linspace(0, 1, LENGTHS + 1)[1:-1]).astype(int))
     part = np.searchsorted(edges, lengths, side="left")
     names = [*(f"up to {edge:,} characters" for edge in edges), "longer"]
-    chosen = [(name, grades[part == i]) for i, name in enumerate(names) if (part == i).any()]
+    chosen = [(name, part == i) for i, name in enumerate(names) if (part == i).any()]
+    about = {"stage": stage, "unit": task.measure, "better": task.better}
     if len(chosen) > 1:
-        found.append(_slice(stage, task, "length", chosen))
-    names_of = {"kind": [str(line["kind"]) for line in lines]}
+        found.append({**about, "by": "length", "rows": _means(chosen, grades, rows)})
+    values_of = {"kind": [str(line["kind"]) for line in lines]}
     for column in lines[0].get("columns", {}):
-        names_of[column] = [line["columns"][column] for line in lines]
-    for by, values in names_of.items():
-        parts = {name: grades[[v == name for v in values]] for name in dict.fromkeys(values)}
-        several = sorted(parts.items(), key=lambda item: (-len(item[1]), item[0]))[:KINDS]
-        if len(several) > 1:
-            found.append(_slice(stage, task, by, several))
+        values_of[column] = [line["columns"][column] for line in lines]
+    for by, values in values_of.items():
+        if len(several := sliced.parts_of(by, values)) < 2:
+            continue
+        found.append({**about, "by": by, "rows": _means(several, grades, rows)})
+        for mark in lines[0].get("marks", {}) if by != "kind" else {}:
+            marks = np.array([line["marks"][mark] for line in lines], dtype=np.float64)
+            other = {**about, "by": by, "unit": mark, "better": "higher"}
+            found.append({**other, "rows": _means(several, marks, rows)})
     return found
 
 
-def _slice(stage: str, task: Task, by: str, parts: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    rows = []
-    for name, grades in parts:
-        counts = np.stack([grades, np.ones(len(grades))], axis=1)
-        low, high = resampling.interval(counts, resampling.ratio)
-        row = {"which": name or "(none)", "count": len(grades), "value": float(grades.mean())}
-        rows.append({**row, "low": low, "high": high})
-    return {"stage": stage, "by": by, "unit": task.measure, "better": task.better, "rows": rows}
+def _means(
+    parts: Sequence[tuple[str, Array]], grades: Array, rows: Array | None
+) -> list[dict[str, Any]]:
+    found = []
+    for name, inside in parts:
+        some = grades[inside]
+        low, high = sliced.interval(some, None if rows is None else rows[inside])
+        row = {"which": name or "(none)", "count": len(some), "value": float(some.mean())}
+        found.append({**row, "low": low, "high": high})
+    return found
 
 
 def worst(task: Task, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from modelwright.errors import ModelwrightError
-from modelwright.pipeline import graded
+from modelwright.pipeline import graded, sliced
 from modelwright.runs import Run
 from modelwright.tasks import resampling
 from modelwright.tasks.task import task_class
@@ -18,7 +18,8 @@ def compare(one: Run, other: Run) -> list[dict[str, Any]]:
 
     A part is the test part of a stage, or a file that both were measured on with ``--on``. Only
     questions that both were asked count; the same questions are drawn for both (paired bootstrap,
-    Koehn 2004). Parts without such a question are passed over where another part has some.
+    Koehn 2004), those of one row together. Parts without such a question are passed over where
+    another part has some.
 
     Returns:
         A mapping a part, stages first: ``stage`` (of a file "on-NAME"), ``measure``, ``better``,
@@ -48,8 +49,11 @@ def compare(one: Run, other: Run) -> list[dict[str, Any]]:
             )
             continue
         pairs = np.array([[side[key] for side in sides] for key in shared], dtype=np.float64)
+        rows = {x["key"]: x["row"] for x in lines[0] if "row" in x}  # drawn whole, as a game is
+        of = np.array([rows[key] for key in shared]) if rows else None
         counts = [np.stack([pairs[:, i], np.ones(len(pairs))], axis=1) for i in range(2)]
-        difference = resampling.difference(counts[0], counts[1], resampling.ratio)
+        sums = [sliced.summed(count, of) for count in counts]
+        difference = resampling.difference(sums[0], sums[1], resampling.ratio)
         first, second = pairs.mean(axis=0).tolist()
         found.append(
             {

@@ -68,6 +68,7 @@ class Parts:
         self.left_out: set[str] = set()  # parts of which examples are too long, once said
         self.device = runtime.device()
         self.codec = prepared_codec(run)
+        self.task.knows(self.codec)
         self.objective = make_objective(
             self.stage.objective or self.task.objective, self.codec, self.stage.objective_options
         )

@@ -23,8 +23,8 @@ from modelwright.data.folds import fold_rows
 from modelwright.data.inputs import hash_files, input_hashes
 from modelwright.data.shards import open_shard, write_shard
 from modelwright.data.sources import read_rows
-from modelwright.data.split import PARTS, leakage_audit, split_rows
-from modelwright.data.waterfall import Dropped, Waterfall, drop
+from modelwright.data.split import PARTS, PLAYERS, leakage_audit, split_rows
+from modelwright.data.waterfall import Dropped, Waterfall, drop, notes_of, whole_rows
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.extensions import short
 from modelwright.files import replace_file
@@ -90,12 +90,7 @@ def _from_rows(run: Run, published: Pinned | None, say: Say) -> dict[str, Any]:
         if reads := made.task.reads(made.rows["train"][0]):
             say(f"prepare: {name}: {reads}")
         steps += made.steps
-        for reason, ids in made.steps[0]["examples"].items():
-            count = made.steps[0]["dropped"][reason]
-            say(
-                f"prepare: {name}: {count:,} rows dropped, {reason}: {', '.join(ids)}"
-                + ", ..." * (count > len(ids))
-            )
+        _say_dropped(name, made.steps[0], say)
         codec = codec or _fit(run, stage, made, published, say)
         steps += _refused(name, made, codec, say)
         prepared["tasks"][stage.task] = _shards(run, name, made, codec, say)
@@ -127,10 +122,16 @@ def _split(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[st
     data, seed = recipe.data, recipe.seed
     waterfall = Waterfall()
     source = data.source
-    found = read_rows(source, path=Path(data.path) if data.path else None, seed=seed)
-    rows = [renamed(row, data.columns) for row in itertools.islice(found, data.limit)]
-    waterfall.add("collect", rows, rows)
+    folder = Path(data.path) if data.path else None
+    found = read_rows(source, path=folder, seed=seed, encoding=data.encoding)
+    collected = list(itertools.islice(found, data.limit))
+    whole, dropped = whole_rows(collected)
+    rows = [renamed(row, data.columns) for row in whole]
+    waterfall.add("collect", collected, rows, dropped)
     say(f"prepare: collected {len(rows):,} rows from {short(source)}")
+    _say_dropped("collect", waterfall.steps[0], say)
+    for note, count in notes_of(rows).items():
+        say(f"prepare: collect: {count:,} rows kept: {note}")
     if data.clean:
         kept, dropped = clean_rows(rows)
         _next(waterfall, "clean", rows, kept, dropped, say=say)
@@ -145,10 +146,16 @@ def _split(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[st
     if fold := data.fold:
         label = str(recipe.first.options.get("label", "label"))
         splits, dropped = fold_rows(
-            rows, **fold.model_dump(), fractions=fractions, split_by=by, label=label, seed=seed
+            rows,
+            **fold.model_dump(),
+            fractions=fractions,
+            split_by=by,
+            label=label,
+            seed=seed,
+            players=data.split.players,
         )
     else:
-        splits, dropped = split_rows(rows, fractions, by, seed=seed)
+        splits, dropped = split_rows(rows, fractions, by, seed=seed, players=data.split.players)
     kept = [row for part in PARTS for row in splits[part]]
     _next(waterfall, "split", rows, kept, dropped, say=say)
     steps = waterfall.to_json()
@@ -170,20 +177,21 @@ def _more(
     """Rows of another source for the train part, without what stands in a measured part."""
     found = read_rows(also.source, path=Path(also.path) if also.path else None, seed=seed)
     name = Path(also.source).stem
-    rows = [
-        {**made, "id": f"{name}:{row['id']}", "group": f"{name}:{row['group']}"}
+    rows: list[Row] = [
+        {**row, "id": f"{name}:{row['id']}", "group": f"{name}:{row['group']}"}
         for row in itertools.islice(found, also.limit)
-        if (made := renamed(row, also.columns))
     ]
     measured = {content_key(row) for part in ("validation", "test") for row in splits[part]}
+    whole, dropped = whole_rows(rows)
     kept: list[Row] = []
-    dropped: list[Dropped] = []
-    for row in rows:
-        if content_key(row) in measured:
-            dropped.append(drop(row, "stands in validation or test"))
+    for row in whole:
+        made = {**renamed(row, also.columns), "id": row["id"], "group": row["group"]}
+        if content_key(made) in measured:
+            dropped.append(drop(made, "stands in validation or test"))
         else:
-            kept.append(row)
+            kept.append(made)
     _next(waterfall, "also", rows, kept, dropped, say=say)
+    _say_dropped("also", waterfall.steps[0], say)
     return kept
 
 
@@ -195,6 +203,8 @@ def renamed(row: Row, columns: dict[str, str]) -> Row:
                 f"data.columns: no column {theirs!r}{did_you_mean(theirs, row)} in row "
                 f"{row.get('id', '?')}; it has {', '.join(map(str, row))}"
             )
+    if not columns:
+        return row
     taken = set(columns.values())
     return {
         **{k: v for k, v in row.items() if k not in taken},
@@ -213,6 +223,14 @@ def _next(
 ) -> None:
     waterfall.add(step, before, after, dropped)
     say(f"prepare: {step}: {len(before):,} rows in, {len(dropped):,} dropped, {len(after):,} kept")
+
+
+def _say_dropped(name: str, step: Mapping[str, Any], say: Say) -> None:
+    """How many rows a step has dropped for each reason, and the first of them."""
+    for reason, ids in step["examples"].items():
+        count = step["dropped"][reason]
+        first = ", ".join(ids) + ", ..." * (count > len(ids))
+        say(f"prepare: {name}: {count:,} rows dropped, {reason}: {first}")
 
 
 class _Made:
@@ -281,10 +299,8 @@ def _refused(name: str, made: _Made, codec: Codec, say: Say) -> list[dict[str, A
         return []
     waterfall = Waterfall()
     waterfall.add(f"{name}: codec", everything, kept, dropped)
-    (step,) = waterfall.to_json()
-    for reason, count in step["dropped"].items():
-        say(f"prepare: {name}: {count:,} rows dropped, {reason}")
-    return [step]
+    _say_dropped(name, waterfall.steps[0], say)
+    return waterfall.to_json()
 
 
 def _fit(run: Run, stage: Stage, made: _Made, published: Pinned | None, say: Say) -> Codec:
@@ -331,7 +347,8 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
             draw_labels(run, name, codec, say)
         if seen["tokens"]:
             facts["splits"][part]["tokens"] = seen["tokens"]
-    graded.keep_columns(run, name, made.rows["test"], made.counts["test"])
+    rows, counts = made.rows["test"], made.counts["test"]
+    graded.keep_columns(run, name, made.task, made.examples["test"], rows=rows, counts=counts)
     audit = leakage_audit(made.rows, _group(run.recipe))
     run.write_json(
         "data/split.json" if name == "train" else f"data/split-{name}.json",
@@ -346,7 +363,9 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
 
 
 def _held_out(recipe: Recipe, rows: dict[str, list[Row]]) -> dict[str, list[str]]:
-    """The first names of the groups that a fold by group holds out, such as a speaker."""
+    """The first names of the groups that a fold by group holds out, or of players held out."""
+    if _group(recipe) == PLAYERS:
+        return {"held_out": sorted({s for row in rows["test"] for s in row["strangers"]})[:NAMED]}
     if recipe.data.fold is None or recipe.data.fold.by != "group":
         return {}
     return {"held_out": sorted({str(row.get("group", row["id"])) for row in rows["test"]})[:NAMED]}
@@ -370,7 +389,7 @@ def _encoded(
 def _group(recipe: Recipe) -> str:
     """The column whose values must lie on one side, for the audit."""
     by = recipe.data.fold.by if recipe.data.fold else recipe.data.split.by
-    return "group" if by == "group" else "id"
+    return by if by in ("group", PLAYERS) else "id"
 
 
 def prepared_codec(run: Run) -> Codec:

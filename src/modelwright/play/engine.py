@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import shutil
-import subprocess
-import threading
-import time
+import re
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
-from modelwright.data.games import IllegalMove, Move
+from modelwright.data.games import IllegalMove, Move, begin
 from modelwright.data.games.tree_search import Stand
 from modelwright.errors import MachineError, ModelwrightError
+from modelwright.play.players import Fault
+from modelwright.play.programs import Program, located
+from modelwright.play.thinking import squares
 
 SECONDS = 20.0  # a program that says nothing for so long has stopped
 
@@ -35,87 +35,58 @@ class Engine:
     ) -> None:
         self.command, self.depth, self.seconds = list(command), depth, seconds
         self.name = name or f"{command[0]}:{depth}"
-        try:
-            self.process = subprocess.Popen(  # noqa: S603 - what the user has named
-                self.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        except OSError as error:
-            raise MachineError(f"{command[0]}: cannot be started ({error.strerror})") from error
-        self.lines: queue.Queue[str | None] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
-        self._say("uci")
-        self._wait("uciok")
+        self.program: Program | None = None
+        self._begin()
 
     def choose(self, game: str, stands: Sequence[Stand]) -> list[Move]:
-        """Its move in each position.
+        """Its move in each position. After a fault it is started again.
 
         Raises:
-            MachineError: it stopped, said nothing in time, or named no legal move.
+            Fault: it stopped, said nothing in time, or named no legal move; it is ended then.
         """
         if game != "chess":
             raise ModelwrightError(f"{self.name} plays chess, not {game}; choose another opponent")
-        return [self._move(stand) for stand in stands]
+        moves: list[Move] = []
+        for stand in stands:
+            try:
+                moves.append(self._move(self.program or self._begin(), stand))
+            except MachineError as error:
+                self.close()
+                raise Fault(str(error), moves) from error
+        return moves
 
-    def _move(self, stand: Stand) -> Move:
-        self._say(f"position fen {stand.state}")
-        self._say(f"go depth {self.depth}")
-        words = self._wait("bestmove").split()
+    def _begin(self) -> Program:
+        self.program = Program(self.command, self.name, self.seconds)
+        try:
+            self.program.say("uci")
+            self.program.wait("uciok")
+        except MachineError:
+            self.close()
+            raise
+        return self.program
+
+    def _move(self, program: Program, stand: Stand) -> Move:
+        program.say(told(stand))
+        program.say(f"go depth {self.depth}")
+        words = program.wait("bestmove").split()
         try:
             return stand.state.parse(words[1] if len(words) > 1 else "")
         except IllegalMove as error:
-            self.close()
             raise MachineError(f"{self.name}: {error}; it plays by other rules") from error
 
     def close(self) -> None:
         """End the program."""
-        with contextlib.suppress(OSError, ValueError):
-            self._write("quit")
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        if self.program is not None:
+            self.program.close()
+        self.program = None
 
-    def _write(self, line: str) -> None:
-        if self.process.stdin is not None:
-            self.process.stdin.write(f"{line}\n".encode())
-            self.process.stdin.flush()
 
-    def _say(self, line: str) -> None:
-        try:
-            self._write(line)
-        except (OSError, ValueError) as error:
-            self.close()
-            raise MachineError(f"{self.name}: has stopped; start it by hand to see why") from error
-
-    def _wait(self, word: str) -> str:
-        """The first line that begins with a word; others are passed over."""
-        until = time.monotonic() + self.seconds
-        while True:
-            try:
-                line = self.lines.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                self.close()
-                raise MachineError(
-                    f"{self.name}: no {word!r} within {self.seconds:g} s; is it a program of UCI?"
-                ) from None
-            if line is None:
-                self.close()
-                raise MachineError(f"{self.name}: ended without {word!r}; is it a UCI program?")
-            if line.split()[:1] == [word]:
-                return line
-
-    def _listen(self) -> None:
-        """Hand on its lines, and None at the end."""
-        if self.process.stdout is not None:
-            with contextlib.suppress(OSError, ValueError):
-                for raw in self.process.stdout:
-                    self.lines.put(raw.decode("utf-8", "replace"))
-        self.lines.put(None)
+def told(stand: Stand) -> str:
+    """A position with all moves that led to it, so that its repetitions are seen."""
+    first = stand.past[0][0] if stand.past else stand.state
+    start = "startpos" if first == begin("chess") else f"fen {first}"
+    moves = " ".join(squares(move) for _, move in stand.past)
+    return f"position {start} moves {moves}" if moves else f"position {start}"
 
 
 def stockfish(depth: int) -> Engine:
@@ -124,9 +95,33 @@ def stockfish(depth: int) -> Engine:
     Raises:
         MachineError: it is not installed.
     """
-    found = shutil.which("stockfish")
+    found = located("stockfish")
     if found is None:
         raise MachineError(
             "stockfish is not on the PATH; install it, such as apt install stockfish"
         )
     return Engine([found], depth, name=f"stockfish:{depth}")
+
+
+def named(text: str) -> Engine:
+    """The program of a command such as ``gnuchess --uci@3``; the number is its depth, else 1.
+
+    Raises:
+        ModelwrightError: it is no command.
+        MachineError: there is no such program, or it does not answer as UCI asks.
+    """
+    match = re.fullmatch(r"(.*?)(?:@(\d{1,3}))?", text.strip(), re.DOTALL)
+    try:
+        words = shlex.split(match[1]) if match else []
+    except ValueError as error:
+        raise ModelwrightError(f"uci:{text[:60]}: {error}; a command is meant") from error
+    depth = int(match[2] or 1) if match else 1
+    if not words or depth < 1:
+        raise ModelwrightError("uci: a command is meant, such as 'uci:gnuchess --uci@3'")
+    found = located(words[0])
+    if found is None:
+        raise MachineError(
+            f"uci: {words[0]}: no such program on the PATH; give its path, or install it"
+        )
+    name = " ".join([Path(words[0]).name, *words[1:]])
+    return Engine([found, *words[1:]], depth, name=f"{name}@{depth}")

@@ -28,9 +28,10 @@ class Game:
 
     @property
     def stand(self) -> Stand:
-        """The state with the squares of the last move."""
+        """The state with the squares of the last move, and the moves before it."""
         touched = encoding(self.name).touched
-        return Stand(self.state, touched(self.states[-2], self.moves[-1]) if self.moves else 0)
+        last = touched(self.states[-2], self.moves[-1]) if self.moves else 0
+        return Stand(self.state, last, tuple(zip(self.states, self.moves, strict=False)))
 
     def play(self, move: Move) -> None:
         """Go on by a legal move."""

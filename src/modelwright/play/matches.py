@@ -3,32 +3,37 @@
 The expected score of a player who is D Elo points stronger is s = 1 / (1 + 10^(-D / 400)), so a
 score s over n games is D = 400 log10(s / (1 - s)). Its interval is Wilson's for a share s of n,
 which is right where no game is drawn and a little wide where some are, and which holds for 0 and n
-points as well (Wilson 1927).
+points as well (Wilson 1927). A game in which a player fails is lost for him; after the second such
+game a match ends, and its score is of the games that had ended.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from modelwright.data.games import Move
+from modelwright.data.games.tree_search import Stand
 from modelwright.play.game import Game
-from modelwright.play.players import Player
+from modelwright.play.players import Fault, Player
 
 Z = 1.96  # of a normal distribution: 95 % lie within
 OPENING = 4  # plies of chance at the start, where games begin alike
+FAULTS = 2  # of the players in a match: then it ends
 _AT_ONCE = 64  # games that are played side by side
 
 
 @dataclass(frozen=True)
 class Score:
-    """Games won, drawn and lost."""
+    """Games won, drawn and lost; ``faults`` are what players failed by, each a game lost."""
 
     won: int
     drawn: int
     lost: int
+    faults: tuple[str, ...] = ()
 
     @property
     def games(self) -> int:
@@ -95,30 +100,76 @@ def match(
         opening: plies of chance at the start.
         tell: called with the number of games ended, from time to time.
     """
+    played = _Match(name, (one, other), seed, opening)
     points: list[float] = []
     for first in range(0, games, _AT_ONCE):
-        numbers = range(first, min(first + _AT_ONCE, games))
-        points += _side_by_side(name, (one, other), numbers, seed, opening)
+        points += played.side_by_side(range(first, min(first + _AT_ONCE, games)))
         tell(len(points))
-    return Score(points.count(1.0), points.count(0.0), points.count(-1.0))
+        if played.broken:
+            break
+    won, drawn, lost = (points.count(result) for result in (1.0, 0.0, -1.0))
+    return Score(won, drawn, lost, tuple(played.faults))
 
 
-def _side_by_side(
-    name: str, players: tuple[Player, Player], numbers: range, seed: int, opening: int
-) -> list[float]:
-    """The results of some games for the first player: 1, 0 or -1."""
-    played = [opened(name, opening, (seed, number // 2)) for number in numbers]
-    colours = [number % 2 for number in numbers]  # the turn at which the first player moves
-    while going := [i for i, game in enumerate(played) if game.result() is None]:
-        for who, player in enumerate(players):
-            mine = [i for i in going if (played[i].state.turn == colours[i]) == (who == 0)]
-            if mine:
-                moves = player.choose(name, [played[i].stand for i in mine])
-                for i, move in zip(mine, moves, strict=True):
-                    played[i].play(move)
-            going = [i for i in going if i not in set(mine)]
-    results = [game.result() or 0.0 for game in played]
-    return [-r if colour else r for r, colour in zip(results, colours, strict=True)]
+def table(name: str, scores: Sequence[tuple[str, Score]]) -> list[str]:
+    """The scores of one player against several in columns, Elo points with their 95 % interval."""
+    first = f"{name} against"
+    width = max(len(first), *(len(other) for other, _ in scores))
+    heads = f"{'games':>5}  {'won':>5}  {'drawn':>5}  {'lost':>5}  {'score':>5}  {'Elo':>5}  95 %"
+    lines = [f"{first:<{width}}  {heads}"]
+    for other, score in scores:
+        counts = (score.games, score.won, score.drawn, score.lost)
+        middle, low, high = score.elo
+        numbers = "  ".join(f"{count:5d}" for count in counts)
+        elos = f"{score.share:5.3f}  {middle:+5.0f}  {low:+.0f} to {high:+.0f}"
+        lines.append(f"{other:<{width}}  {numbers}  {elos}")
+    return lines
+
+
+class _Match:
+    """Two players, and what they have failed by."""
+
+    def __init__(self, name: str, players: tuple[Player, Player], seed: int, opening: int) -> None:
+        self.name, self.players, self.seed, self.opening = name, players, seed, opening
+        self.faults: list[str] = []
+
+    @property
+    def broken(self) -> bool:
+        """Whether it goes on no longer."""
+        return len(self.faults) >= FAULTS
+
+    def side_by_side(self, numbers: range) -> list[float]:
+        """The results of some games for the first player, 1, 0 or -1; of those that ended."""
+        played = [opened(self.name, self.opening, (self.seed, n // 2)) for n in numbers]
+        colours = [n % 2 for n in numbers]  # the turn at which the first player moves
+        found: dict[int, float] = {}
+        while going := [i for i in range(len(played)) if i not in found]:
+            for who, player in enumerate(self.players):
+                mine = [i for i in going if (played[i].state.turn == colours[i]) == (who == 0)]
+                moves = self._chosen(player, [played[i].stand for i in mine])
+                for i, move in zip(mine, moves, strict=False):
+                    if move is None:
+                        found[i] = 1.0 if who else -1.0
+                    else:
+                        played[i].play(move)
+                going = [i for i in going if i not in set(mine)]
+            for i, colour in enumerate(colours):
+                if i not in found and (result := played[i].result()) is not None:
+                    found[i] = -result if colour else result
+            if self.broken:
+                break
+        return [found[i] for i in sorted(found)]
+
+    def _chosen(self, player: Player, stands: Sequence[Stand]) -> list[Move | None]:
+        """A player's moves, None where he failed; fewer of them where that ends the match."""
+        moves: list[Move | None] = []
+        while len(moves) < len(stands) and not self.broken:
+            try:
+                moves += player.choose(self.name, stands[len(moves) :])
+            except Fault as fault:
+                self.faults.append(str(fault))
+                moves += [*fault.moves, None]
+        return moves
 
 
 def opened(name: str, plies: int, seed: tuple[int, int]) -> Game:

@@ -16,6 +16,7 @@ from torch import nn
 from modelwright.data.games import Move
 from modelwright.data.games.greedy_choice import gains
 from modelwright.data.games.tree_search import Floats, Judged, Rollouts, Search, Stand
+from modelwright.errors import MachineError
 from modelwright.types import Encoded, Objective, Position, stack
 
 AT_ONCE = 8  # leaves of one tree that a network judges together
@@ -30,6 +31,17 @@ class Player(Protocol):
     def choose(self, game: str, stands: Sequence[Stand]) -> list[Move]:
         """A legal move for each position, none of which is over."""
         ...
+
+
+class Fault(MachineError):
+    """A player has failed in a position; whoever keeps the score counts that game as lost for him.
+
+    ``moves`` are those that he had chosen already, in the order in which he was asked.
+    """
+
+    def __init__(self, message: str, moves: Sequence[Move] = ()) -> None:
+        super().__init__(message)
+        self.moves = list(moves)
 
 
 class Chance:
@@ -101,16 +113,20 @@ class Network:
             [number(stand.state, move) for move in legal]
             for stand, legal in zip(stands, moves, strict=True)
         ]
-        rows = [self._row(*of) for of in zip(stands, numbers, strict=True)]
-        device = next(self.model.parameters()).device
-        with torch.inference_mode():
-            batch = self.objective.collate(stack(rows, self.codec.ragged), torch.Generator())
-            outputs = self.objective.predict(self.model, batch.to(device))  # type: ignore[attr-defined]
-        found = outputs.double().cpu().numpy()
+        found = self.asked([self._row(*of) for of in zip(stands, numbers, strict=True)])
         return [
             Judged(_normal(np.exp(row[of])), float(row[-2]))
             for row, of in zip(found, numbers, strict=True)
         ]
+
+    def asked(self, rows: Sequence[Encoded]) -> Floats:
+        """What the objective predicts of stored positions, in one pass (n, moves + 2)."""
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            batch = self.objective.collate(stack(rows, self.codec.ragged), torch.Generator())
+            outputs = self.objective.predict(self.model, batch.to(device))  # type: ignore[attr-defined]
+        found: Floats = outputs.double().cpu().numpy()
+        return found
 
     def _row(self, stand: Stand, numbers: Sequence[int]) -> Encoded:
         position = Position(self.game, stand.state, stand.touched)
@@ -136,6 +152,11 @@ class Policy:
         return [m[int(j.priors.argmax())] for m, j in zip(legal, judged, strict=True)]
 
 
+def at_once(simulations: int) -> int:
+    """Leaves of a tree alone that a network judges together: few where there are few in all."""
+    return max(1, min(AT_ONCE, simulations // 8))
+
+
 class NetworkSearch:
     """Search whose leaves the network judges (PUCT)."""
 
@@ -145,8 +166,8 @@ class NetworkSearch:
 
     def choose(self, game: str, stands: Sequence[Stand]) -> list[Move]:
         """The moves visited most."""
-        at_once = max(1, min(AT_ONCE, self.simulations // 8)) if len(stands) < AT_ONCE else 1
-        search = Search(game, self.network, "puct", at_once)
+        together = at_once(self.simulations) if len(stands) < AT_ONCE else 1
+        search = Search(game, self.network, "puct", together)
         roots = search.roots(stands)
         search.grow(roots, self.simulations)
         return [root.moves[int(root.visits.argmax())] for root in roots]

@@ -2,7 +2,8 @@
 
 Connect Four and Othello are played by a kernel (``kernels/playing.py``) that asks the network for
 the leaves of all games at once and remembers what was judged; other games, and all of them where
-nothing can be compiled, by the same search in Python.
+nothing can be compiled, by the same search in Python. Where the objective has a ``pull_weight``,
+each position has the policy as well that the model began with.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from modelwright.data.games import Move
 from modelwright.data.games.tree_search import Floats, Search, Stand
 from modelwright.data.shards import write_shard
 from modelwright.kernels import playing
+from modelwright.play.frozen import as_it_began
 from modelwright.play.generations import Context
 from modelwright.play.gumbel import CONSIDERED, choose
 from modelwright.play.matches import opened
-from modelwright.play.players import Network
+from modelwright.play.players import MOST, Network
 from modelwright.play.quick import Quick
 from modelwright.runtime import derived_seed
 from modelwright.types import Encoded, Objective, Position
+
+REFERENCE = "imitation.safetensors"  # the policy as it was before it played itself
+IMITATED = "imitated"  # a column: its probabilities of the legal moves
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Settings:
         window: generations that are learned from together.
         opening: plies of chance at the start of a game, at most; they are not learned.
         at_once: games that are played side by side by the kernel.
+        pull_half: generations in which the pull towards imitation halves; 0: it stays.
     """
 
     games: int = 64
@@ -47,6 +53,7 @@ class Settings:
     window: int = 4
     opening: int = 4
     at_once: int = 128
+    pull_half: float = 5.0
 
 
 class Maker:
@@ -55,17 +62,45 @@ class Maker:
     def __init__(self, network: Network, settings: Settings, context: Context) -> None:
         self.network, self.settings, self.context = network, settings, context
         self.steps, self.window = settings.steps, settings.window
+        self.pulls = bool(getattr(network.objective, "pull_weight", 0.0))
+        self.reference: Network | None = None
 
     def make(self, number: int, folder: Path) -> str:
         """Write a generation into a folder."""
+        reference = self._reference(number)
         seed = derived_seed(self.context.seed, "games", number)
         play = quick_games if playing.native(self.network.game) else games
         rows, results = play(self.network, self.settings, seed, lambda: self.context.tell(""))
-        write_shard(folder, rows, self.network.codec.ragged)
+        ragged = self.network.codec.ragged
+        if reference is not None:
+            rows, ragged = self._pulled(rows, reference, number), (*ragged, IMITATED)
+        write_shard(folder, rows, ragged)
         first, drawn = results.count(1.0), results.count(0.0)
         return (
             f"{len(results)} games, {len(rows):,} positions; who began won {first}, drawn {drawn}"
         )
+
+    def _reference(self, number: int) -> Network | None:
+        """The network as it was before generation 0; None where nothing pulls towards it."""
+        if not self.pulls or self.reference is not None:
+            return self.reference
+        network, path = self.network, self.context.folder / REFERENCE
+        began = as_it_began(network.model, path, begins=number == 0)
+        self.reference = Network(began, network.codec, network.objective)
+        return self.reference
+
+    def _pulled(self, rows: Sequence[Encoded], reference: Network, number: int) -> list[Encoded]:
+        """The rows with the probabilities that imitation gives their moves, and its pull."""
+        half = self.settings.pull_half
+        pull = np.array(0.5 ** (number / half) if half else 1.0, dtype=np.float32)
+        found: list[Encoded] = []
+        for first in range(0, len(rows), MOST):
+            some = rows[first : first + MOST]
+            for row, chances in zip(some, reference.asked(some), strict=True):
+                imitated = np.exp(chances[row["legal"]]).astype(np.float32)
+                found.append({**row, IMITATED: imitated, "pull": pull})
+            self.context.tell("")
+        return found
 
 
 def maker(
@@ -129,7 +164,7 @@ def games(
     played = [opened(network.game, n, (seed, 0)) for n, seed in zip(plies, seeds, strict=True)]
     kept: list[list[tuple[Stand, Sequence[Move], Floats]]] = [[] for _ in played]
     while going := [i for i, game in enumerate(played) if game.result() is None]:
-        stands = [played[i].stand for i in going]
+        stands = [played[i].stand._replace(past=()) for i in going]  # kept, and not looked back
         found = choose(search, stands, rng, simulations=settings.simulations)
         for i, stand, (move, policy) in zip(going, stands, found, strict=True):
             legal = stand.state.legal_moves()

@@ -25,10 +25,14 @@ class Section(BaseModel):
 class Split(Section):
     """How rows are divided. ``by: given`` respects a ``split`` field of the rows."""
 
-    by: Literal["group", "row", "given"] = Field(
+    by: Literal["group", "row", "given", "players"] = Field(
         "group",
-        description="what must stay together: rows of one `group`, nothing, or as the rows' own "
-        "column `split` says",
+        description="what must stay together: rows of one `group`, nothing, as the rows' own "
+        "column `split` says, or whoever plays a game: people are held out, and of their games "
+        "their moves alone are measured",
+    )
+    players: list[str] = Field(
+        [], description="of `by: players`, names (or parts) of whom test holds out; empty: drawn"
     )
     validation: float = Field(0.05, ge=0, lt=1, description="share to choose and watch by")
     test: float = Field(0.05, ge=0, lt=1, description="share to report on, used last")
@@ -39,6 +43,8 @@ class Split(Section):
             raise ValueError(
                 f"validation={self.validation:g} and test={self.test:g} leave nothing for train"
             )
+        if self.players and self.by != "players":
+            raise ValueError("players are held out by `by: players`; set it, or leave them out")
         return self
 
 
@@ -74,6 +80,11 @@ class Data(Section):
         description="a built-in data set, the path of a file or folder, or a file of your own code"
     )
     path: str | None = Field(None, description="the folder of a built-in data set")
+    encoding: str = Field(
+        "",
+        description="of files of games, such as `cp1251`; left out: UTF-8, and Latin-1, PGN's own, "
+        "where a line of PGN is not",
+    )
     columns: dict[str, str] = Field({}, description="rename columns: {our name: their name}")
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},

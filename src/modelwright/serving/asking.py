@@ -66,7 +66,10 @@ class _Task(Protocol):
 
 def facts(task: _Task, codec: object) -> dict[str, Any]:
     """``inputs``: the kinds that a question may have; ``labels`` of a closed set of answers."""
-    found = task.examples(task.specimen)
+    try:
+        found = task.examples(task.specimen)
+    except ModelwrightError:  # its options name the columns of somebody's rows
+        found = type(task)().examples(task.specimen)
     parts: list[Part] = []
     for example in () if isinstance(found, str) else found:
         if isinstance(example, Example):

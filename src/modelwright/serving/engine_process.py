@@ -262,12 +262,15 @@ class EngineProcess:
         """
         return self.begun(do, **given)[1].result()
 
-    def cancel(self, number: int) -> None:
-        """Give up a request; nobody is told of it any more."""
+    def cancel(self, number: int, *, told: bool = False) -> None:
+        """Give up a request; nobody is told of it any more, or only what it had come to."""
         channel = self._channel
         with self._lock:
-            known = self._listeners.pop(number, None) or self._replies.pop(number, None)
-        if channel is not None and known is not None:
+            known = number in self._listeners or number in self._replies
+            self._replies.pop(number, None)
+            if not told:
+                self._listeners.pop(number, None)
+        if channel is not None and known:
             channel.send({"do": "cancel", "id": number})
 
     def command(self, name: str, /, key: str = "", **given: Any) -> Any:
@@ -290,14 +293,14 @@ def _ended() -> EngineStoppedError:
 
 
 class _Handle:
-    """A request in the engine's process."""
+    """A request in the engine's process; of text, which says at last what it has come to."""
 
-    def __init__(self, process: EngineProcess, number: int) -> None:
-        self._process, self._number = process, number
+    def __init__(self, process: EngineProcess, number: int, *, text: bool) -> None:
+        self._process, self._number, self._text = process, number, text
 
     def cancel(self) -> None:
         """Give it up."""
-        self._process.cancel(self._number)
+        self._process.cancel(self._number, told=self._text)
 
 
 class _Remote:
@@ -337,7 +340,7 @@ class _Remote:
         except BaseException:
             self.process.cancel(number)
             raise
-        return _Handle(self.process, number)
+        return _Handle(self.process, number, text=do == "submit")
 
     def start(self) -> None:
         """Start the process where it does not run; returns before it is ready."""

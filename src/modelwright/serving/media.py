@@ -13,6 +13,7 @@ import numpy as np
 
 from modelwright.data import media_child
 from modelwright.data.child import Child
+from modelwright.data.media_types import modality_of, sniff_mime
 from modelwright.serving import limits
 from modelwright.serving.openai import ApiError
 from modelwright.types import Image, Sound
@@ -24,7 +25,6 @@ PARTS = 80  # of a form
 HEADERS = 2048  # bytes of the headers of a part of a form
 IMAGE, SOUND = "image", "audio"
 _DATA_URL = re.compile(r"data:(?P<kind>image|audio)/[\w.+-]{1,64}(;[\w=.+-]{1,64})*;base64,", re.A)
-_SOUNDS = (b"RIFF", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
 
 
 def of_text(text: str, kind: str, param: str) -> bytes:
@@ -47,8 +47,7 @@ def of_text(text: str, kind: str, param: str) -> bytes:
 
 def kind_of(content: bytes) -> str:
     """Whether a file looks like a recording; all else is taken for a picture, and must be one."""
-    sound = content.startswith(_SOUNDS) and content[8:12] != b"WEBP"
-    return SOUND if sound else IMAGE
+    return SOUND if modality_of(sniff_mime(content)) == SOUND else IMAGE
 
 
 class Decoder:

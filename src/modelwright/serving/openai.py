@@ -169,8 +169,13 @@ class Asked(Body):
             echo=self.echoed,
             grammar=self.response_format.grammar() if self.response_format else None,
         )
-        seeds = [None if self.seed is None else self.seed + i for i in range(self.n or 1)]
+        seeds = [_following(self.seed, i) for i in range(self.n or 1)]
         return [replace(base, seed=seed) for seed in seeds]
+
+
+def _following(seed: int | None, number: int) -> int | None:
+    """The seed of a choice; behind the last integer of 64 bits comes the first."""
+    return None if seed is None else (seed + number + 2**63) % 2**64 - 2**63
 
 
 class ChatRequest(Asked):

@@ -57,6 +57,19 @@ class Predictor:
             found += [Answer(turn, more) for turn, more in zip(turns, known, strict=True)]
         return found
 
+    def timed(self, given: Sequence[Sequence[Turn]]) -> list[Answer]:
+        """One answer for each recording, with the times of its words: the codec's ``timed``.
+
+        Each is heard alone, so that no frame is padding.
+        """
+        codec: Any = self.codec
+        found = []
+        for turns in given:
+            columns = self._columns([turns])
+            seconds = float(ragged_column(columns, "samples").lengths[0]) / codec.rate
+            found.append(codec.timed(self._outputs(columns), seconds))
+        return found
+
     def answer_columns(self, columns: Columns) -> list[Turn]:
         """One answer for each stored example."""
         return self._decoded(self._outputs(columns), columns)

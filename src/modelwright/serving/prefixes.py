@@ -43,7 +43,8 @@ class Prefixes:
             for stored, kept in zip((*cache.keys, *cache.values), block, strict=True):
                 stored[slot, :, span] = kept
             row.cached = span.stop
-        self.found += row.cached
+        row.restored = row.cached
+        self.found += row.restored
 
     def keep(self, row: Row, cache: Cache, slot: int) -> None:
         """Remember the whole blocks of a prompt that has been read."""

@@ -84,7 +84,7 @@ class ResponseWriter:
         written = len(done.tokens)
         return {
             "input_tokens": self._prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": done.restored},
             "output_tokens": written,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": self._prompt_tokens + written,

@@ -81,7 +81,7 @@ class Completion:
     stop text ended it), "length" or "cancelled"; ``seconds`` run from the
     request to the last token. ``scores`` are of ``tokens`` and ``prompt_scores`` of the prompt's
     tokens, where the request asks for them. ``ended`` is the special token by which the model ended
-    it, where it was one.
+    it, where it was one. ``restored`` tokens of the prompt were not read, but known from before.
     """
 
     tokens: list[int]
@@ -92,6 +92,7 @@ class Completion:
     scores: tuple[Score, ...] = ()
     prompt_scores: tuple[Score, ...] = ()
     ended: int | None = None
+    restored: int = 0
 
 
 # A piece of text, scored where that was asked for; the end; or what went wrong.
@@ -138,6 +139,7 @@ class Row:
         self.steering = Steering(params, self.prompt, constraint) if params.steered else None
         self.tokens: list[int] = []
         self.cached = 0  # tokens of prompt and answer whose keys and values the cache holds
+        self.restored = 0  # of those, tokens of the prompt that were known from before
         self.served = 0  # the step in which a part of its prompt was read last
         self.finish_reason: str | None = None
         self.ended: int | None = None
@@ -281,4 +283,5 @@ class Row:
             scores=tuple(self._scores),
             prompt_scores=tuple(self.prompt_scores),
             ended=self.ended,
+            restored=self.restored,
         )

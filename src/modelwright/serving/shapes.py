@@ -26,7 +26,7 @@ class Shape:
     echoes: tuple[str, ...] = ()
     tools: bool = False
 
-    def whole(self, done: Sequence[Completion], usage: dict[str, int]) -> dict[str, Any]:
+    def whole(self, done: Sequence[Completion], usage: dict[str, Any]) -> dict[str, Any]:
         """The complete answer."""
         choices = [self._choice(index, one) for index, one in enumerate(done)]
         kind = "chat.completion" if self.chat else "text_completion"
@@ -70,7 +70,7 @@ class Shape:
         """The last chunk of a choice: no text, the reason it ended."""
         return self.chunk(index, {}, reason)
 
-    def counted(self, usage: dict[str, int]) -> dict[str, Any]:
+    def counted(self, usage: dict[str, Any]) -> dict[str, Any]:
         """The chunk after all choices that counts the tokens."""
         return {**self._head(self._chunk_kind), "choices": [], "usage": usage}
 
@@ -104,10 +104,13 @@ class Chunks:
 
     sentinel = b"data: [DONE]\n\n"
 
-    def __init__(self, shape: Shape, choices: int, prompt_tokens: int, *, counted: bool) -> None:
+    def __init__(
+        self, shape: Shape, answers: int, choices: int, prompt_tokens: int, *, counted: bool
+    ) -> None:
         self._shape, self._prompt_tokens, self._counted = shape, prompt_tokens, counted
-        self._offsets = [0] * choices  # characters said
-        self._readers = [Reader() for _ in range(choices)] if shape.tools else []
+        self._choices = choices  # of a prompt
+        self._offsets = [0] * answers  # characters said
+        self._readers = [Reader() for _ in range(answers)] if shape.tools else []
         self.id = shape.id
 
     def begin(self) -> Iterator[dict[str, Any]]:
@@ -143,8 +146,7 @@ class Chunks:
     def end(self, done: Sequence[Completion]) -> Iterator[dict[str, Any]]:
         """What stands behind all choices."""
         if self._counted:
-            generated = sum(len(one.tokens) for one in done)
-            yield self._shape.counted(usage(self._prompt_tokens, generated))
+            yield self._shape.counted(usage(self._prompt_tokens, done, self._choices))
 
     def failed(self, error: ApiError) -> dict[str, Any]:
         """What stands where the stream ends because something failed."""
@@ -177,7 +179,13 @@ def completion_logprobs(scores: Sequence[Score], offset: int) -> dict[str, Any] 
         return None
     tokens = [spelled(score.spelled) for score in scores]
     offsets = [offset, *accumulate((len(t) for t in tokens), initial=offset)][1:-1]
-    tops = [{spelled(token): p for token, p in score.top} or None for score in scores]
+    # The chosen token stands among them even where it is none of the likeliest.
+    tops = [
+        {spelled(token): p for token, p in (*score.top, (score.spelled, score.logprob))}
+        if score.top
+        else None
+        for score in scores
+    ]
     return {
         "tokens": tokens,
         "token_logprobs": [score.logprob for score in scores],
@@ -186,12 +194,16 @@ def completion_logprobs(scores: Sequence[Score], offset: int) -> dict[str, Any] 
     }
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """The count of tokens of a request."""
+def usage(prompt_tokens: int, done: Sequence[Completion], choices: int) -> dict[str, Any]:
+    """The count of tokens of a request; a prompt of several choices counts once."""
+    written = sum(len(one.tokens) for one in done)
+    of_prompts = (done[i : i + choices] for i in range(0, len(done), choices))
+    restored = sum(max(one.restored for one in each) for each in of_prompts)
     return {
         "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
+        "completion_tokens": written,
+        "total_tokens": prompt_tokens + written,
+        "prompt_tokens_details": {"cached_tokens": restored},
     }
 
 

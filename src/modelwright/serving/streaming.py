@@ -30,7 +30,8 @@ class Answers:
     """The choices of one HTTP request, on their way from the engine's thread to the event loop.
 
     ``begun`` puts each of them to the engine, see ``submitting``. Raises what that raises; then
-    none of the requests stays in the engine.
+    none of the requests stays in the engine. ``given_up`` is told what an answer had come to that
+    nobody waits for any more, by its number and in the engine's thread: it has cost what it has.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class Answers:
         service: Service,
         begun: Sequence[Callable[[Listener], Cancellable]],
         loop: asyncio.AbstractEventLoop,
+        given_up: Callable[[int, Completion], None] = lambda *_: None,
     ) -> None:
         self.count = len(begun)
         self.service = service
-        self._loop = loop
+        self._loop, self._given_up = loop, given_up
+        self._left = False
         self._arrived: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._handles: list[Cancellable] = []
         self._began = time.monotonic()
@@ -55,6 +58,7 @@ class Answers:
 
     def cancel(self) -> None:
         """Free the rows of the choices that are not finished."""
+        self._left = True
         for handle in self._handles:
             handle.cancel()
 
@@ -120,9 +124,12 @@ class Answers:
         if isinstance(event, Completion):
             metrics.observe("e2e_request_latency_seconds", now - self._began)
             metrics.observe("request_generation_tokens", len(event.tokens))
-            metrics.add("prompt_tokens_total", event.prompt_tokens)
-            metrics.add("generation_tokens_total", len(event.tokens))
+            self._count_tokens(event)
             metrics.add("request_success_total", finished_reason=event.finish_reason)
+
+    def _count_tokens(self, done: Completion) -> None:
+        self.service.metrics.add("prompt_tokens_total", done.prompt_tokens)
+        self.service.metrics.add("generation_tokens_total", len(done.tokens))
 
     async def all(self, receive: Receive) -> list[Completion]:
         """Wait for all choices; whatever ends the waiting early frees their rows."""
@@ -138,6 +145,11 @@ class Answers:
 
     def _arrive(self, index: int, event: Event) -> None:
         """Called from the engine's thread."""
+        if self._left:
+            if isinstance(event, Completion) and event.finish_reason == "cancelled":
+                self._count_tokens(event)
+                self._given_up(index, event)
+            return
         with contextlib.suppress(RuntimeError):  # the event loop has closed: nobody listens
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, (index, event))
 

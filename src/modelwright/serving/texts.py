@@ -84,11 +84,11 @@ class TextRoutes:
             tools=asked.offered is not None,
         )
 
-        def stream(choices: int, prompt_tokens: int) -> Writer:
-            return Chunks(shape, choices, prompt_tokens, counted=asked.usage_wanted)
+        def stream(answers: int, prompt_tokens: int) -> Writer:
+            return Chunks(shape, answers, len(params), prompt_tokens, counted=asked.usage_wanted)
 
         def whole(done: Sequence[Completion], prompt_tokens: int) -> Response:
-            count = usage(prompt_tokens, sum(len(one.tokens) for one in done))
+            count = usage(prompt_tokens, done, len(params))
             return JSONResponse(shape.whole(done, count))
 
         requested = _Asking(model, asked.conversations, params, param)
@@ -135,9 +135,9 @@ class TextRoutes:
             loop = asyncio.get_running_loop()
             service = asked.model.service
             begun = submitting(service, requests)
-            answers = await asyncio.to_thread(Answers, service, begun, loop)
-            prompt_tokens = sum(len(tokens) for tokens in prompts)
             finished = self._finishing(asked, client)
+            answers = await asyncio.to_thread(Answers, service, begun, loop, finished)
+            prompt_tokens = sum(len(tokens) for tokens in prompts)
             if stream is not None:
                 writer = stream(len(requests), prompt_tokens)
                 return EventStream(answers, writer, finished)

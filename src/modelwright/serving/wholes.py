@@ -9,11 +9,11 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from modelwright.data.sounds import WAV_HEAD, opened_wav
 from modelwright.errors import ModelwrightError
@@ -42,6 +42,8 @@ from modelwright.serving.streaming import (
     Writer,
     until_gone,
 )
+from modelwright.serving.transcripts import requested
+from modelwright.tasks.speech_synthesis import named_voice
 from modelwright.types import Answer, Turn
 
 
@@ -58,15 +60,43 @@ class ImageRequest(Body):
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
 
 
-class SpeechRequest(Body):
-    """The body of POST /v1/audio/speech."""
+_Name = Annotated[str, Field(max_length=256)]
+_Voice = Annotated[
+    _Name,
+    BeforeValidator(
+        lambda value: value["id"] if isinstance(value, dict) and [*value] == ["id"] else value,
+        json_schema_input_type=_Name | dict[Literal["id"], _Name],
+    ),
+]
 
+
+class SpeechRequest(Body):
+    """The body of POST /v1/audio/speech; a voice is a name, or an object with it as ``id``."""
+
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {"instructions": (None, "")}
     model: Annotated[str, Field(max_length=256)]
     input: Annotated[str, Field(min_length=1, max_length=4096)]
-    voice: Annotated[str, Field(max_length=256)] | None = None
+    voice: _Voice | None = None
     response_format: Literal["wav"] | None = None
+    speed: Annotated[float, Field(ge=0.25, le=4)] | None = None
     stream_format: Literal["audio", "sse"] | None = None
     seed: Annotated[int, Field(ge=0, lt=1 << 62)] | None = None
+
+    def spoken(self, voices: Sequence[str]) -> str:
+        """What the model is asked, which knows these voices: "NAME: TEXT", or the text alone.
+
+        A request that names a voice says all of it there: a name in its text is spoken.
+        """
+        if self.voice in voices:
+            return f"{self.voice}: {self.input}"
+        named, _ = named_voice(self.input, voices)
+        return f": {self.input}" if self.voice and named else self.input
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """How it is spoken: a seed, and a speed beside the model's own pace."""
+        given = {"seed": self.seed, "speed": self.speed}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 _Input = Annotated[str, Field(min_length=1, max_length=limits.TEXT)]
@@ -198,10 +228,9 @@ class WholeRoutes:
         _, body = await self._body(request, JSON)
         asked = parse(SpeechRequest, body)
         whole = self._model(asked.model, SPEECH)
-        named = asked.voice and asked.voice in whole.engine.policy.facts().get("labels", ())
-        text = f"{asked.voice}: {asked.input}" if named else asked.input
+        text = asked.spoken(whole.engine.policy.facts().get("labels", ()))
         turns = await asyncio.to_thread(whole.asking.typed, text, "input")
-        params = {} if asked.seed is None else {"seed": asked.seed}
+        params = asked.params
         if asked.stream_format == "sse":
             return await self._followed(whole, turns, SpeechWriter(), params=params)
         (answer,) = await self._asked(request, whole, [turns], params, time.monotonic())
@@ -211,30 +240,18 @@ class WholeRoutes:
     async def transcriptions(self, request: HttpRequest) -> Response:
         """POST /v1/audio/transcriptions: a form with a sound file; ``stream`` as it is heard."""
         _, body = await self._body(request, FORM)
-        parts = {p.name: p for p in form(request.headers["content-type"], body)}
-        for name in ("file", "model"):
-            if name not in parts:
-                message = f"{name}: Field required"
-                raise ApiError(400, message, param=name, code="missing_required_parameter")
-        whole = self._model(parts["model"].text, TRANSCRIPTIONS)
-        wanted = parts["response_format"].text if "response_format" in parts else "json"
-        if wanted not in ("json", "text", "verbose_json"):
-            message = "response_format: 'json', 'text' or 'verbose_json' is meant"
-            raise ApiError(400, message, param="response_format", code="invalid_value")
-        turns = await asyncio.to_thread(whole.asking.file, parts["file"].content, "file", SOUND)
-        if "stream" in parts and parts["stream"].text == "true":
+        asked, content = requested(form(request.headers["content-type"], body))
+        whole = self._model(asked.model, TRANSCRIPTIONS)
+        known = whole.engine.policy.facts()
+        asked.check(known)
+        turns = await asyncio.to_thread(whole.asking.file, content, "file", SOUND)
+        if asked.streams:
             return await self._followed(whole, turns, TranscriptWriter(), params={})
-        (answer,) = await self._asked(request, whole, [turns], {}, time.monotonic())
-        text = answer.turn.said
-        if wanted == "text":
-            return PlainTextResponse(text + "\n")
-        if wanted == "json":
-            return JSONResponse({"text": text})
+        params = {"timestamps": True} if asked.timed and known.get("times") else {}
+        (answer,) = await self._asked(request, whole, [turns], params, time.monotonic())
         (sound,) = turns[0].parts
         length = getattr(sound, "seconds", 0.0)
-        return JSONResponse(
-            {"task": "transcribe", "language": "", "duration": length, "text": text, "segments": []}
-        )
+        return asked.response(answer, length, str(known.get("language", "")))
 
     async def _body(self, request: HttpRequest, *kinds: str) -> tuple[str, bytes]:
         return await body_of(request, kinds, self.roster.limits.body_seconds)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from modelwright.data import games
+from modelwright.data.people import person
 from modelwright.data.readers.pgn import parse_moves
 from modelwright.errors import ModelwrightError
 from modelwright.tasks import game_policies
@@ -16,6 +17,9 @@ from modelwright.tasks.vector_classification import missing_column
 from modelwright.types import Example, Label, Number, Policy, Position, Row, Turn
 
 _RESULTS = {"1-0": 1.0, "0-1": -1.0, "1/2-1/2": 0.0}
+_PLACED = "from position"  # a variant of Lichess: the rules of chess from a position of its own
+_SIDES = ("mover", "other")  # of a position
+_THIRD = "move among three"
 BINS = 10  # of the calibration of values
 
 
@@ -91,15 +95,21 @@ class GamePlay(Task):
             return str(row["problem"])
         if str(row.get("game") or self.game) != self.game:
             return "another game"
-        if str(row.get("variant") or "standard").casefold() not in ("standard", "normal"):
+        variant = str(row.get("variant") or "standard").casefold()
+        if variant not in ("standard", "normal", _PLACED):
             return "a variant of the rules"
+        if variant == _PLACED and not row.get("position"):
+            return "no such position"
         if str(row["result"]).strip() not in _RESULTS:
             return "unfinished game"
         return ""
 
     def _wanted(self, row: Row, turn: int, result: float) -> bool:
-        """Whether the moves of a side are learned."""
+        """Whether the moves of a side are learned, or measured."""
         colour = games.encoding(self.game).colours[turn]
+        strangers = row.get("strangers")  # of a split by players
+        if strangers and person(row.get(colour)) not in strangers:
+            return False
         if self.player not in str(row.get(colour) or "").casefold():
             return False
         if self.least_elo and (row.get(f"{colour}_elo") or 0) < self.least_elo:
@@ -126,6 +136,20 @@ class GamePlay(Task):
         """1 for the move that was played, else 0."""
         return float(answer.labels[:1] == best_labels(example)[:1])
 
+    def marks(self, example: Example, answer: Turn) -> dict[str, float]:
+        """Whether the move that was played is among the first three."""
+        return {_THIRD: float(best_labels(example)[0] in answer.labels[:3])}
+
+    def column(self, row: Row, name: str, example: Example) -> Any:
+        """Also ``mover``, ``mover_elo``, ``other`` and ``other_elo``: the players and ratings."""
+        who, _, what = name.partition("_")
+        if who not in _SIDES or what not in ("", "elo"):
+            return super().column(row, name, example)
+        (position,) = example.given[0].positions
+        turn = position.state.turn ^ _SIDES.index(who)
+        colour = games.encoding(self.game).colours[turn]
+        return row.get(f"{colour}_elo" if what else colour)
+
     def measures(self, examples: Sequence[Example], policy: Policy) -> list[Measured]:
         """How often the move played is the first and among the first three; how good values are."""
         answers = policy.answer([example.given for example in examples])
@@ -139,7 +163,7 @@ class GamePlay(Task):
         ]
         found = [
             Measured(self.measure, statistics.fmean(first), note="the move played comes first"),
-            Measured("move among three", statistics.fmean(third)),
+            Measured(_THIRD, statistics.fmean(third)),
         ]
         if pairs:
             off = statistics.fmean((said - is_) ** 2 for said, is_ in pairs)

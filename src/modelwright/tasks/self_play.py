@@ -22,6 +22,8 @@ class SelfPlay(GamePlay):
         window: generations that are learned from together.
         opening: plies of chance at the start of a game, at most.
         at_once: games side by side, of those that a kernel plays.
+        pull_half: generations in which the objective's pull towards the policy that it began with
+            halves; 0: it stays.
     """
 
     plays: ClassVar[str] = "self_play"
@@ -36,6 +38,7 @@ class SelfPlay(GamePlay):
         window: Annotated[int, Field(ge=1)] = 4,
         opening: Annotated[int, Field(ge=0)] = 4,
         at_once: Annotated[int, Field(ge=1)] = 128,
+        pull_half: Annotated[float, Field(ge=0)] = 5.0,
     ) -> None:
         super().__init__(game=game)
         self.settings = {
@@ -45,4 +48,5 @@ class SelfPlay(GamePlay):
             "window": window,
             "opening": opening,
             "at_once": at_once,
+            "pull_half": pull_half,
         }

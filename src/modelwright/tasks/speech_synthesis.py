@@ -68,6 +68,7 @@ class SpeechSynthesis(Task):
         recogniser: str = "",
     ) -> None:
         self.text, self.audio, self.voice, self.longest = text, audio, voice, longest
+        self.voices: tuple[str, ...] = ()  # that train has, where there are several
         self.vocoder, self.iterations, self.recogniser = vocoder, iterations, recogniser
         self.sampling: dict[str, Any] = {"steps": steps, "sampler": sampler}
         self.sampling |= {"temperature": temperature, "pace": pace}
@@ -127,16 +128,34 @@ class SpeechSynthesis(Task):
         """None: what stands beside a model's speech is made of the model and of the recordings."""
         return {}
 
+    def knows(self, codec: object) -> None:
+        """Take the names of the voices."""
+        self.voices = tuple(getattr(codec, "labels", ()))
+
     def question(self, text: str) -> Sequence[Turn]:
-        """The turns of a text to be spoken; "NAME: TEXT" in that voice, where there are several."""
-        voice, written = "", text
-        if self.voice and ":" in text:
-            voice, _, written = text.partition(":")
+        """The turns of a text to be spoken; "NAME: TEXT" in that voice, where there are several.
+
+        Other texts with a colon are spoken whole: what stands before it is no voice of theirs.
+        """
+        voice, written = named_voice(text, self.voices)
         written = self.plain(written)
         if not written or len(written) > LONGEST:
             raise ModelwrightError(
                 f"question: {len(written)} characters to speak; give 1 to {LONGEST}, such as one"
                 " sentence"
             )
-        label = (Label(voice.strip()),) if voice.strip() else ()
+        label = (Label(voice),) if voice else ()
         return (Turn("user", (Text(written), *label)),)
+
+
+def named_voice(text: str, voices: Sequence[str]) -> tuple[str, str]:
+    """The voice that a text names before a colon, and the text behind it; else "" and the text.
+
+    Where there are voices, a text that begins with a colon names none: ": ann: go" is "ann: go".
+    """
+    text = text.strip()
+    for voice in sorted(["", *voices] if voices else [], key=len, reverse=True):
+        behind = text[len(voice) :].lstrip()
+        if text.startswith(voice) and behind.startswith(":"):
+            return voice, behind[1:]
+    return "", text

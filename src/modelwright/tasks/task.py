@@ -109,6 +109,18 @@ class Task(ABC):
         ((parts, _),) = Counter(example.answer.parts for example in train).most_common(1)
         return {"most common answer": Constant(Turn("assistant", parts))}
 
+    def marks(self, example: Example, answer: Turn) -> Mapping[str, float]:  # noqa: ARG002
+        """What else is measured of an answer, by name, higher being better: shown in slices."""
+        return {}
+
+    def column(self, row: Row, name: str, example: Example) -> Any:  # noqa: ARG002
+        """What an example of a row has in a column by which evaluations are sliced.
+
+        Raises:
+            KeyError: there is no such column.
+        """
+        return row[name]
+
     def kind(self, example: Example) -> str:  # noqa: ARG002 - subclasses use it
         """A name by which scores are also reported apart, or an empty string."""
         return ""
@@ -117,6 +129,9 @@ class Task(ABC):
     def understands(cls, row: Row) -> bool:  # noqa: ARG003 - subclasses use it
         """Whether a row says itself what it is, so that no column of it need be guessed."""
         return not cls.roles
+
+    def knows(self, codec: object) -> None:  # noqa: B027 - most tasks need not
+        """Take from the codec what questions are read by, such as the names of voices."""
 
     def question(self, text: str) -> Sequence[Turn]:
         """The turns of a question typed by a user on this machine, who may name a file."""

@@ -16,6 +16,7 @@ import torch
 from safetensors import numpy as safetensors
 from torch import Tensor
 
+from modelwright.data import word_times
 from modelwright.data.hearing import Ear, Front, seconds_of
 from modelwright.data.ngram import BYTES, NGram
 from modelwright.data.prefix_beams import Prefix, Search
@@ -23,6 +24,7 @@ from modelwright.data.read_matter import spelled_sentences
 from modelwright.data.spelling import Pieces, Spelling, Units
 from modelwright.errors import ModelwrightError
 from modelwright.types import (
+    Answer,
     Array,
     Columns,
     Encoded,
@@ -47,6 +49,7 @@ class Codec:
     views: ClassVar[tuple[str, tuple[str, ...]]] = ("samples", ("sound", "frames"))
     ragged: tuple[str, ...] = ("samples", "letters")
     targets: ClassVar[tuple[str, ...]] = ("letters", "counts")  # of ``tensors``
+    times: ClassVar[bool] = True  # whether ``timed`` says when words are said
 
     def __init__(
         self,
@@ -211,13 +214,37 @@ class Codec:
         written up to the end.
         """
         if self.search is not None and outputs.dtype.is_floating_point:
-            found = [self.search.best(row, self._following) for row in outputs.cpu().numpy()]
+            found = [self._searched(row, self.search) for row in outputs.cpu().numpy()]
             return [text_turn("assistant", self.spelling.read(letters)) for letters in found]
         best = outputs.argmax(-1) if outputs.dtype.is_floating_point else outputs
         rows: list[Array] = list(best.cpu().numpy())
         if outputs.dtype.is_floating_point:
             rows = [row[np.diff(row, prepend=-1) != 0] for row in rows]
         return [text_turn("assistant", self.spelling.read(row.tolist())) for row in rows]
+
+    def timed(self, outputs: Tensor, seconds: float) -> Answer:
+        """What ``decode`` reads of one recording, with the times of its words and segments.
+
+        Args:
+            outputs: log-probabilities (1, T, vocabulary), without padding.
+            seconds: how long the recording is.
+
+        Returns:
+            Its ``details`` are those of ``word_times.details``.
+        """
+        assert isinstance(self.spelling, Spelling)  # noqa: S101 - letters frame by frame
+        scores = outputs[0].float().cpu().numpy()
+        if self.search is None:
+            letters, frames = word_times.path_frames(scores.argmax(-1), self.blank)
+        else:
+            letters = self._searched(scores, self.search)
+            frames = word_times.letter_frames(scores, letters, self.blank)
+        found = word_times.details(scores, letters, frames, self.spelling, seconds)
+        return Answer(text_turn("assistant", self.spelling.read(letters)), found)
+
+    def _searched(self, scores: Array, search: Search) -> list[int]:
+        """The letters of the best prefix for log-probabilities (T, vocabulary)."""
+        return search.best(scores, self._following)
 
     def _following(self, prefix: Prefix) -> Array:
         """Log-probabilities (vocabulary,) of the next unit by the language model."""

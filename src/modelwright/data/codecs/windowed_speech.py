@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class Codec(speech.Codec):
     """
 
     ragged: tuple[str, ...] = ("letters", "samples")  # the first must fit the context
+    times: ClassVar[bool] = False  # a decoder writes text, not when it is said
     spelling: Spelling | Pieces
 
     def __init__(self, ear: Ear, spelling: Spelling | Pieces, context: int) -> None:
@@ -71,6 +72,11 @@ class Codec(speech.Codec):
         spelling = Spelling.of(map(speech.said, some), units)
         longest = max(len(spelling.spelled(speech.said(e))) for e in some)
         return cls(listening(settings), spelling, max(LEAST, 2 * longest))
+
+    @property
+    def spoken_language(self) -> str:
+        """The code of the language that the decoder is told, or nothing."""
+        return self.spelling.language if isinstance(self.spelling, Pieces) else ""
 
     def problem(self, example: Example) -> str:
         """Why an example cannot be learned from, or an empty string."""

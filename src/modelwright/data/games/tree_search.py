@@ -27,10 +27,14 @@ UCT, PUCT = 1.0, 1.5  # c of each rule
 
 
 class Stand(NamedTuple):
-    """A position in a search: its state, and the squares of the last move as bits."""
+    """A position: its state, the squares of the last move as bits, and how it came about.
+
+    ``past`` are the states before it, each with the move made there; empty where nobody asks.
+    """
 
     state: State
     touched: int
+    past: tuple[tuple[State, Move], ...] = ()
 
 
 class Judged(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelwright.data.sources import DATA_SETS, read_rows, require_columns, source_path
+from modelwright.data.waterfall import whole_rows
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.types import Row
 
@@ -39,7 +40,8 @@ def labelling_rows(source: str, column: str = "text") -> list[Row]:
         path = source_path(source)
         if path.is_dir() and (rows := list(_images(path))):
             return rows
-    rows = [_placed(row, source) for row in read_rows(source)]
+    whole, _ = whole_rows(read_rows(source))
+    rows = [_placed(row, source) for row in whole]
     if not all("image" in row or "pixels" in row for row in rows):
         require_columns(rows, [column], source)
     return rows

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 from modelwright.data.lines import MAX_LINE_BYTES, sniff
-from modelwright.data.media_types import SOUNDS
+from modelwright.data.media_types import SOUNDS, UNREAD_SOUNDS
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.readers.reader import Bad, Range, new_row
 from modelwright.data.tree import cut_tree, label_of, notes, part_of, sniffed
@@ -21,7 +21,8 @@ _FSDD = re.compile(r"(\d)_([A-Za-z]+)_(\d+)")  # digit, speaker, take
 _COMMAND = re.compile(r"([0-9a-f]{6,12})_nohash_\d+")  # speaker
 _LIBRI = re.compile(r"(\d+)-\d+-\d+")  # speaker, chapter, utterance
 _ARCTIC = re.compile(r"\(\s*(\S+)\s+\"(.*)\"\s*\)")
-_TABLES = ("metadata.csv", "metadata.txt", "transcripts.txt", "transcripts.csv", "text")
+NOTES = (".csv", ".txt", ".lab", ".json")
+TABLES = ("metadata.csv", "metadata.txt", "transcripts.txt", "transcripts.csv", "text")
 
 
 @dataclass
@@ -36,17 +37,13 @@ class _Notes:
 class Reader:
     """Sounds; the recordings of one speaker keep together where names or notes tell who speaks."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]] = SOUNDS
     folders: ClassVar[bool] = True
 
     def cut(self, path: Path) -> list[Range]:
         """Ranges of about 64 MiB of recordings."""
         return cut_tree(path, self.suffixes)
-
-    def tells(self, path: Path) -> bool:
-        """Whether transcripts lie beside the recordings of ``path``."""
-        return bool(_notes(path, path.stat().st_mtime_ns).texts)
 
     def rows(self, path: Path, part: Range) -> Iterator[WorkRow | Bad]:
         """One row a recording; its id is its name.
@@ -62,6 +59,14 @@ class Reader:
             yield from found.bad
         for item in sniffed(path, part, self.suffixes, "audio", "a recording"):
             yield item if isinstance(item, Bad) else _row(*item, found)
+
+    def told(self, path: Path, name: str) -> WorkRow:
+        """What name and notes say of a recording that is not there, or cannot be read."""
+        return _row(name, b"", "", _notes(path, path.stat().st_mtime_ns))
+
+    def transcripts(self, path: Path) -> dict[str, str]:
+        """The transcripts beside the recordings of ``path``, by the names they are given."""
+        return _notes(path, path.stat().st_mtime_ns).texts
 
 
 def _row(name: str, content: bytes, mime: str, found: _Notes) -> WorkRow:
@@ -95,7 +100,7 @@ def _notes(path: Path, _changed: int) -> _Notes:
         return found
     if csv.field_size_limit() < MAX_LINE_BYTES:
         csv.field_size_limit(MAX_LINE_BYTES)
-    for item in notes(path, (".csv", ".txt", ".lab", ".json")):
+    for item in notes(path, NOTES):
         if isinstance(item, Bad):
             found.bad.append(item)
             continue
@@ -109,7 +114,7 @@ def _notes(path: Path, _changed: int) -> _Notes:
 
 def _read_note(name: PurePosixPath, text: str, found: _Notes) -> None:
     text = text.removeprefix("\ufeff")
-    if name.name.lower() in _TABLES:
+    if name.name.lower() in TABLES:
         _table(text, found)
     elif name.name.endswith(".trans.txt"):
         for line in text.splitlines():
@@ -146,5 +151,5 @@ def _table(text: str, found: _Notes) -> None:
             which = (0, spoken[0] if spoken else -1)
         elif len(fields) > 1:
             key = PurePosixPath(fields[which[0]].strip())
-            stem = key.stem if key.suffix.lower() in SOUNDS else key.name
+            stem = key.stem if key.suffix.lower() in SOUNDS + UNREAD_SOUNDS else key.name
             found.texts[stem] = fields[which[1]].strip()

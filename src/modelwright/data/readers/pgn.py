@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from modelwright.data.lines import lines
+from modelwright.data.lines import Guessed, lines
 from modelwright.data.operations.operation import WorkRow
 from modelwright.data.parts import Piece, cut_lines, over
 from modelwright.data.readers.reader import Bad, Item, Range, new_row
@@ -19,6 +19,7 @@ _TOKEN = re.compile(
     re.MULTILINE,
 )
 RESULTS = ("1-0", "0-1", "1/2-1/2", "*")
+CHARACTERS = "latin-1"  # of the standard; most files of today are UTF-8
 MAX_GAME_CHARS = 1 << 20
 
 
@@ -27,10 +28,10 @@ class Reader:
     """Games; the same meeting of two players on a day keeps together in a split.
 
     Attributes:
-        encoding: of the file; "" guesses it.
+        encoding: of the file; "": UTF-8, and Latin-1 where a line is not.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     suffixes: ClassVar[tuple[str, ...]] = (".pgn",)
     folders: ClassVar[bool] = False
     encoding: str = ""
@@ -44,46 +45,81 @@ class Reader:
 
         ``meta`` holds ``game`` "chess", ``moves`` (SAN, without numbers, comments and
         variations), ``result``, ``position`` (FEN) where the game does not begin at the start,
-        and ``tags``. The text is the moves.
+        ``tags``, and ``encoding`` where lines of it are not UTF-8. The text is the moves.
         """
         return over(path, part, self.suffixes, self._games)
 
     def _games(self, piece: Piece) -> Iterator[WorkRow | Bad]:
-        tags: dict[str, str] = {}
-        moves: list[str] = []
-        begin, size, wrong = piece.first, 0, None
-        for line in lines(piece, self.encoding):
+        game, none = _Game(piece.first), True
+        for line in lines(piece, self.encoding, CHARACTERS):
             if isinstance(line, Bad):
-                wrong = wrong or line
+                game.wrong = game.wrong or line
                 continue
             tag = _TAG.match(line) if line.startswith("[") else None
-            if tag and moves and "".join(moves).strip():
-                yield wrong or _game(tags, "".join(moves), begin)
-                tags, moves, size, wrong = {}, [], 0, None
+            if tag and game.text.strip():
+                yield game.row()
+                game, none = _Game(piece.line), False
+            game.guessed |= isinstance(line, Guessed)
             if tag:
-                begin = begin if tags else piece.line
-                tags[tag[1]] = re.sub(r"\\(.)", r"\1", tag[2])
+                game.begin = game.begin if game.tags else piece.line
+                game.tags[tag[1]] = re.sub(r"\\(.)", r"\1", tag[2])
             else:
-                size += len(line)
-                if size <= MAX_GAME_CHARS:
-                    moves.append(line)
-                else:
-                    wrong = wrong or Bad(f"line {begin}", f"a game of over {MAX_GAME_CHARS} signs")
-        if tags or "".join(moves).strip():
-            yield wrong or _game(tags, "".join(moves), begin)
+                game.add(line)
+        if game.tags or game.text.strip() or game.wrong:
+            yield game.row()
+        elif none:
+            yield Bad("", "no game in it")
 
 
-def _game(tags: dict[str, str], movetext: str, begin: int) -> WorkRow | Bad:
-    moves, result = parse_moves(movetext)
-    if result is None:
-        return Bad(f"line {begin}", "a game without a result: cut short, or no PGN")
-    meta = {"game": "chess", "moves": moves, "result": result, "tags": tags}
-    if "FEN" in tags:
-        meta["position"] = tags["FEN"]
-    groups = []
-    if known := [tags[t] for t in ("White", "Black", "Date") if tags.get(t, "?").strip("?. ")]:
-        groups = ["game=" + "|".join(known)] if len(known) == 3 else []
-    return new_row(str(begin), "game", text=" ".join(moves), groups=groups, meta=meta)
+class _Game:
+    """The lines of a game as they come."""
+
+    def __init__(self, begin: int) -> None:
+        self.begin, self.tags = begin, dict[str, str]()
+        self.wrong: Bad | None = None
+        self.guessed = False
+        self._moves: list[str] = []
+        self._size = 0
+
+    @property
+    def text(self) -> str:
+        """What stands after the tags."""
+        return "".join(self._moves)
+
+    def add(self, line: str) -> None:
+        """Take a line of moves."""
+        self._size += len(line)
+        if self._size <= MAX_GAME_CHARS:
+            self._moves.append(line)
+        else:
+            reason = f"a game of over {MAX_GAME_CHARS} signs"
+            self.wrong = self.wrong or Bad(f"line {self.begin}", reason)
+
+    def row(self) -> WorkRow | Bad:
+        """The game, or why it is none."""
+        if self.wrong:
+            return self.wrong
+        where, tags = f"line {self.begin}", self.tags
+        moves, result = parse_moves(self.text)
+        if result is None:
+            return Bad(where, "a game without a result: cut short, or no PGN")
+        if (told := tags.get("Result", "").strip()) in RESULTS and told != result:
+            return Bad(where, "the tag Result and the end of the moves differ")
+        meta = {"game": "chess", "moves": moves, "result": result, "tags": tags}
+        if "FEN" in tags:
+            meta["position"] = tags["FEN"]
+        if self.guessed:
+            meta["encoding"] = CHARACTERS
+        known = [tags.get("White", ""), tags.get("Black", ""), date(tags)]
+        told_apart = all(tag.strip("?. ") for tag in known)
+        groups = ["game=" + "|".join(known)] if told_apart else []
+        return new_row(str(self.begin), "game", text=" ".join(moves), groups=groups, meta=meta)
+
+
+def date(tags: Mapping[str, str]) -> str:
+    """The day of a game as its tags have it, such as 1999.01.??; "" where none of it is known."""
+    found = (str(tags.get(name, "")) for name in ("Date", "UTCDate"))
+    return next((day for day in found if day.strip("?. ")), "")
 
 
 def parse_moves(movetext: str) -> tuple[list[str], str | None]:

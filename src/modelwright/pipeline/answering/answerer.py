@@ -75,6 +75,11 @@ class Answerer(ABC):
 
         return facts(self.task, self.codec)
 
+    @property
+    def times(self) -> bool:
+        """Whether answers are told with the times of their words, for ``timestamps=True``."""
+        return False
+
     def complete(self, text: str, **params: Any) -> str:  # noqa: ARG002 - of models that write
         """The continuation of a document that begins with ``text``.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from modelwright.data.hearing import questions
 from modelwright.data.shards import open_shard
+from modelwright.errors import ModelwrightError
 from modelwright.pipeline import labelled
 from modelwright.pipeline.answering.answerer import Answerer
 from modelwright.pipeline.drawn_mistakes import draw_mistakes
@@ -42,8 +43,19 @@ class Predicting(Answerer):
     def detailed(self, given: Sequence[Sequence[Turn]], **params: Any) -> list[Answer]:
         """The answers with their details, of one pass.
 
-        Of ``params``, ``seen`` is told the transcript of the only recording, piece by piece.
+        Of ``params``, ``seen`` is told the transcript of the only recording, piece by piece;
+        ``timestamps`` adds to the details of transcripts when their words are said.
+
+        Raises:
+            ModelwrightError: times are asked of a model that has none.
         """
+        if params.get("timestamps"):
+            if not self.times:
+                raise ModelwrightError(
+                    f"{self.place}: this model does not say when words are said, which a model"
+                    " trained by ctc does; ask without timestamps"
+                )
+            return self.predictor.timed(given)
         seen = params.get("seen")
         if seen is None or not hasattr(self.codec, "ear"):
             return self.predictor.detailed(given)
@@ -55,6 +67,17 @@ class Predicting(Answerer):
                 seen(number, text_turn("assistant", fresh))
                 told += fresh
         return [Answer(text_turn("assistant", told))]
+
+    @property
+    def times(self) -> bool:
+        """Whether the codec aligns transcripts with their recordings."""
+        return bool(getattr(self.codec, "times", False))
+
+    def facts(self) -> dict[str, Any]:
+        """What a client must know to ask; of transcripts their language, and whether with times."""
+        language = getattr(self.codec, "spoken_language", "")
+        known = {"language": language} if language else {}
+        return {**super().facts(), **known, **({"times": True} if self.times else {})}
 
     @property
     def embed(self) -> Callable[[Sequence[str]], tuple[list[list[float]], int]] | None:

@@ -48,11 +48,15 @@ class Speaking(Answerer):
     def answer(self, given: Sequence[Sequence[Turn]], **params: Any) -> list[Turn]:
         """The speech of each text.
 
-        Of ``params`` a ``seed`` is taken, for all of them; ``seen`` is told the speech of the only
-        text, sentence by sentence.
+        Of ``params`` a ``seed`` is taken, for all of them, and a ``speed``, by which the task's
+        pace is multiplied; ``seen`` is told the speech of the only text, sentence by sentence.
         """
-        seed = params.get("seed")
-        maker = self.maker if seed is None else self.maker.changed(seed=seed)
+        changes: dict[str, Any] = {}
+        if (seed := params.get("seed")) is not None:
+            changes["seed"] = seed
+        if (speed := params.get("speed")) is not None:
+            changes["pace"] = speed * self.maker.speaking.pace
+        maker = self.maker.changed(**changes) if changes else self.maker
         return maker.answer(given, params.get("seen"))
 
     def content(self, answer: Turn) -> bytes:
