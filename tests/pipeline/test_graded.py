@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from modelwright import recipe
@@ -13,7 +14,17 @@ from modelwright.errors import ModelwrightError
 from modelwright.pipeline import graded, paired
 from modelwright.runs import Run
 from modelwright.tasks.task import make_task
-from modelwright.types import Example, Label, Turn, text_turn
+from modelwright.types import (
+    Example,
+    Frames,
+    Image,
+    ImageFile,
+    Label,
+    Part,
+    Sound,
+    Turn,
+    text_turn,
+)
 
 TASK = make_task("sentiment", {})
 
@@ -110,3 +121,45 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
         paired.compare(one, other)
     with pytest.raises(ModelwrightError, match="no graded answers of train; evaluate it first"):
         graded.read(one, "train")
+
+
+def test_recordings_pictures_and_vectors_are_questions_of_their_own(tmp_path: Path) -> None:
+    """They have no text: what tells them apart is what they hold."""
+    rng = np.random.default_rng(1)
+    wave = rng.uniform(-1, 1, 8000).astype(np.float32)
+    dots = rng.integers(0, 255, (4, 6), dtype=np.uint8)
+    parts: list[Part] = [
+        Sound(wave, 8000),
+        Sound(wave[:4000], 8000),
+        Image(dots),
+        Image(dots.T.copy()),
+        ImageFile(b"\x89PNG 1", "a.png"),
+        ImageFile(b"\x89PNG 2", "a.png"),
+        Frames(np.zeros((3, 2))),
+        Frames(np.ones((3, 2))),
+    ]
+    made = recipe.parse({"name": "a", "data": {"source": "x.csv"}, "train": {"task": "sentiment"}})
+    found = []
+    for name in "ab":  # keys are those of what is asked, not of the run
+        run = Run.create(made, tmp_path, tmp_path / name, frozenset())
+        asked = [Turn("user", (part,)) for part in parts]
+        pairs = [(Example((turn, label("good"))), label("bad")) for turn in asked]
+        result: dict[str, Any] = {}
+        graded.keep(run, "train", TASK, pairs, result)
+        found.append(graded.read(run, "train"))
+    keys = [[line["key"] for line in lines] for lines in found]
+    assert keys[0] == keys[1]
+    assert len(set(keys[0])) == len(parts)
+    assert [line["question"] for line in found[0]] == [
+        "a recording of 1.00 s",
+        "a recording of 0.50 s",
+        "a picture of 6 x 4",
+        "a picture of 4 x 6",
+        "the picture a.png",
+        "the picture a.png",
+        "a sequence of 3 vectors",
+        "a sequence of 3 vectors",
+    ]
+    assert [line["question"] for line in result["worst"]] == [x["question"] for x in found[0]]
+    (compared,) = paired.compare(*(Run.open(tmp_path / name) for name in "ab"))
+    assert compared["questions"] == len(parts)

@@ -19,6 +19,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.evaluation.bag_of_words import BagOfWords
 from modelwright.evaluation.metrics import Accuracy, Mean
 from modelwright.pipeline import graded
+from modelwright.pipeline.asked import key
 from modelwright.pipeline.fitted import BATCH, Fitted, fitting, rows_that_fit
 from modelwright.pipeline.predicted import examples_of
 from modelwright.pipeline.prepare import Say
@@ -139,7 +140,7 @@ def _line(example: Example, rightly: bool) -> dict[str, Any]:
     asked = "\n".join(turn.said for turn in example.given)
     better, worse = _texts(example)
     return {
-        "key": graded.key("\0".join((asked, better or "", worse or ""))),
+        "key": key("\0".join((asked, better or "", worse or ""))),
         "grade": float(rightly),
         "right": rightly,
         "measure": MEASURE,

@@ -7,7 +7,6 @@ asked the same are compared on these lines (``pipeline.paired``).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.files import make_folder, replace_file
 from modelwright.pipeline import sliced
+from modelwright.pipeline.asked import in_words, key_of
 from modelwright.runs import Run
 from modelwright.tasks.task import Task
 from modelwright.types import Array, Example, Row, Turn
@@ -60,11 +60,6 @@ def write(run: Run, stage: str, lines: Sequence[Mapping[str, Any]]) -> None:
     path = run.path / FOLDER / f"{stage}.jsonl"
     make_folder(path.parent)
     replace_file(path, "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines).encode())
-
-
-def key(asked: str) -> str:
-    """The same of the same question in every run."""
-    return hashlib.sha256(asked.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def short(text: str) -> str:
@@ -127,7 +122,7 @@ def _rows_file(stage: str) -> str:
 def _line(task: Task, example: Example, answer: Turn) -> dict[str, Any]:
     asked = "\n".join(turn.said for turn in example.given)
     return {
-        "key": key(asked),
+        "key": key_of(example.given),
         "grade": (grade := task.grade(example, answer)),
         "right": grade == task.grade(example, example.answer),
         "marks": dict(task.marks(example, answer)),
@@ -135,7 +130,7 @@ def _line(task: Task, example: Example, answer: Turn) -> dict[str, Any]:
         "better": task.better,
         "kind": task.kind(example),
         "length": len(asked),
-        "question": short(asked),
+        "question": short(in_words(example.given)),
         "reference": short(example.answer.said),
         "answer": short(answer.said),
     }

@@ -13,6 +13,7 @@ from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
 from modelwright.evaluation.baselines import NGram, gzip_bits_per_byte
 from modelwright.pipeline import graded
+from modelwright.pipeline.asked import key
 from modelwright.pipeline.fitted import BATCH, Fitted, mean_loss
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
@@ -98,7 +99,7 @@ def _line(fitted: Fitted, example: Example, bits: float, spelled: int) -> dict[s
     """A document as a graded answer: what it cost."""
     text = example.answer.text
     return {
-        "key": graded.key(text),
+        "key": key(text),
         "grade": bits / spelled,
         "right": False,
         "measure": fitted.task.measure,

@@ -10,6 +10,7 @@ import numpy as np
 from modelwright.data.shards import open_shard
 from modelwright.evaluation.bag_of_words import OneAgainstRest
 from modelwright.pipeline import graded, relayed, samples
+from modelwright.pipeline.asked import in_words
 from modelwright.pipeline.drawn_labels import hardest
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.prepare import Say
@@ -119,14 +120,14 @@ def together(
 
 def _shown(examples: Sequence[Example], said: Mapping[str, Policy]) -> list[dict[str, Any]]:
     """Some questions that can be read, with what is said to them."""
-    few = [e for e in examples if any(turn.said.strip() for turn in e.given)]
+    few = [e for e in examples if in_words(e.given).strip()]
     few = few[:: max(1, len(few) // SHOWN)][:SHOWN]
     if not few:
         return []
     answers = {who: policy.answer([e.given for e in few]) for who, policy in said.items()}
     return [
         {
-            "question": "\n".join(turn.said for turn in example.given),
+            "question": in_words(example.given),
             "reference": example.answer.said,
             "answer": answers["ours"][i].said,
             "baselines": {who: of[i].said for who, of in answers.items() if who != "ours"},
