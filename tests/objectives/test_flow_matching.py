@@ -47,6 +47,14 @@ class Known(nn.Module):
         return self.velocity + self.off
 
 
+def test_a_prediction_of_another_shape_is_refused() -> None:
+    objective = Objective(CODEC)
+    found = batch(objective, columns(3))
+    wide = Known(found.targets["velocity"].repeat(1, 2, 1))
+    with pytest.raises(ModelwrightError, match=r"predicts \(12, 6\) for pictures of \(6, 6\)"):
+        objective.loss(wide, found)
+
+
 def test_pictures_noise_and_velocity_lie_on_one_line() -> None:
     rows = columns(200)
     found = batch(Objective(CODEC, label_dropout=0.0), rows)

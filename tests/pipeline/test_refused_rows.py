@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import modelwright as mw
+from modelwright.data.pictures import encode_png
 from modelwright.data.sounds import encode_wav
 from modelwright.data.sources import read_rows
+from modelwright.errors import ModelwrightError
 from tests.data.faulty_recordings import FAULTS, folder_with_faults
 
 RATE = 8000
@@ -112,3 +114,22 @@ def test_a_run_is_measured_on_a_folder_with_faults(
     told = capsys.readouterr().err
     assert f"2 rows of {folder} left out, not a recording of a known format" in told
     assert f"2 rows of {folder} left out, transcript without a recording" in told
+
+
+def test_a_class_that_would_vanish_is_refused(tmp_path: Path) -> None:
+    """All of its files are damaged: the model would not know that it exists."""
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        (tmp_path / "kinds" / name).mkdir(parents=True)
+        for i in range(12):
+            picture = encode_png(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8))
+            content = f"no picture {i}".encode() if name == "c" else picture
+            (tmp_path / "kinds" / name / f"{i}.png").write_bytes(content)
+    values = {
+        "name": "kinds",
+        "data": {"source": str(tmp_path / "kinds")},
+        "codec": {"size": 8},
+        "train": {"task": "image_classification", "steps": 1},
+    }
+    with pytest.raises(ModelwrightError, match="all 12 rows of class 'c' were dropped"):
+        mw.train(values, out=tmp_path / "run")

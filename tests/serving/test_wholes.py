@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 import wave
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -20,12 +22,14 @@ from modelwright.errors import ModelwrightError
 from modelwright.models.bert import Config
 from modelwright.objectives import make_objective
 from modelwright.pipeline.answering import answerer
+from modelwright.serving import limits
 from modelwright.serving.engine import Engine
 from modelwright.serving.guard import OPEN_PATHS
+from modelwright.serving.limits import Limits
 from modelwright.serving.passes import PassEngine
 from modelwright.serving.server import build_app
 from modelwright.types import Answer, Image, Sound, Text, Turn, text_turn
-from tests.serving.parts import running
+from tests.serving.parts import running, wait_for
 
 
 def client(served) -> openai.OpenAI:
@@ -337,3 +341,66 @@ def test_the_document_names_what_is_there_and_its_schemas_are_sound(served, mode
     reference = chat["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     assert reference.rpartition("/")[2] in made["components"]["schemas"]
     assert "text/event-stream" in chat["responses"]["200"]["content"]
+
+
+def test_vectors_are_cut_to_the_dimensions_asked_for(served):
+    with client(served) as c:
+        (whole,) = c.embeddings.create(model="tiny", input="quick", encoding_format="float").data
+        (cut,) = c.embeddings.create(
+            model="tiny", input="quick", encoding_format="float", dimensions=4
+        ).data
+        wanted = torch.nn.functional.normalize(torch.tensor(whole.embedding[:4]), dim=0)
+        torch.testing.assert_close(torch.tensor(cut.embedding), wanted)
+        with pytest.raises(openai.BadRequestError) as error:
+            c.embeddings.create(model="tiny", input="quick", dimensions=4000)
+        assert (error.value.param, error.value.code) == ("dimensions", "invalid_value")
+
+
+def test_vectors_wait_in_a_queue_with_an_end(model, codec, monkeypatch):
+    """S12, S16, S18, R12: refused when it is full, forgotten when left, paid for by their key."""
+    monkeypatch.setattr(limits, "EMBEDDINGS_WAITING", 2)
+    engine, gate, begun = Engine(model, codec), threading.Event(), []
+    embed = engine.embed
+
+    def slow(texts):
+        begun.append(list(texts))
+        gate.wait(120)
+        return embed(texts)
+
+    monkeypatch.setattr(engine, "embed", slow)
+    key = {"Authorization": "Bearer secret"}
+    rates = Limits(tokens_a_minute=12)
+    with (
+        running(engine, api_key="secret", limits=rates) as served,
+        httpx.Client(base_url=served.url, headers=key, timeout=60) as http,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        body = {"model": "tiny", "input": "The quick brown fox jumps"}
+        first = pool.submit(http.post, "/v1/embeddings", json=body)
+        wait_for(lambda: begun)
+        left = httpx.Client(base_url=served.url, headers=key, timeout=0.3)
+        for _ in range(2):  # who leaves while waiting is not computed
+            with pytest.raises(httpx.ReadTimeout):
+                left.post("/v1/embeddings", json={**body, "input": "never"})
+        left.close()
+        name = "modelwright_requests_cancelled_total 2"
+        wait_for(lambda: name in http.get("/metrics").text)
+        second, third = (pool.submit(http.post, "/v1/embeddings", json=body) for _ in range(2))
+
+        def full() -> bool:
+            try:
+                answer = http.post("/v1/embeddings", json=body, timeout=0.3)
+            except httpx.ReadTimeout:  # it waited as well
+                return False
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+            return True
+
+        wait_for(full)
+        gate.set()
+        assert [one.result().status_code for one in (first, second, third)] == [200] * 3
+        assert ["never"] not in begun
+        refused = http.post("/v1/embeddings", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (
+            429,
+            "rate_limit_exceeded",
+        )

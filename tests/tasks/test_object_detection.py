@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from modelwright.cli import main
 from modelwright.data.codecs import fit_codec
 from modelwright.data.pictures import encode_png
 from modelwright.data.sources import read_rows
-from modelwright.errors import ModelwrightError
+from modelwright.errors import EXIT_USAGE, ModelwrightError
 from modelwright.runs import Run
 from modelwright.tasks.box_scores import Usual, average_precision, f1, overlap
 from modelwright.tasks.object_detection import ObjectDetection
@@ -336,6 +337,35 @@ def test_a_picture_with_an_impossible_box_is_named_and_left_out(
     assert main(["prepare", str(values), "--out", str(tmp_path / "run")]) == 0
     said = "".join(capsys.readouterr())
     assert "1 rows dropped, a box without area: JPEGImages/p02.png" in said
+
+
+def test_classes_are_counted_and_a_mistyped_one_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = tmp_path / "r.yaml"
+    made = recipe(voc(tmp_path / "V"))
+    values.write_text(json.dumps(made))
+    assert main(["prepare", str(values), "--out", str(tmp_path / "run")]) == 0
+    said = "".join(capsys.readouterr())
+    assert re.search(r"train: boxes of 8 pictures: \d+ \w+, \d+ \w+", said)
+    made["train"]["options"] = {"classes": ["red", "bleu"]}
+    values.write_text(json.dumps(made))
+    assert main(["prepare", str(values), "--out", str(tmp_path / "other")]) == EXIT_USAGE
+    assert "no box is of class 'bleu' (did you mean 'blue'?)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_part_without_any_box_is_refused(
+    part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A precision of 0 would say nothing of a model."""
+    folder = voc(tmp_path / "V")
+    for stem in (folder / "ImageSets" / "Main" / f"{part}.txt").read_text().split():
+        (folder / "Annotations" / f"{stem}.xml").write_text(xml([]))
+    values = tmp_path / "r.yaml"
+    values.write_text(json.dumps(recipe(folder)))
+    assert main(["prepare", str(values), "--out", str(tmp_path / "run")]) == EXIT_USAGE
+    assert f"pictures of {part} has a box to be found" in capsys.readouterr().err
 
 
 def test_the_blood_cells(data: Callable[[str], Path]) -> None:

@@ -87,6 +87,12 @@ class Objective:
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The squared error of every picture's velocity, a mean over its pixels, summed."""
         found: Tensor = model(**batch.inputs)
+        if found.shape != batch.targets["velocity"].shape:
+            wanted = tuple(batch.targets["velocity"].shape[1:])
+            raise ModelwrightError(
+                f"objective flow_matching: the model predicts {tuple(found.shape[1:])} for pictures"
+                f" of {wanted}; of a dit leave model.variance out"
+            )
         error = found.float() - batch.targets["velocity"]
         return error.square().flatten(1).mean(dim=1).sum()
 

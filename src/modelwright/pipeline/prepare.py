@@ -91,6 +91,8 @@ def _from_rows(run: Run, published: Pinned | None, say: Say) -> dict[str, Any]:
             say(f"prepare: {name}: {reads}")
         steps += made.steps
         _say_dropped(name, made.steps[0], say)
+        for line in made.task.examined(made.examples):
+            say(f"prepare: {name}: {line}")
         codec = codec or _fit(run, stage, made, published, say)
         steps += _refused(name, made, codec, say)
         prepared["tasks"][stage.task] = _shards(run, name, made, codec, say)
@@ -261,8 +263,8 @@ def _stage_examples(name: str, stage: Stage, splits: dict[str, list[Row]]) -> _M
             made.rows[part].append(row)
             made.counts[part].append(len(made.examples[part]) - before)
             kept.append(row)
+    _same_classes(name, kept, dropped, everything := [r for part in PARTS for r in splits[part]])
     waterfall = Waterfall()
-    everything = [row for part in PARTS for row in splits[part]]
     waterfall.add(f"{name}: {short(stage.task)}", everything, kept, dropped)
     made.steps = waterfall.to_json()
     if not made.examples["train"]:
@@ -272,6 +274,24 @@ def _stage_examples(name: str, stage: Stage, splits: dict[str, list[Row]]) -> _M
             f" ({reasons}); check data.source, data.clean and the task's options"
         )
     return made
+
+
+def _same_classes(
+    name: str, kept: Sequence[Row], dropped: Sequence[Dropped], rows: Sequence[Row]
+) -> None:
+    """Refuse data of which a whole class has left: a model would not know that it exists."""
+    left = {d.id: d.reason for d in dropped}
+    lost: dict[str, list[str]] = {}
+    for row in rows:
+        if row["id"] in left and isinstance(row.get("label"), str):
+            lost.setdefault(row["label"], []).append(left[row["id"]])
+    for label in {row["label"] for row in kept if isinstance(row.get("label"), str)}:
+        lost.pop(label, None)
+    for label, reasons in lost.items() if kept else ():
+        raise ModelwrightError(
+            f"{name}: all {len(reasons):,} rows of class {label!r} were dropped"
+            f" ({', '.join(sorted(set(reasons)))}); mend them, or take the class out"
+        )
 
 
 def _refused(name: str, made: _Made, codec: Codec, say: Say) -> list[dict[str, Any]]:

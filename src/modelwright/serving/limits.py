@@ -35,6 +35,7 @@ MESSAGES = 256
 TOOLS = 64  # functions of one request, calls of one message
 PROMPTS = 16
 ROWS = 64  # questions of one prediction
+EMBEDDINGS_WAITING = 16  # requests for vectors that wait
 CHOICES = 4
 STOPS = 4
 STOP_TEXT = 256

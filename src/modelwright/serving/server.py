@@ -24,6 +24,7 @@ from modelwright.errors import ModelwrightError
 from modelwright.serving.admin import AdminRoutes
 from modelwright.serving.asking import KINDS, TYPES, schema
 from modelwright.serving.bodies import ApiError
+from modelwright.serving.embeddings import EmbeddingRequest, EmbeddingRoute
 from modelwright.serving.guard import OPEN_PATHS, Guard
 from modelwright.serving.hosting import FORM, Tls, host_app, page_headers
 from modelwright.serving.kept import Keeper
@@ -46,8 +47,6 @@ from modelwright.serving.roster import (
 from modelwright.serving.service import Answering, Service, unavailable
 from modelwright.serving.texts import TextRoutes
 from modelwright.serving.wholes import (
-    EmbeddingRequest,
-    EmbeddingRoute,
     ImageRequest,
     SpeechRequest,
     WholeRoutes,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,7 +16,6 @@ from starlette.responses import JSONResponse, Response
 
 from modelwright.data.sounds import WAV_HEAD, opened_wav
 from modelwright.errors import ModelwrightError
-from modelwright.serving import limits
 from modelwright.serving.asking import TYPES, Asking, PredictRequest, told
 from modelwright.serving.guard import GONE
 from modelwright.serving.hosting import FORM, JSON, body_of
@@ -25,7 +23,6 @@ from modelwright.serving.media import SOUND, form
 from modelwright.serving.openai import ApiError, Body, parse
 from modelwright.serving.passes import PassEngine
 from modelwright.serving.roster import (
-    EMBEDDINGS,
     IMAGES,
     PREDICT,
     SPEECH,
@@ -37,7 +34,6 @@ from modelwright.serving.row import Cancellable, Completion, Listener, Scored
 from modelwright.serving.service import DeadlineError, refusal
 from modelwright.serving.streaming import (
     Answers,
-    ClientGoneError,
     EventStream,
     Writer,
     until_gone,
@@ -97,25 +93,6 @@ class SpeechRequest(Body):
         """How it is spoken: a seed, and a speed beside the model's own pace."""
         given = {"seed": self.seed, "speed": self.speed}
         return {name: value for name, value in given.items() if value is not None}
-
-
-_Input = Annotated[str, Field(min_length=1, max_length=limits.TEXT)]
-
-
-class EmbeddingRequest(Body):
-    """The body of POST /v1/embeddings."""
-
-    model: Annotated[str, Field(max_length=256)]
-    input: Annotated[
-        list[_Input],
-        BeforeValidator(
-            lambda value: [value] if isinstance(value, str) else value,
-            json_schema_input_type=_Input
-            | Annotated[list[_Input], Field(min_length=1, max_length=limits.ROWS)],
-        ),
-        Field(min_length=1, max_length=limits.ROWS),
-    ]
-    encoding_format: Literal["float", "base64"] | None = None
 
 
 @dataclass(frozen=True)
@@ -217,7 +194,7 @@ class WholeRoutes:
         try:
             answers = await asyncio.to_thread(Answers, whole.asked.service, [begin], loop)
         except ModelwrightError as error:
-            raise _told(error) from error
+            raise told_of(error) from error
         return EventStream(answers, writer, lambda *_: None)
 
     async def speech(self, request: HttpRequest) -> Response:
@@ -280,7 +257,7 @@ class WholeRoutes:
                 raise DeadlineError(f"the answer was not done within {seconds:g} seconds")
             found = answered.result()
         except ModelwrightError as error:
-            raise _told(error) from error
+            raise told_of(error) from error
         finally:
             gone.cancel()
         self.roster.metrics.observe("e2e_request_latency_seconds", time.monotonic() - began)
@@ -368,44 +345,6 @@ class PictureWriter(_Followed):
         return {"type": kind, "created_at": self._created, **shape, **told}
 
 
-def _told(error: ModelwrightError) -> ApiError:
+def told_of(error: ModelwrightError) -> ApiError:
     """What a client is told: an error that is not the server's is one of the question."""
     return refusal(error) or ApiError(400, str(error), param="inputs", code="invalid_question")
-
-
-class EmbeddingRoute:
-    """The endpoint of vectors, over all models of a server that make some."""
-
-    def __init__(self, roster: Roster) -> None:
-        self.roster = roster
-        self._one = asyncio.Lock()
-
-    async def embeddings(self, request: HttpRequest) -> Response:
-        """POST /v1/embeddings: one vector of length 1 for each text."""
-        _, body = await body_of(request, [JSON], self.roster.limits.body_seconds)
-        asked = await asyncio.to_thread(parse, EmbeddingRequest, body)
-        model = self.roster.asked(asked.model, EMBEDDINGS)
-        embed: Any = getattr(model.service.engine, "embed", None)
-        try:
-            async with self._one:
-                vectors, tokens = await asyncio.to_thread(embed, asked.input)
-        except ClientGoneError:
-            return Response(status_code=GONE)
-        except ModelwrightError as error:
-            told_error = refusal(error, "input")
-            raise (told_error or _told(error)) from error
-        write: Callable[[list[float]], Any] = (
-            _packed if asked.encoding_format == "base64" else lambda vector: vector
-        )
-        data = [
-            {"object": "embedding", "index": i, "embedding": write(vector)}
-            for i, vector in enumerate(vectors)
-        ]
-        count = {"prompt_tokens": tokens, "total_tokens": tokens}
-        self.roster.metrics.add("prompt_tokens_total", tokens)
-        return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": count})
-
-
-def _packed(vector: list[float]) -> str:
-    """The numbers as little-endian float32 in base64."""
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from modelwright.data.pictures import measured
-from modelwright.errors import ModelwrightError
+from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.tasks.box_scores import Usual, average_precision, f1
 from modelwright.tasks.image_classification import ImageClassification, sound_picture
 from modelwright.tasks.task import Measured
@@ -57,6 +58,7 @@ class ObjectDetection(ImageClassification):
         super().__init__(image=image)
         self.boxes = boxes
         self.classes = [classes] if isinstance(classes, str) else classes
+        self._seen: set[str] = set()  # classes of rows, also of those that are not looked for
         if self.classes is not None and not all(self.classes or [""]):
             raise ModelwrightError(
                 "options.classes: names no class; name some, or leave it out for all"
@@ -80,6 +82,7 @@ class ObjectDetection(ImageClassification):
             return "no boxes given"
         clipped = []
         for box in found:
+            self._seen.add(box.label)
             if self.classes is not None and box.label not in self.classes:
                 continue
             if reason := _problem(box, height, width):
@@ -95,6 +98,30 @@ class ObjectDetection(ImageClassification):
             )
         given = Turn("user", (part,))
         return iter([Example((given, Turn("assistant", tuple(clipped), True)))])
+
+    def examined(self, parts: Mapping[str, Sequence[Example]]) -> Iterator[str]:
+        """How many boxes of every class there are, part by part.
+
+        Raises:
+            ModelwrightError: a class that is looked for never occurs, or the pictures that it is
+                learned from or measured on have no box at all: a precision of 0 would say nothing.
+        """
+        for name in self.classes or ():
+            if name not in self._seen:
+                raise ModelwrightError(
+                    f"options.classes: no box is of class {name!r}"
+                    f"{did_you_mean(name, self._seen)}; there are {', '.join(sorted(self._seen))}"
+                )
+        for part, examples in parts.items():
+            found = Counter(box.label for e in examples for box in e.answer.boxes)
+            if examples and not found and part != "validation":
+                raise ModelwrightError(
+                    f"data.split: none of the {len(examples):,} pictures of {part} has a box to be"
+                    " found; split otherwise, or check the boxes"
+                )
+            if found:
+                counts = ", ".join(f"{found[name]:,} {name}" for name in sorted(found))
+                yield f"{part}: boxes of {len(examples):,} pictures: {counts}"
 
     def grade(self, example: Example, answer: Turn) -> float:
         """F1 of the boxes that are shown, each right when it overlaps one of its class by half."""

@@ -6,7 +6,7 @@ import inspect
 import statistics
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -97,6 +97,14 @@ class Task(ABC):
     def reads(self, row: Row) -> str:  # noqa: ARG002 - subclasses use it
         """What was guessed of a row's columns, to be said; empty where nothing was."""
         return ""
+
+    def examined(self, parts: Mapping[str, Sequence[Example]]) -> Iterable[str]:  # noqa: ARG002
+        """What is to be said of all examples, by part, before anything is trained.
+
+        Raises:
+            ModelwrightError: nothing could be learned or measured with them.
+        """
+        return ()
 
     def measures(self, examples: Sequence[Example], policy: Policy) -> list[Measured]:
         """What is measured of a policy's answers; of a task that plays, of its games."""
