@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from modelwright import errors, pipeline, recipe
+from modelwright import errors, pipeline, places, recipe
 from modelwright.cli import main
 from modelwright.runs import Run
 from tests.programs import command, environment, the_line, write_corpus
@@ -292,3 +292,10 @@ def test_signals_are_given_back(folder: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert main(["show", "tiny.yaml", "nonsense"]) == errors.EXIT_USAGE
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_shipped_recipes_are_named_by_the_help_of_show(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["show", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(name in said.replace("- ", "-") for name in places.shipped())

@@ -31,7 +31,7 @@ from modelwright.errors import (
     ModelwrightError,
     did_you_mean,
 )
-from modelwright.places import existing_run, known_recipe
+from modelwright.places import existing_run, known_recipe, shipped
 from modelwright.training import signals
 from modelwright.version import __version__
 
@@ -194,7 +194,9 @@ def _add_stages(commands: argparse._SubParsersAction[_Parser]) -> None:
         )
         command.set_defaults(work=_run, verb=name)
 
-    show = commands.add_parser("show", help="a recipe with every value and its reason")
+    told = "a recipe with every value and its reason"
+    names = f"shipped recipes: {', '.join(shipped())}"
+    show = commands.add_parser("show", help=told, description=told, epilog=names)
     show.add_argument("recipe", type=known_recipe, help=RECIPE_OR_RUN)
     show.add_argument("overrides", nargs="*", default=[], metavar="key=value")
     show.set_defaults(work=_show)

@@ -29,7 +29,8 @@ def known_recipe(name: str) -> str:
                 raise ModelwrightError(message) from None
             hint = did_you_mean(name, shipped())
             raise ModelwrightError(
-                f"{name}: no such recipe{hint}; shipped: {', '.join(shipped())}"
+                f"{name}: no such recipe{hint}; `modelwright show --help` names those that are"
+                " shipped"
             ) from None
         except (OSError, ValueError):
             pass  # there, or no name at all: whoever reads it says what is wrong

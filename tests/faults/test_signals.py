@@ -33,7 +33,7 @@ PHASES: Phases = {
     "validation": ("modelwright.pipeline.watch", "in_halves", 1),
     "sampling": ("modelwright.pipeline.watch", "StageObserver.sample", 1),
     "save": ("modelwright.checkpoint.saving", "_write_shard", 1),
-    "evaluation": ("modelwright.pipeline.written", "mean_loss", 1),
+    "evaluation": ("modelwright.pipeline.likelihood", "mean_loss", 1),
 }
 
 

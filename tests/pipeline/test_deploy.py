@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -104,3 +105,27 @@ def test_what_cannot_be_is_one_line(run, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(ModelwrightError, match="exists"):
         deploy(run, tmp_path / "there", quiet, to="vllm")
+
+
+@pytest.mark.parametrize("to", ["vllm", "llama.cpp", "ray-serve"])
+def test_what_others_can_reach_does_not_start_without_a_key(run, tmp_path, to):
+    """R5: an engine on an open address asks for a key, whatever engine it is."""
+    out = tmp_path / "out"
+    deploy(run, out, quiet, to=to, host="0.0.0.0", start=False)  # noqa: S104
+    launch = (out / "launch.sh").read_text()
+    (out / "launch.sh").write_text(launch.replace("exec ", "exec echo "))
+    started = [
+        subprocess.run(
+            ["sh", str(out / "launch.sh")],
+            env={"PATH": os.environ["PATH"], **given},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for given in ({}, {"MODELWRIGHT_API_KEY": "secret"})
+    ]
+    assert started[0].returncode != 0
+    assert "others can reach 0.0.0.0, so set a key" in started[0].stderr
+    assert started[1].returncode == 0, started[1].stderr
+    variable = {"vllm": "VLLM_API_KEY", "llama.cpp": "LLAMA_API_KEY"}.get(to)
+    assert variable is None or f'export {variable}="$MODELWRIGHT_API_KEY"' in launch

@@ -115,7 +115,9 @@ class running:  # noqa: N801 - reads as a statement: with running(engine) as ser
         self.socket = listen("127.0.0.1", 0)
         config = uvicorn.Config(
             self.app, http=protocol(limits), ws="none", lifespan="on", log_level="error",
-            access_log=False, timeout_graceful_shutdown=5,
+            # Not uvicorn's own: to set it up closes all handlers, and absl's, which comes with
+            # rouge-score, then closes the stream that pytest captures (seen beside capsys).
+            log_config=None, access_log=False, timeout_graceful_shutdown=5,
             h11_max_incomplete_event_size=HEADER_BYTES,
         )  # fmt: skip
         self.server = uvicorn.Server(config)

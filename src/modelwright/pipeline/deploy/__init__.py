@@ -33,8 +33,10 @@ from modelwright.files import make_folder, rename, write_file
 from modelwright.pipeline.deploy.replayed import replay, samples_of
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
+from modelwright.serving.guard import is_loopback
 
 MODEL, RUN, SAMPLES, LAUNCH = "model", "run", "samples.json", "launch.sh"
+KEY = "MODELWRIGHT_API_KEY"
 NAMES = {"llama_cpp": "llama.cpp", "ray_serve": "ray-serve"}  # as people write them
 
 
@@ -165,8 +167,14 @@ def deploy(
     return found
 
 
-def write_launch(order: Order, command: Sequence[str], environment: Sequence[str] = ()) -> None:
-    """Write ``launch.sh``: the command, run in its own folder; ``$PORT`` is put in as it is."""
+def write_launch(
+    order: Order, command: Sequence[str], environment: Sequence[str] = (), *, key: str = ""
+) -> None:
+    """Write ``launch.sh``: the command, run in its own folder; ``$PORT`` is put in as it is.
+
+    Where others can reach the host it does not start without a key. ``key`` is the variable in
+    which the engine looks for one; empty: in ours.
+    """
     words = " ".join('"$PORT"' if word == "$PORT" else shlex.quote(word) for word in command)
     lines = [
         "#!/bin/sh",
@@ -174,10 +182,20 @@ def write_launch(order: Order, command: Sequence[str], environment: Sequence[str
         'cd "$(dirname "$0")"',
         f'PORT="${{PORT:-{order.port}}}"',
         *(f"export {one}" for one in environment),
+        *_keyed(order.host, key),
         f"exec {words}",
     ]
     write_file(order.folder / LAUNCH, ["\n".join([*lines, ""]).encode()])
     (order.folder / LAUNCH).chmod(0o755)
+
+
+def _keyed(host: str, key: str) -> list[str]:
+    lines = []
+    if not is_loopback(host):
+        lines.append(f': "${{{KEY}:?others can reach {host}, so set a key for them to use}}"')
+    if key:
+        lines.append(f'if [ -n "${{{KEY}:-}}" ]; then export {key}="${KEY}"; fi')
+    return lines
 
 
 def copy_run(order: Order) -> None:

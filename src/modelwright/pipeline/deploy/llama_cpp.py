@@ -33,6 +33,7 @@ def write(order: Order) -> None:
             *("--ctx-size", str(getattr(context, "context", 0)), "--parallel", "1"),
             *("--jinja", "--offline"),
         ],
+        key="LLAMA_API_KEY",
     )
 
 

@@ -21,12 +21,13 @@ from typing import Any
 
 import yaml
 
-from modelwright.errors import MachineError
+from modelwright.errors import EXIT_USAGE, MachineError
+from modelwright.pipeline.deploy import KEY
 from modelwright.pipeline.served import Settings, engine_of
+from modelwright.serving.guard import is_loopback
 from modelwright.serving.server import Access, build_app
 from modelwright.serving.service import Answering
 
-KEY = "MODELWRIGHT_API_KEY"
 ONGOING, QUEUED = 64, 256  # requests of a replica, and of the proxy before it is 503
 HEALTH_SECONDS = 5.0
 DRAIN_SECONDS = 30.0
@@ -106,6 +107,9 @@ def main(arguments: Sequence[str]) -> int:
 
     config = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     http, (wanted,) = config["http_options"], config["applications"]
+    if not is_loopback(http["host"]) and not os.environ.get(KEY):
+        print(f"{options.config}: others can reach {http['host']}; set {KEY}", file=sys.stderr)
+        return EXIT_USAGE
     address = os.environ.get("RAY_ADDRESS")
     local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     ray.init(address, log_to_driver=False, **({} if address else local))

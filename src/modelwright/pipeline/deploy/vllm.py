@@ -42,6 +42,7 @@ def write(order: Order) -> None:
             *("--dtype", dtype, "--generation-config", "vllm", "--load-format", "safetensors"),
         ],
         ["HF_HUB_OFFLINE=1", "VLLM_NO_USAGE_STATS=1"],
+        key="VLLM_API_KEY",
     )
 
 
