@@ -122,9 +122,10 @@ def _threads(stages: dict[str, Any]) -> int:
 
 
 def _measure(name: str, goal: Goal, found: Sequence[Measure]) -> Measure:
+    """The goal's measure; where a run trains and tunes, what the tuned model reached."""
     for measure in found:
         if measure["name"].removeprefix("test ").startswith(goal.measure.removeprefix("test ")):
-            return measure
+            return [other for other in found if other["name"] == measure["name"]][-1]
     known = ", ".join(m["name"] for m in found)
     raise ModelwrightError(f"scoreboard: {name} has no measure {goal.measure!r}; it has {known}")
 

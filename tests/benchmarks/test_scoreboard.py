@@ -109,3 +109,11 @@ def test_one_row_is_put_beside_those_that_are_there(
     ]
     page = path.with_suffix(".md").read_text()
     assert page.count("`modelwright run x`") == 2 and "| accuracy |" in page
+
+
+def test_of_a_run_that_tunes_the_tuned_model_is_shown(tmp_path: Path) -> None:
+    base = measure("solve rate of answers", ours=0.1)
+    tuned = measure("solve rate of answers", ours=0.9, base_model=0.1)
+    folder = finished(tmp_path / "0", 1.0, base, measure("solve rate of others", ours=0.2), tuned)
+    (row,) = scoreboard.rows_of("mine", Entry("r", "d", (Goal("solve rate", 0.8),)), [folder])
+    assert row.ours == 0.9 and row.holds
