@@ -172,7 +172,9 @@ ENTRIES = {
         (Goal("mel-cepstral distortion"), Goal("real-time factor", 1.0)),
     ),
     "coffee-orders": Entry(
-        "coffee-orders", "Picovoice's coffee orders", (Goal("intent accuracy"),)
+        "coffee-orders",
+        "Picovoice's coffee orders, a third held out; one intent alone",
+        (Goal("slot F1"), Goal("requests understood")),
     ),
     "chess-moves": Entry(
         "chess-moves",

@@ -21,6 +21,7 @@ from modelwright import (
     label_commands,
     play_commands,
     serve_commands,
+    transcribe_commands,
 )
 from modelwright.errors import (
     EXIT_MACHINE,
@@ -36,9 +37,10 @@ from modelwright.training import signals
 from modelwright.version import __version__
 
 EXIT_CODES = """exit codes:
-  0 done   1 a check does not hold   2 wrong input   3 a damaged file
-  4 the machine cannot now (disk, port, missing library, busy run)   75 stopped by a
-  scheduler, saved: start the same command again   130 stopped by Ctrl-C, resumable"""
+  0 done   1 a check does not hold, or some of many files could not be read   2 wrong input
+  3 a damaged file   4 the machine cannot now (disk, port, missing library, busy run)
+  75 stopped by a scheduler, saved: start the same command again   130 stopped by Ctrl-C,
+  resumable"""
 
 STARTS = """start here:
   modelwright run quickstart                  from raw text to a model that answers
@@ -160,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     label_commands.add_command(commands)
     export_commands.add_command(commands)
     explain_commands.add_command(commands)
+    transcribe_commands.add_command(commands)
     benchmark_commands.add_command(commands)
     play_commands.add_command(commands)
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import modelwright as mw
 from modelwright.data.pictures import encode_png
@@ -133,3 +135,33 @@ def test_a_class_that_would_vanish_is_refused(tmp_path: Path) -> None:
     }
     with pytest.raises(ModelwrightError, match="all 12 rows of class 'c' were dropped"):
         mw.train(values, out=tmp_path / "run")
+
+
+def test_pictures_that_leave_are_counted_by_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        path = folder / ("dark", "light")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = rng.integers(0, 100, (8, 8), dtype=np.uint8) + 150 * (number % 2)
+        path.write_bytes(encode_png(noise.astype(np.uint8)))
+    (folder / "dark" / "phone.heic").write_bytes(b"....ftypheic")
+    (folder / "dark" / "notes.txt").write_text("taken in June")
+    heat = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 36.6, np.float32)).save(heat, "TIFF")
+    (folder / "light" / "heat.tif").write_bytes(heat.getvalue())
+    values = {
+        "name": "pictures",
+        "data": {"source": str(folder), "split": {"by": "row", "validation": 0.2, "test": 0.2}},
+        "train": {"task": "image_classification"},
+    }
+    steps = steps_of(mw.prepare(values, out=tmp_path / "run"))
+    why = "files in .heic are not read, convert them to .jpg or .png"
+    assert steps["collect"]["dropped"] == {why: 1}
+    assert steps["collect"]["examples"] == {why: ["dark/phone.heic"]}
+    gone = {k: v for step in steps.values() for k, v in step["examples"].items() if "float" in k}
+    assert list(gone.values()) == [["light/heat.tif"]]
+    said = capsys.readouterr()
+    assert f"1 rows dropped, {why}: dark/phone.heic" in said.out + said.err

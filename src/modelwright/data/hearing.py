@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -288,11 +288,16 @@ def in_pieces(columns: Columns, codec: Any) -> tuple[Columns, Array]:
 
 def questions(turns: Sequence[Turn], codec: Any) -> list[tuple[Turn, ...]]:
     """A question with a recording as one question for each piece of it, as ``in_pieces`` cuts."""
+    return list(one_by_one(turns, codec))
+
+
+def one_by_one(turns: Sequence[Turn], codec: Any) -> Iterator[tuple[Turn, ...]]:
+    """The same, each made when it is asked for: a piece begins where the one before it ends."""
     ear: Ear = codec.ear
     stored = ear.heard(Example(tuple(turns)))
     count = max(1, -(-len(stored) // round(codec.longest * codec.rate)))
-    parts = cut(stored, count, codec.rate) if count > 1 else [stored]
-    return [(Turn("user", (ear.sound(part),)),) for part in parts]
+    for part in cut(stored, count, codec.rate) if count > 1 else [stored]:
+        yield (Turn("user", (ear.sound(part),)),)
 
 
 def cut(samples: Array, count: int, rate: int) -> list[Array]:

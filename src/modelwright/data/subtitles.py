@@ -11,6 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Timed = Sequence[Mapping[str, Any]]
+DIGITS = 3  # of a second
+
+
+def rounded(found: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """A word or a segment with its times rounded, and none behind the end of the recording."""
+    times = {name: min(round(found[name], DIGITS), seconds) for name in ("start", "end")}
+    return {**found, **times}
 
 
 def lines(found: Timed, name: str) -> str:

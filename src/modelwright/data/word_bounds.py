@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from modelwright.data.scripts import IDEOGRAPHS
 from modelwright.data.tokenizing.alphabet import encodable
 from modelwright.types import Array
 
-IDEOGRAPHS = "㐀-鿿豈-﫿"  # as in a class of an expression
 # A Chinese character is a word of its own, so is a mark; letters and digits go together.
 _WORD = re.compile(rf"[{IDEOGRAPHS}]|[^\W{IDEOGRAPHS}]+|[^\w\s]")
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from modelwright.data.scripts import IDEOGRAPHS
 from modelwright.data.spelling import Spelling
-from modelwright.data.word_bounds import IDEOGRAPHS
 from modelwright.errors import ModelwrightError
 from modelwright.types import Array
 

@@ -183,7 +183,7 @@ def worst(task: Task, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     sign = 1 if task.better == "higher" else -1
     below = [line for line in lines if not line["right"]]
     return [
-        {**{k: line[k] for k in ("question", "reference", "answer")}, "score": line["grade"]}
+        {**{k: line[k] for k in ("key", "question", "reference", "answer")}, "score": line["grade"]}
         for line in sorted(below, key=lambda line: sign * line["grade"])[:WORST]
     ]
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from modelwright.data.shards import open_shard
 from modelwright.evaluation.bag_of_words import OneAgainstRest
-from modelwright.pipeline import graded, relayed, samples
-from modelwright.pipeline.asked import in_words
+from modelwright.pipeline import graded, heard, relayed, samples
+from modelwright.pipeline.asked import in_words, key_of
 from modelwright.pipeline.drawn_labels import hardest
 from modelwright.pipeline.fitted import Fitted
 from modelwright.pipeline.prepare import Say
@@ -44,10 +44,14 @@ def predicted(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: 
         said |= _linear(fitted.codec, train)
     say(f"evaluate: {name}: {len(examples):,} answers of test, by {', '.join(said)}")
     turns = said["ours"].answer([example.given for example in examples])
-    ours = said["ours"] if task.asks else Known(turns)
+    ours = said["ours"] if task.asks or task.times else Known(turns)
     result["measures"] += together(task, examples, {**said, "ours": ours})
-    result["examples"] += _shown(examples, said)
-    graded.keep(run, name, task, list(zip(examples, turns, strict=True)), result)
+    of_run: dict[str, Any] = {"examples": _shown(examples, said)}
+    graded.keep(run, name, task, list(zip(examples, turns, strict=True)), of_run)
+    shown = [*of_run["examples"], *of_run.get("worst", ())]
+    heard.beside(run, task, examples, shown)
+    for part, found in of_run.items():
+        result.setdefault(part, []).extend(found)
     boxed = "boxes" in fitted.codec.ragged
     if boxed and (run.path / "data" / name / "validation").exists():
         _hardest(run, name, fitted, said["ours"], say)
@@ -127,6 +131,7 @@ def _shown(examples: Sequence[Example], said: Mapping[str, Policy]) -> list[dict
     answers = {who: policy.answer([e.given for e in few]) for who, policy in said.items()}
     return [
         {
+            "key": key_of(example.given),
             "question": in_words(example.given),
             "reference": example.answer.said,
             "answer": answers["ours"][i].said,

@@ -17,7 +17,7 @@ from modelwright.data.sounds import encode_wav
 from modelwright.data.spectrograms import MelSettings
 from modelwright.errors import ModelwrightError
 from modelwright.files import make_folder, replace_file
-from modelwright.pipeline import samples
+from modelwright.pipeline import heard, samples
 from modelwright.pipeline.fitted import Fitted, load_fitted, newest_checkpoint
 from modelwright.pipeline.predicted import asked, examples_of, stored, together
 from modelwright.pipeline.prepare import Say
@@ -25,13 +25,14 @@ from modelwright.runs import Run
 from modelwright.serving.predictor import Predictor
 from modelwright.serving.speech import SpeechMaker, Vocoder, by_model, by_rule
 from modelwright.tasks.task import Task
-from modelwright.tasks.transcripts import error_rates, normalised
+from modelwright.tasks.transcripts import compared, error_rates, normalised
 from modelwright.types import Array, Codec, Example, Policy, Sound, Turn, rows_in
 
 QUIET, LOUD = -9.0, -1.0  # nats of a magnitude: black and white of a picture
 TALL = 3  # pixels of a band
 SHOWN = 2  # sentences of the validation part that are spoken while a model learns
-JUDGED = 12  # sentences shown in the report, as they were understood
+JUDGED = 12  # sentences in the report, to be heard and as they were understood
+OURS = "this model"  # as the report calls it
 
 
 def picture(frames: Array) -> Array:
@@ -154,10 +155,28 @@ def judged(
     if recogniser := cast(Any, fitted.task).recogniser:
         listener = _trained(recogniser, "recogniser", "leave it out")
         say(f"evaluate: {stage}: what {recogniser} understands of them")
-        _understood(examples, said, listener, result)
+        _understood(run, examples, said, listener, result)
+    else:
+        _spoken(run, examples, said["ours"], result)
+
+
+def _spoken(run: Run, examples: Sequence[Example], ours: Policy, result: dict[str, Any]) -> None:
+    """Add some texts with our speech and their recordings, to be heard in the report."""
+    few = [examples[i] for i in _shown(examples)]
+    answers = ours.answer([example.given for example in few])
+    for example, turn in zip(few, answers, strict=True):
+        sounds = heard.kept(run, {OURS: turn.sound, "recording": example.answer.sound})
+        found = {"question": asked(example), "reference": "", "answer": "", "sounds": sounds}
+        result["examples"].append({**found, "baselines": {}, "score": None})
+    result["examples_note"] = "texts to be spoken; the report plays them"
+
+
+def _shown(examples: Sequence[Example]) -> range:
+    return range(0, len(examples), max(1, len(examples) // JUDGED))
 
 
 def _understood(
+    run: Run,
     examples: Sequence[Example],
     said: Mapping[str, Policy],
     listener: Fitted,
@@ -171,14 +190,14 @@ def _understood(
         for who, of in said.items()
     }
     sounds["recordings"] = [example.answer.sound for example in examples]
-    heard = {
+    understood = {
         who: [
             normalised(turn.text)
             for turn in policy.answer([(Turn("user", (sound,)),) for sound in spoken])
         ]
         for who, spoken in sounds.items()
     }
-    rates = {who: error_rates(meant, texts) for who, texts in heard.items()}
+    rates = {who: error_rates(meant, texts) for who, texts in understood.items()}
     learned = len(_learned(listener) & set(meant))
     for number in range(2):  # of words and of characters
         measured = rates["ours"][number]
@@ -192,14 +211,17 @@ def _understood(
                 f" {learned:,} are; of ours: {measured.note}",
             }
         )
-    for i in range(0, len(examples), max(1, len(examples) // JUDGED)):
-        others = {who: texts[i] for who, texts in heard.items() if who != "ours"}
+    for i in _shown(examples):
+        others = {who: texts[i] for who, texts in understood.items() if who != "ours"}
+        both = {OURS: sounds["ours"][i], "recording": sounds["recordings"][i]}
         result["examples"].append(
             {
                 "question": asked(examples[i]),
                 "reference": meant[i],
-                "answer": heard["ours"][i],
+                "answer": understood["ours"][i],
                 "baselines": others,
+                "sounds": heard.kept(run, both),
+                "compared": compared(meant[i], understood["ours"][i]),
                 "score": None,
             }
         )

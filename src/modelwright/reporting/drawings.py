@@ -49,15 +49,15 @@ def drawings(record: Record) -> list[Drawings]:
         for said, named in kinds.items():
             last = len(named) - 1
             keep = sorted({round(i * last / (VERSIONS - 1)) for i in range(VERSIONS)})
-            found = [(named[i][0], _uri(record, named[i][1], "png")) for i in keep]
+            found = [(named[i][0], data_uri(record, named[i][1], "png")) for i in keep]
             pictures = [(at, uri) for at, uri in found if uri]
-            sound = _uri(record, heard[said], "wav") if heard[said] else ""
+            sound = data_uri(record, heard[said], "wav") if heard[said] else ""
             left_out = len(named) - len(keep)
             shown.append(Drawings(stage, shorten(said, 300), pictures, left_out, sound))
     return shown
 
 
-def _uri(record: Record, name: str, ending: str) -> str:
+def data_uri(record: Record, name: str, ending: str) -> str:
     """A file of samples/ as a data URI; empty, and a problem noted, where it is none."""
     kind, mime, begins = KINDS[ending]
     if not (match := NAME.fullmatch(name)) or match[1] != ending:

@@ -62,7 +62,8 @@ def render(record: Record) -> str:
         A complete HTML document.
     """
     derived, others = origins.recipe_tables(record)
-    made = drawings(record)  # before the problems are told: it may find some
+    made = drawings(record)  # before the problems are told: these may find some
+    answers, worst = results.answers(record), results.worst(record)
     time_chart, cost_table = origins.cost(record)
     return _rendered(
         _source("report.html"),
@@ -72,8 +73,8 @@ def render(record: Record) -> str:
         stages=[(stage, text(said.get("status"))) for stage, said in record.stages.items()],
         problems=[shorten(p, 300) for p in record.problems],
         cards=results.headline(record),
-        answers=results.answers(record),
-        worst=results.worst(record),
+        answers=answers,
+        worst=worst,
         answers_at_once=results.ANSWERS,
         answers_note=shorten(record.evaluation.get("examples_note"), 1000),
         waterfall=origins.waterfall(record),

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelwright.reporting.beside import Compared, Player, Players, compared
 from modelwright.reporting.blocks import (
     Figure,
     Table,
@@ -37,11 +38,16 @@ class Card:
 
 @dataclass(frozen=True)
 class Answer:
-    """One graded question with everybody's answer: (who, text), ours first."""
+    """One graded question with everybody's answer: (who, text), ours first.
+
+    ``compared`` is reference and our answer word by word, ``players`` what can be heard of it.
+    """
 
     question: str
     answers: list[tuple[str, str]]
     score: str
+    compared: list[Compared] = field(default_factory=list)
+    players: list[Player] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -165,14 +171,18 @@ def worst(record: Record) -> list[Answer]:
 
 
 def _answers(record: Record, key: str) -> list[Answer]:
-    found = []
+    found, players = [], Players(record)
     for example in entries(record.evaluation.get(key))[: ANSWERS + MORE]:
+        heard = players.of(example.get("sounds"))
         said = [("this model", shorten(example.get("answer")))]
         said.append(("reference", shorten(example.get("reference"))))
+        if heard and not any(told for _, told in said):  # it is heard alone
+            said = []
         said += [(text(w), shorten(a)) for w, a in mapping(example.get("baselines")).items()]
         score = as_number(example.get("score"))
         shown = "" if score is None else f"{score:.3g}"
-        found.append(Answer(shorten(example.get("question")), said, shown))
+        pairs = compared(example.get("compared"))
+        found.append(Answer(shorten(example.get("question")), said, shown, pairs, heard))
     return found
 
 

@@ -22,7 +22,6 @@ from modelwright.types import Answer
 _LISTS = ("timestamp_granularities", "include", "known_speaker_names", "known_speaker_references",
           "keywords", "languages")  # fmt: skip
 _SUBTITLES = ("srt", "vtt")
-_DIGITS = 3  # of a second
 
 
 class TranscriptionRequest(Body):
@@ -88,8 +87,8 @@ class TranscriptionRequest(Body):
             return JSONResponse({"text": text})
         if self.response_format == "text":
             return PlainTextResponse(text + "\n")
-        words = [_timed(word, seconds) for word in found.get("words", ())]
-        segments = [_timed(segment, seconds) for segment in found.get("segments", ())]
+        words = [subtitles.rounded(word, seconds) for word in found.get("words", ())]
+        segments = [subtitles.rounded(segment, seconds) for segment in found.get("segments", ())]
         if self.response_format in _SUBTITLES:
             return PlainTextResponse(subtitles.WAYS[self.response_format]({"segments": segments}))
         wanted = self.timestamp_granularities or ["segment"]
@@ -111,7 +110,7 @@ def requested(parts: Sequence[FormPart]) -> tuple[TranscriptionRequest, bytes]:
     fields: dict[str, Any] = {}
     for part in parts:
         name = part.name.partition("[")[0]  # of a list "name[]", of an object "name[field]"
-        if part.filename is not None:
+        if part.filename is not None or name == "file":
             continue
         if name in _LISTS:
             fields.setdefault(name, []).append(part.text)
@@ -122,12 +121,6 @@ def requested(parts: Sequence[FormPart]) -> tuple[TranscriptionRequest, bytes]:
         message = "file: Field required"
         raise ApiError(400, message, param="file", code="missing_required_parameter")
     return parse(TranscriptionRequest, json.dumps(fields).encode()), content
-
-
-def _timed(found: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """A word or a segment with its times rounded, and none behind the end."""
-    times = {name: min(round(found[name], _DIGITS), seconds) for name in ("start", "end")}
-    return {**found, **times}
 
 
 def _described(segment: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,17 @@ def question(text: str) -> Sequence[Turn]:
     name = text.strip()
     if name.startswith("data:"):
         return request(name)
-    path = Path(name).expanduser()
+    return of_file(Path(name).expanduser(), name)
+
+
+def of_file(path: Path, name: str, rate: int = RATE) -> Sequence[Turn]:
+    """The turns of a recording that lies at a path; ``name`` is how messages call it.
+
+    ``rate`` is that of ``sound_of``.
+
+    Raises:
+        ModelwrightError: there is no such file, or it holds no sound.
+    """
     try:
         if path.stat().st_size > LARGEST:
             raise ModelwrightError(f"{name}: is larger than {LARGEST >> 30} GiB; cut it")
@@ -58,23 +68,25 @@ def question(text: str) -> Sequence[Turn]:
         raise ModelwrightError(
             f"{name[:200]}: cannot be read ({reason}); give the path of a recording"
         ) from error
-    return (Turn("user", (sound_of(content, name),)),)
+    return (Turn("user", (sound_of(content, name, rate),)),)
 
 
-def sound_of(content: bytes, name: str) -> Sound:
+def sound_of(content: bytes, name: str, rate: int = RATE) -> Sound:
     """The bytes of a sound file of any rate and number of channels, as one channel.
+
+    A recording longer than SHORT is brought to ``rate`` while it is read.
 
     Raises:
         ModelwrightError: it cannot be decoded, or is too long.
     """
     try:
         try:
-            samples, rate = sounds.decode(content, seconds=SHORT)
+            samples, own = sounds.decode(content, seconds=SHORT)
         except Undecodable as error:
             if "limit" not in str(error):
                 raise
-            return Sound(sounds.at_rate(content, RATE), RATE)
-        return Sound(sounds.mono(samples).astype(np.float32), rate)
+            return Sound(sounds.at_rate(content, rate), rate)
+        return Sound(sounds.mono(samples).astype(np.float32), own)
     except Undecodable as error:
         raise ModelwrightError(
             f"{name}: {error}; give a whole recording of at most"

@@ -10,7 +10,7 @@ import numpy as np
 from modelwright.data.sound_rows import recording
 from modelwright.tasks import questions_of_sound
 from modelwright.tasks.task import Measured, Task
-from modelwright.tasks.transcripts import error_rates, normalised, word_error_rate
+from modelwright.tasks.transcripts import compared, error_rates, normalised, word_error_rate
 from modelwright.tasks.vector_classification import missing_column
 from modelwright.types import Example, Policy, Row, Turn, text_turn
 
@@ -69,6 +69,10 @@ class SpeechRecognition(Task):
         answers = policy.answer([example.given for example in examples])
         meant = [self._plain(example.answer.text) for example in examples]
         return error_rates(meant, [self._plain(answer.text) for answer in answers])
+
+    def compared(self, reference: str, answer: str) -> list[tuple[str, str]]:
+        """Word by word, as errors are counted."""
+        return compared(self._plain(reference), self._plain(answer))
 
     def question(self, text: str) -> Sequence[Turn]:
         """The turns of the path of a recording, or of what ``request`` reads."""

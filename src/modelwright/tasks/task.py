@@ -49,6 +49,7 @@ class Task(ABC):
         plays: the module of the room ``play`` by which the model makes the examples that it learns
             from itself, in training; empty where it makes none. ``settings`` are then its options.
         asks: whether its measures ask a policy more than the examples do, in an environment.
+        times: whether its measures say how long a policy takes: then it has to answer anew.
         roles: its options that name columns, for a file of data that stands in place of a recipe.
         by_class: whether its evaluation reports the mean F1 of the classes as well.
         shows: whether what is learned of an example is shown before it trains.
@@ -65,6 +66,7 @@ class Task(ABC):
     plays: ClassVar[str] = ""
     settings: Mapping[str, Any] = MappingProxyType({})
     asks: ClassVar[bool] = False
+    times: ClassVar[bool] = False
     roles: ClassVar[Mapping[str, Role]] = {}
     by_class: ClassVar[bool] = False
     shows: ClassVar[bool] = False
@@ -120,6 +122,14 @@ class Task(ABC):
     def marks(self, example: Example, answer: Turn) -> Mapping[str, float]:  # noqa: ARG002
         """What else is measured of an answer, by name, higher being better: shown in slices."""
         return {}
+
+    def compared(self, reference: str, answer: str) -> list[tuple[str, str]]:  # noqa: ARG002
+        """A reference and an answer piece by piece, where people look for what differs.
+
+        Pairs of what is meant and what is said, of which one is empty where the other has nothing
+        beside it; none where nothing is gained by it.
+        """
+        return []
 
     def column(self, row: Row, name: str, example: Example) -> Any:  # noqa: ARG002
         """What an example of a row has in a column by which evaluations are sliced.

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from modelwright.data.scripts import units
 from modelwright.errors import MachineError
 from modelwright.tasks.task import Measured
 
 WORST = 3  # recordings whose errors are shown
 CONFUSED = 5  # pairs of words
 _KEPT = {"'", "’"}  # of punctuation: part of words
+LONGEST = 400  # words of a text that is compared word by word
 
 
 def normalised(text: str, *, lower: bool = True, punctuation: bool = False) -> str:
@@ -108,3 +110,37 @@ def _aligned(found: Any, number: int) -> str:
             reference if chunk.type == "equal" else f"[{reference or '-'} > {answer or '-'}]"
         )
     return " ".join(parts)
+
+
+def compared(reference: str, answer: str) -> list[tuple[str, str]]:
+    """The words of two texts side by side: (meant, said), empty where nothing stands beside it.
+
+    It has the fewest differences there can be (Levenshtein), and of all such the most words that
+    are right; where there are still several, words are paired, from the end on, before one is left
+    out, and that before one is put in. Texts of more than LONGEST words are not compared: nothing.
+    """
+    meant, said = units(reference), units(answer)
+    if max(len(meant), len(said)) > LONGEST:
+        return []
+    much = len(meant) + len(said) + 1  # what a difference costs; a word that is right gives 1
+    rows = [[much * j for j in range(len(said) + 1)]]
+    for a in meant:
+        before, row = rows[-1], [rows[-1][0] + much]
+        for j, b in enumerate(said):
+            beside = before[j] + (-1 if a == b else much)
+            row.append(min(beside, before[j + 1] + much, row[j] + much))
+        rows.append(row)
+    pairs: list[tuple[str, str]] = []
+    i, j = len(meant), len(said)
+    while i or j:
+        here = rows[i][j]
+        if i and j and here == rows[i - 1][j - 1] + (-1 if meant[i - 1] == said[j - 1] else much):
+            i, j = i - 1, j - 1
+            pairs.append((meant[i], said[j]))
+        elif i and here == rows[i - 1][j] + much:
+            i -= 1
+            pairs.append((meant[i], ""))
+        else:
+            j -= 1
+            pairs.append(("", said[j]))
+    return pairs[::-1]

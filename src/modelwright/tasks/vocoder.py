@@ -37,6 +37,7 @@ class Vocoder(Task):
     model = "vocos"
     measure = "mel-cepstral distortion"
     better = "lower"
+    times = True
     specimen: ClassVar[Row] = {
         "id": "a",
         "samples": np.sin(np.arange(12_000) ** 1.5 / 500).astype(np.float32) / 2,

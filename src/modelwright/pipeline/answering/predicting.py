@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from modelwright.data.hearing import questions
+from modelwright.data.scripts import apart
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline import labelled
@@ -63,7 +64,7 @@ class Predicting(Answerer):
         for number, question in enumerate(questions(given[0], self.codec)):
             (turn,) = self.predictor.answer([question])
             if fresh := turn.said:
-                fresh = f" {fresh}" if told else fresh
+                fresh = f" {fresh}" if apart(told, fresh) else fresh
                 seen(number, text_turn("assistant", fresh))
                 told += fresh
         return [Answer(text_turn("assistant", told))]
