@@ -205,6 +205,32 @@ def test_what_was_stored_is_not_prepared_again() -> None:
     assert not np.array_equal(other["features"], encoded["features"])  # a picture of that size
 
 
+def test_a_larger_picture_is_kept_of_what_is_learned_and_shows_the_same_part(
+    data: Callable[[str], Path],
+) -> None:
+    files = [ImageFile(content, f"{i}.jpg") for i, content in enumerate(flowers(data, 4))]
+    plain, codec = (Codec.fit(two(*files), size=32, **more) for more in ({}, {"stored": 96}))
+    assert codec.shape == plain.shape == (32, 32, 3)
+    for learned in two(*files):
+        encoded = codec.encode(learned)
+        assert encoded["larger"].shape == (96, 96, 3)
+        assert np.array_equal(encoded["features"], plain.encode(learned)["features"])
+        small = np.asarray(encoded["larger"]).reshape(32, 3, 32, 3, 3).mean((1, 3))
+        assert np.abs(small - encoded["features"]).mean() < 6
+    question = example(files[0])
+    assert codec.encode(question).keys() == {"features", "label"}
+    again = Codec.load(codec.save())
+    assert again.stored == 96
+    assert np.array_equal(again.encode(learned)["larger"], encoded["larger"])
+    assert "stored" not in plain.save()["images.json"].decode()
+    wide = Codec.fit(two(*files), size=(20, 30), stored=40)
+    assert wide.encode(learned)["larger"].shape == (40, 60, 3)
+    with pytest.raises(
+        ModelwrightError, match=r"codec\.stored: 32 pixels are not more than the 32"
+    ):
+        Codec.fit(two(*files), size=32, stored=32)
+
+
 def test_another_size_keeps_the_share_that_is_cut_away() -> None:
     published = ImageSettings(224, 224, shortest=256, rest={"crop_pct": 0.875, "more": 1})
     assert resized(published, (112, 112)).shortest == 128

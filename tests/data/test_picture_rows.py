@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 from modelwright.data.inputs import input_hashes
 from modelwright.data.pictures import encode_png
 from modelwright.data.sources import read_rows
+from modelwright.data.table_files import LOST
+from modelwright.data.waterfall import whole_rows
 from modelwright.errors import ModelwrightError
+from modelwright.tasks.task import make_task
 
 
 def png(seed: int) -> bytes:
@@ -84,14 +88,39 @@ def test_a_table_names_the_files(tmp_path: Path, whole: bool) -> None:
     assert input_hashes(str(table)) != before
 
 
-def test_a_file_that_is_not_there_is_named_with_its_row(tmp_path: Path) -> None:
-    tree(tmp_path, "a.png")
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+@pytest.mark.parametrize("there", ["b.png", "a.png"])
+def test_files_that_are_not_there_leave_by_row_and_path(
+    tmp_path: Path, kind: str, there: str
+) -> None:
+    tree(tmp_path, there)
+    table = tmp_path / f"labels.{kind}"
+    rows = [{"path": f"{n}.png", "label": n} for n in "abc"]
+    lines = {
+        "csv": ["path,label", *(f"{row['path']},{row['label']}" for row in rows)],
+        "jsonl": [json.dumps(row) for row in rows],
+    }
+    table.write_text("\n".join(lines[kind]) + "\n")
+    kept, dropped = whole_rows(read_rows(str(table)))
+    assert [(row["path"], row["image"]) for row in kept] == [(there, png(0))]
+    lost = sorted({"a.png", "b.png", "c.png"} - {there})
+    assert [one.id.partition(": ")[2] for one in dropped] == [f"path {name!r}" for name in lost]
+    first = {"csv": 2, "jsonl": 1}[kind]
+    assert dropped[-1].id.startswith(f"labels.{kind}:{first + 2}: ")
+    assert {one.reason for one in dropped} == {LOST}
+    (hashed,) = (name for name in input_hashes(str(table)) if "pictures" in name)
+    assert hashed == "1 pictures"
+
+
+def test_a_table_of_which_no_file_is_there_is_refused_by_row_and_path(tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("path,label\na.png,cat\nb.png,dog\n")
+    row = next(iter(read_rows(str(table))))
     with pytest.raises(
-        ModelwrightError, match=r"labels\.csv: row labels\.csv:3: path 'b\.png': cannot be read"
+        ModelwrightError,
+        match=r"^row labels\.csv:2: column 'path' names 'a\.png', which is no file",
     ):
-        list(read_rows(str(table)))
+        make_task("image_classification", {}).examples(row)
 
 
 def test_a_table_of_texts_is_left_as_it_is(tmp_path: Path) -> None:
@@ -99,3 +128,54 @@ def test_a_table_of_texts_is_left_as_it_is(tmp_path: Path) -> None:
     table.write_text("text,label\nsee photo.jpg,cat\nno-such.png,dog\n")
     rows = list(read_rows(str(table)))
     assert all("image" not in row for row in rows)
+
+
+UNREAD = {
+    "cat/phone.HEIC": "files in .heic are not read, convert them to .jpg or .png",
+    "cat/film.mp4": "files in .mp4 are not read, convert them to .jpg or .png",
+    "dog/drawing.svg": "files in .svg are not read, convert them to .jpg or .png",
+    "dog/nameless": "files without an ending are not read",
+}
+BESIDE = ("cat/a.txt", "cat/a.json", "dog/Thumbs.db", "dog/.DS_Store", "LICENSE", "credits.txt")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_not_read_is_counted_by_name_and_notes_are_no_complaint(
+    tmp_path: Path, packed: bool
+) -> None:
+    names = ("cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png")
+    source = tree(tmp_path / "pictures", *names)
+    for name in (*UNREAD, *BESIDE):
+        (source / name).write_bytes(b"{}")
+    if packed:
+        with tarfile.open(tmp_path / "pictures.tar", "w") as archive:
+            archive.add(source, ".")
+        source = tmp_path / "pictures.tar"
+    kept, dropped = whole_rows(read_rows(str(source)))
+    assert sorted(row["id"] for row in kept) == sorted(names)
+    assert {one.id: one.reason for one in dropped} == UNREAD
+
+
+def test_a_class_of_files_that_are_not_read_says_so(tmp_path: Path) -> None:
+    tree(tmp_path, "cat/a.png", "dog/b.heic")
+    with pytest.raises(ModelwrightError, match=r"dog holds no picture \(files in \.heic are not"):
+        list(read_rows(str(tmp_path)))
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "dog" / "b.heic", "b.heic")
+    with pytest.raises(ModelwrightError, match=r"no picture in it; .*b\.heic: files in \.heic"):
+        list(read_rows(str(tmp_path / "x.tar")))
+
+
+def test_texts_with_a_few_figures_are_texts(tmp_path: Path) -> None:
+    tree(tmp_path, "figures/a.png")
+    for name in ("one.md", "two.md"):
+        (tmp_path / name).write_text("Some words of a handbook.")
+    assert [row["text"] for row in read_rows(str(tmp_path))] == ["Some words of a handbook."] * 2
+
+
+def test_a_json_that_names_pictures_is_their_table(tmp_path: Path) -> None:
+    tree(tmp_path, "files/a.png", "files/b.png")
+    (tmp_path / "about.json").write_text('{"by": "us"}')
+    table = [{"path": f"files/{n}.png", "label": n} for n in "ab"]
+    (tmp_path / "labels.json").write_text(json.dumps(table))
+    assert [row["label"] for row in read_rows(str(tmp_path))] == ["a", "b"]

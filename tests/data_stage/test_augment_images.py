@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from modelwright.data import pictures
 from modelwright.data.archive import tar_members
 from modelwright.data.augment import chain, generator, names, transform_class
+from modelwright.data.augment.batches import Augment, check
 from modelwright.data.augment.images_randomly import OPERATIONS, colour, moved
 from modelwright.data.augment.transforms import boards, images
 from modelwright.data.games import begin, replay
@@ -193,3 +194,103 @@ def test_a_turned_game_of_othello_is_legal_and_ends_the_same(random: Any, seed: 
     assert turned != moves
     *_, (last, move) = replay(begin("othello"), turned)
     assert last.play(move).result() == state.result()
+
+
+# Parts of random area -----------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    size=st.tuples(st.integers(4, 60), st.integers(4, 60)),
+    scale=st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)).map(sorted),
+    ratio=st.tuples(st.floats(0.3, 3), st.floats(0.3, 3)).map(sorted),
+    seed=st.integers(0, 999),
+)
+def test_parts_lie_inside_and_have_the_area_and_ratio_that_were_asked(
+    size: tuple[int, int], scale: list[float], ratio: list[float], seed: int
+) -> None:
+    height, width = size
+    crop = images.ResizedCrop((scale[0], scale[1]), (ratio[0], ratio[1]))
+    left, top, right, bottom = crop.parts(20, size, generator(seed)).T
+    slack = 1e-9 * max(size)
+    assert (left >= -slack).all() and (top >= -slack).all()
+    assert (right <= width + slack).all() and (bottom <= height + slack).all()
+    shape = (right - left) / (bottom - top)
+    assert (shape >= ratio[0] * (1 - 1e-9)).all() and (shape <= ratio[1] * (1 + 1e-9)).all()
+    share = (right - left) * (bottom - top) / (height * width)
+    assert (share <= scale[1] * (1 + 1e-9)).all() or (share < 1).any()
+    centred = np.isclose(left + right, width) & np.isclose(top + bottom, height)
+    assert ((share >= scale[0] * (1 - 1e-9)) | centred).all()  # else the largest in the middle
+
+
+def test_areas_are_drawn_evenly_and_ratios_in_their_logarithm() -> None:
+    crop = images.ResizedCrop()
+    left, top, right, bottom = crop.parts(20_000, (300, 300), generator(1)).T
+    wide, tall = right - left, bottom - top
+    ratio = np.log(wide / tall)
+    assert abs(ratio.mean()) < 0.01 and abs(ratio).max() <= np.log(4 / 3) + 1e-9
+    share = wide * tall / 300**2
+    fits = share[share < 3 / 4]  # of larger areas not every ratio fits, so fewer are drawn
+    counts, _ = np.histogram(fits, bins=5, range=(0.08, 0.75))
+    assert np.abs(counts / len(fits) - 0.2).max() < 0.02
+    assert abs(left.mean() - (300 - right).mean()) < 1
+
+
+def test_the_whole_as_a_part_is_the_picture_itself() -> None:
+    batch = drawn((3, 24, 24, 3), 5)
+    whole = images.ResizedCrop((1.0, 1.0), (1.0, 1.0))
+    assert np.array_equal(whole(batch, generator(2)), batch)
+    assert np.array_equal(whole(batch[..., 0], generator(2)), batch[..., 0])
+
+
+def test_a_part_of_a_slope_is_a_slope_between_its_edges() -> None:
+    slope = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None, None], 90, axis=1)
+    crop = images.ResizedCrop((0.2, 0.5))
+    (part,) = crop.parts(1, (90, 120), generator(7))
+    (view,) = crop(slope, generator(7), (30, 30))
+    at = part[0] + (np.arange(30) + 0.5) * (part[2] - part[0]) / 30 - 0.5
+    assert view.shape == (30, 30)
+    assert np.abs(view[15, 1:-1] - 2 * at[1:-1]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("settings_", "why"),
+    [
+        ({"scale": [0.5, 0.1]}, r"resized_crop\.scale: \[0\.5, 0\.1\], the lesser number"),
+        ({"ratio": [2, 1]}, r"resized_crop\.ratio: \[2\.0, 1\.0\], the lesser number"),
+        ({"scale": [0, 2]}, "scale"),
+    ],
+)
+def test_limits_of_parts_that_cannot_be(settings_: dict[str, Any], why: str) -> None:
+    with pytest.raises(ModelwrightError, match=why) as caught:
+        chain([{"resized_crop": settings_}])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_is_cut_from_the_larger_picture_that_the_codec_keeps() -> None:
+    larger, seen = drawn((5, 48, 48, 3), 1), np.zeros((5, 16, 16, 3), np.uint8)
+    columns = {"features": seen, "larger": larger, "label": np.arange(5)}
+    augment = Augment(["resized_crop", "flip"], "images", 3)
+    found = augment(columns, 9)
+    assert found.keys() == {"features", "label"}
+    assert np.asarray(found["features"]).shape == (5, 16, 16, 3)
+    assert np.asarray(found["features"]).any()  # of what is seen there would be black alone
+    again = Augment(["resized_crop", "flip"], "images", 3)(columns, 9)
+    assert np.array_equal(np.asarray(again["features"]), np.asarray(found["features"]))
+    plain = Augment(["flip"], "images", 3)(columns, 9)
+    assert plain.keys() == {"features", "label"}
+    assert not np.asarray(plain["features"]).any()
+
+
+@pytest.mark.parametrize(
+    ("lines", "codec", "why"),
+    [
+        (["flip", "resized_crop"], "images", "stands in the first line, once"),
+        (["resized_crop", "resized_crop"], "images", "stands in the first line, once"),
+        (["resized_crop"], "boxes", "ResizedCrop moves pixels and not their boxes"),
+    ],
+)
+def test_where_a_part_may_be_cut(lines: list[str], codec: str, why: str) -> None:
+    with pytest.raises(ModelwrightError, match=why) as caught:
+        check(lines, codec)
+    assert "\n" not in str(caught.value)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from modelwright import api, checkpoint, recipe
 from modelwright.data.augment.batches import Augment
+from modelwright.data.pictures import encode_png
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline.parts import Parts
@@ -42,6 +43,7 @@ class WithAugment(Setting):
 
 SETTINGS = {
     "pixels": WithAugment("vector_classification", lines=tuple(PIXELS)),
+    "parts": WithAugment("vector_classification", lines=("resized_crop", "flip")),
     "mixup": WithAugment("vector_classification", lines=tuple(MIXED)),
     "cutmix": WithAugment("vector_classification", lines=({"cutmix": {"alpha": 1.0}},)),
     "sigmoid": WithAugment(
@@ -158,6 +160,43 @@ def test_only_training_is_augmented(tmp_path: Path) -> None:
     assert losses(without) != losses(run)
 
 
+def test_parts_are_cut_from_larger_pictures_in_training_alone(tmp_path: Path) -> None:
+    """Train rows keep both pictures; what is measured and asked is as it is without ``stored``."""
+    pictures = tmp_path / "pictures"
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        label = ("dark", "light")[number % 2]
+        (pictures / label).mkdir(parents=True, exist_ok=True)
+        low = 150 * (number % 2)
+        noise = rng.integers(low, low + 100, (30, 40, 3), dtype=np.uint8)
+        (pictures / label / f"{number}.png").write_bytes(encode_png(noise))
+    values = {
+        "name": "parts",
+        "data": {"source": str(pictures), "split": {"by": "row", "validation": 0.2, "test": 0.2}},
+        "codec": {"size": 8, "stored": 16},
+        "model": {"family": "fast_cnn", "widths": [8, 8, 8, 8]},
+        "train": {
+            "task": "image_classification", "steps": 4, "batch": 4, "threads": 1,
+            "precision": "float32", "augment": [{"resized_crop": {"scale": [0.3, 1]}}, "flip"],
+        },
+        "evaluate": {"views": 2},
+    }  # fmt: skip
+    run = api.run(values, out=tmp_path / "run")
+    train = open_shard(run.path / "data" / "train" / "train")
+    assert np.asarray(train["larger"]).shape[1:] == (16, 16, 3)
+    parts = Parts(run, "train", print)
+    parts.values = run.stage("train")["resolved"]
+    (changed,) = parts.examples(train)(0)
+    assert changed.keys() == {"features", "label"}
+    assert np.asarray(changed["features"]).shape == (4, 8, 8, 3)
+    assert api.load(run.path)(pictures / "light" / "1.png") in {"dark", "light"}
+    plain = api.prepare(values, "codec.stored=0", out=tmp_path / "plain")
+    for part in ("train", "validation"):
+        kept, other = (open_shard(r.path / "data" / "train" / part) for r in (run, plain))
+        assert "larger" not in other
+        assert np.array_equal(np.asarray(kept["features"]), np.asarray(other["features"]))
+
+
 def losses(run: Run) -> list[float]:
     lines = (run.path / "metrics" / "train.jsonl").read_text().splitlines()
     found = [record["loss"] for record in map(json.loads, lines) if "loss" in record]
@@ -173,6 +212,8 @@ def losses(run: Run) -> list[float]:
         ("vector_classification", ["spec_augment"], "SpecAugment is for frames"),
         ("vector_classification", ["mixup", "flip"], "may stand, in the last line"),
         ("vector_classification", ["mixup", "cutmix"], "may stand, in the last line"),
+        ("image_classification", ["flip", "resized_crop"], "stands in the first line, once"),
+        ("object_detection", ["resized_crop"], "moves pixels and not their boxes"),
         ("vector_classification", ["flop"], "no transform 'flop' (did you mean 'flip'?)"),
     ],
 )

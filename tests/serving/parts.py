@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import uvicorn
@@ -17,6 +18,7 @@ from modelwright.serving.hosting import listen
 from modelwright.serving.limits import HEADER_BYTES
 from modelwright.serving.server import build_app
 from modelwright.serving.service import Service
+from modelwright.types import Answer, Turn, text_turn
 
 
 def random_decoder(codec: Codec, *, seed: int = 0, **fields) -> Decoder:
@@ -89,6 +91,35 @@ class SlowModel(torch.nn.Module):
         """Let some steps happen, or all from now on."""
         self.open = steps is None
         self.gate.release(steps or 1)
+
+
+class Gated:
+    """A policy that notes in a folder what it is asked, and answers when there is a file "open"."""
+
+    suffix, at_once = "", 1
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "asked").touch()
+
+    @property
+    def asked(self) -> list[str]:
+        return (self.folder / "asked").read_text().split()
+
+    def open(self) -> None:
+        (self.folder / "open").touch()
+
+    def detailed(self, given, **_) -> list[Answer]:
+        with (self.folder / "asked").open("a") as file:
+            file.writelines(f"{turns[0].text}\n" for turns in given)
+        wait_for((self.folder / "open").exists, 60)
+        return [Answer(text_turn("assistant", turns[0].text)) for turns in given]
+
+    def content(self, answer: Turn) -> bytes:
+        raise AssertionError("no answer is a file")
+
+    def facts(self):
+        return {"inputs": ["text"]}
 
 
 @dataclass

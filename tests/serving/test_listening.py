@@ -174,3 +174,15 @@ def test_a_long_recording_is_answered_piece_by_piece() -> None:
     (short,) = answerer.detailed([pieces[0]], seen=lambda *_: None)
     assert short.turn.text == alone[0]
     assert answerer.detailed([turns])[0].turn.text == whole(model, heard)
+
+
+def test_pieces_of_a_script_without_spaces_are_put_together_without_one() -> None:
+    heard = codec(text="貓在這裡睡覺")
+    heard.longest = 2.0
+    model, objective = near_sighted(heard), Objective(heard)
+    turns = (Turn("user", (Sound(SOUND, RATE),)),)
+    answerer = Predicting(model, heard, objective, make_task("speech_recognition", {}))
+    (answer,) = answerer.detailed([turns], seen=lambda *_: None)
+    pieces = questions(turns, heard)
+    alone = [Predictor(model, heard, objective).answer([piece])[0].text for piece in pieces]
+    assert all(alone) and answer.turn.text == "".join(alone)

@@ -30,7 +30,8 @@ def drawn(mode: str, size: tuple[int, int], kind: str, **given) -> bytes:
     from PIL import Image
 
     written = io.BytesIO()
-    Image.new(mode, size, 3 if mode in ("L", "I;16", "P") else None).save(written, kind, **given)
+    filled = {"L": 3, "P": 3, "I;16": 3 << 8}.get(mode)
+    Image.new(mode, size, filled).save(written, kind, **given)
     return written.getvalue()
 
 

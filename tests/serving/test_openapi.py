@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import httpx
+import jsonschema
 import pytest
 
+from modelwright.serving.engine import Engine
 from modelwright.serving.openapi import naming
+from modelwright.serving.passes import PassEngine
+from tests.serving.parts import mute, random_decoder, running
+from tests.serving.test_wholes import Fixed, request
+from tests.serving.test_wholes import sound as sound_file
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +23,88 @@ def property_of(made, path, name):
     schema = made["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
     body = made["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
     return body["properties"][name]
+
+
+def sound(made, path, answer, verb="post"):
+    """Whether an answer is what the document says of its path; nothing in it is untold."""
+    (content,) = (
+        kind["schema"]
+        for kind in made["paths"][path][verb]["responses"]["200"]["content"].values()
+        if "schema" in kind
+    )
+    assert answer.status_code == 200, answer.text
+    schema = {**content, "components": made["components"]}
+    jsonschema.Draft202012Validator(schema).validate(answer.json())
+
+
+PLACE = {"type": "object", "properties": {}, "additionalProperties": False}
+CALL = {"type": "function", "function": {"name": "now", "parameters": PLACE}}
+SAID = [{"role": "user", "content": "Who?"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/chat/completions", {"messages": SAID, "max_tokens": 3, "n": 2}),
+     ("/v1/chat/completions", {"messages": SAID, "max_tokens": 3, "logprobs": True,
+                               "top_logprobs": 2}),
+     ("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 3}),
+     ("/v1/completions", {"prompt": "Who?", "max_tokens": 0, "echo": True, "logprobs": 2}),
+     ("/v1/responses", {"input": "Who?", "max_output_tokens": 3, "top_logprobs": 1}),
+     ("/v1/embeddings", {"input": "Who?"}),
+     ("/v1/embeddings", {"input": ["Who?"], "encoding_format": "base64"})],
+    ids=str,
+)  # fmt: skip
+def test_answers_of_text_are_as_the_document_says(made, served, path, body):
+    sound(made, path, httpx.post(served.url + path, json={"model": "tiny", **body}, timeout=60))
+
+
+def test_calls_are_as_the_document_says(codec):
+    model = random_decoder(codec, context=1024)
+    mute(model, codec)
+    with (
+        running(Engine(model, codec)) as other,
+        httpx.Client(base_url=other.url, timeout=60) as http,
+    ):
+        made = http.get("/openapi.json").json()
+        ask = {"model": "tiny", "tool_choice": "required"}
+        chat = {**ask, "messages": SAID, "max_tokens": 120, "tools": [CALL]}
+        answer = http.post("/v1/chat/completions", json=chat)
+        sound(made, "/v1/chat/completions", answer)
+        assert answer.json()["choices"][0]["message"]["tool_calls"]
+        tool = {"type": "function", **CALL["function"]}
+        items = {**ask, "input": "Who?", "max_output_tokens": 120, "tools": [tool]}
+        answer = http.post("/v1/responses", json=items)
+        sound(made, "/v1/responses", answer)
+        assert answer.json()["output"][0]["type"] == "function_call"
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/v1/models/tiny"])
+def test_what_tells_of_the_server_is_as_the_document_says(made, served, path):
+    sound(made, path.replace("tiny", "{name}"), httpx.get(served.url + path), "get")
+
+
+@pytest.mark.parametrize("kind", ["labels", "pictures", "recordings"])
+def test_whole_answers_are_as_the_document_says(kind):
+    inputs = ("audio",) if kind == "recordings" else ("text",)
+    policy = Fixed(".png" if kind == "pictures" else "", inputs)
+    with (
+        running(PassEngine(policy, request)) as other,
+        httpx.Client(base_url=other.url, timeout=60) as http,
+    ):
+        made = http.get("/openapi.json").json()
+        sound(made, "/v1/models", http.get("/v1/models"), "get")
+        file = {"file": ("a.wav", sound_file())} if kind == "recordings" else None
+        if file:
+            sound(made, "/predict", http.post("/predict", files=file))
+            path = "/v1/audio/transcriptions"
+            for form in ("json", "verbose_json"):
+                given = {"model": "tiny", "response_format": form}
+                sound(made, path, http.post(path, files=file, data=given))
+        else:
+            sound(made, "/predict", http.post("/predict", json={"inputs": ["a", "b"]}))
+        if kind == "pictures":
+            path = "/v1/images/generations"
+            sound(made, path, http.post(path, json={"prompt": "a", "n": 2}))
 
 
 @pytest.mark.parametrize(

@@ -234,7 +234,9 @@ def test_results_are_read_by_the_model_as_those_of_a_chat(says, monkeypatch):
     client.chat.completions.create(
         model="tiny",
         max_tokens=1,
-        tools=[{"type": "function", "function": {**t, "type": None}} for t in TOOLS],
+        tools=[
+            {"type": "function", "function": {k: t[k] for k in t if k != "type"}} for t in TOOLS
+        ],
         messages=[
             {"role": "system", "content": "Be short."},
             *QUESTION,
@@ -268,7 +270,7 @@ def test_calls_after_results_are_another_answer():
     [({"tools": [{}]}, "tools[0].type"),
      ({"tools": [NOW, {"type": "web_search"}]}, "tools[1].type"),
      ({"tools": [{"type": "mcp", "server_label": "x"}]}, "tools[0].type"),
-     ({"tools": [{"type": "function", "function": {"name": "chat"}}]}, "tools[0].name"),
+     ({"tools": [{"type": "function", "function": {"name": "chat"}}]}, "tools[0].function"),
      ({"tools": [{**NOW, "name": "a b"}]}, "tools[0].name"),
      ({"tools": [{**NOW, "strict": "yes"}]}, "tools[0].strict"),
      ({"tools": TOOLS * 2}, "tools"), ({"tools": TOOLS * 40}, "tools"),
@@ -278,7 +280,7 @@ def test_calls_after_results_are_another_answer():
      ({"tool_choice": "any"}, "tool_choice.type"), ({"tool_choice": 3}, "tool_choice"),
      ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),
      ({"tool_choice": {"type": "function", "name": "other"}}, "tool_choice"),
-     ({"tool_choice": {"type": "function", "function": {"name": "now"}}}, "tool_choice"),
+     ({"tool_choice": {"type": "function", "function": {"name": "now"}}}, "tool_choice.function"),
      ({"parallel_tool_calls": "yes"}, "parallel_tool_calls"),
      ({"text": {"format": {"type": "json_object"}}}, "text.format"),
      ({"input": [USER, RESULT]}, "input[1].call_id"),

@@ -208,12 +208,18 @@ def test_drafts_save_passes_where_the_answer_repeats(codec):
     assert passes[1] <= 12
 
 
+# What ends an answer, and what keeps it from its end.
+endings = st.sampled_from(
+    [{}, {"ignore_eos": True}, {"min_tokens": 5, "stop": ("e",)},
+     {"min_tokens": 3, "stop_token_ids": tuple(range(0, 256, 5))}]
+)  # fmt: skip
 mixes = st.lists(
     st.tuples(
         st.integers(0, 3),  # which beginning
         st.integers(1, 60),  # tokens of its own
         st.integers(1, 24),  # tokens of the answer
         st.sampled_from([0.0, 0.8]),
+        endings,
         st.booleans(),  # given up on its way
     ),
     min_size=2,
@@ -230,9 +236,9 @@ def test_law_5_holds_bit_for_bit_in_reproducible_mode(codec, mix):
     requests = [
         Request(
             [*pool[begin : begin + 20 * (begin + 1)], *pool[i : i + own]],
-            SamplingParams(max_tokens=most, temperature=heat, seed=i, logprobs=2),
+            SamplingParams(max_tokens=most, temperature=heat, seed=i, logprobs=2, **ends),
         )
-        for i, (begin, own, most, heat, _) in enumerate(mix)
+        for i, (begin, own, most, heat, ends, _) in enumerate(mix)
     ]
     engine = Engine(model, codec, max_batch=4, reproducible=True, drafts=4)
     engine.start()

@@ -23,7 +23,7 @@ from modelwright.serving.engine_program import descriptors, run
 from modelwright.serving.passes import PassEngine
 from modelwright.types import Answer, Example, Image, Text, Turn, text_turn
 from tests.serving.conftest import TEXT
-from tests.serving.parts import mute, random_decoder
+from tests.serving.parts import Gated, mute, random_decoder
 
 
 def text(**given):
@@ -92,6 +92,9 @@ def made():
         return PassEngine(Echo(), lambda typed: (text_turn("user", typed.strip()),)), {}
     if kind == "draws":
         return PassEngine(Draws(), lambda typed: (text_turn("user", typed.strip()),)), {}
+    if kind == "gated":
+        policy = Gated(Path(given["folder"]))
+        return PassEngine(policy, lambda typed: (text_turn("user", typed),), max_waiting=3), {}
     raise MachineError("no such engine; name another")
 
 

@@ -1,8 +1,8 @@
 """Law 5 in reproducible mode, bit for bit, for 200 random mixes of requests: by hand.
 
 `pytest tests/slow/test_law_5_mixes.py -s`; MODELWRIGHT_SCALE (1) multiplies how many there are.
-Every mix has common beginnings, drafts, draws, penalties, adapters, other clients, and requests
-that are given up while they wait, are read or are written. What is compared are tokens, texts and
+Every mix has common beginnings, drafts, draws, penalties, ends, adapters, other clients, and
+requests that are given up while they wait, are read or are written. What is compared are tokens, texts and
 log-probabilities, as they are, with those of the same request alone in an engine of its own.
 """
 
@@ -52,6 +52,10 @@ def mix(draw: random.Random, pool: list[int]) -> list[Request]:
             top_p=draw.choice([1.0, 0.9]),
             presence_penalty=draw.choice([0.0, 0.0, 0.8]),
             logprobs=draw.choice([None, 0, 3]),
+            min_tokens=draw.choice([0, 0, 5, 20]),
+            ignore_eos=draw.choice([False, False, True]),
+            stop_token_ids=tuple(draw.sample(pool, draw.choice([0, 0, 9]))),
+            stop=draw.choice([(), (), ("e",)]),
         )
         begun = draw.choice([*beginnings, []])
         client, adapter = draw.choice(["", "anna"]), draw.choice(["", "", *KINDS])

@@ -1,6 +1,8 @@
 """Images between files and arrays: decoded whole or refused, measured, hashed, written.
 
-What they are decoded to is what Pillow gives: CMYK by its plain formula, 16 bits by the upper 8.
+What they are decoded to is what Pillow gives: CMYK by its plain formula, colours of 16 bits by
+their upper 8. Greys of 16 bits are brought to 8 the same way, by the range of 16 bits and not by
+what one picture has of it, so that pictures stay comparable; what is transparent shows white.
 """
 
 from __future__ import annotations
@@ -24,14 +26,20 @@ if TYPE_CHECKING:
 PIXELS = 50_000_000  # more in one image is taken for a bomb
 # Formats whose decoders read pixels and run nothing: EPS, for one, would start an interpreter.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-GREY = ("1", "L", "I;16", "I")  # Pillow's modes of pictures without colours
+WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of more than 8 bits
+GREY = ("1", "L", "LA", "La", *WIDE)  # and of pictures without colours
 ORIENTATION = 0x0112  # the EXIF tag
 SHARP_SIDE = 512  # images are brought to this longer side before their sharpness is measured
+SIXTEEN = 2**16 - 1  # the largest number of 16 bits
 HASH_SIDE = 32  # and to this square before they are hashed
 
 
 class Undecodable(ModelwrightError):
     """Bytes that are no whole image, or sound, that can be decoded."""
+
+
+class OutOfRange(Undecodable):
+    """Numbers whose range does not say what is black and what is white; the message says more."""
 
 
 def pillow() -> Any:
@@ -68,12 +76,14 @@ def decode(
 ) -> tuple[NDArray[np.uint8], str]:
     """The pixels (height, width, 3), or (height, width) of a grey image, and the format's name.
 
-    The size is read from the header and compared before anything is unpacked. Transparency is
-    left out; of an animation the first picture is taken. ``upright`` turns the picture as its EXIF
+    The size is read from the header and compared before anything is unpacked. What is transparent
+    is laid over white; of an animation the first picture is taken. Of 16 bits the upper 8 are
+    kept, floating-point values 0..1 become 0..255. ``upright`` turns the picture as its EXIF
     orientation says.
 
     Raises:
         Undecodable: damaged, cut short, of no known format, or of more than ``pixels`` pixels.
+        OutOfRange: values that neither 8 nor 16 bits nor 0..1 explain.
     """
     image_module = pillow()
     with decoding():
@@ -84,15 +94,59 @@ def decode(
         with image_module.open(io.BytesIO(content), formats=FORMATS) as opened:
             image = opened
             image.load()
-            grey = image.mode in GREY
             image = _turned(image) if upright else image
-            if image.mode in ("I;16", "I"):
-                wide = np.asarray(image).astype(np.int64)
-                shift = 8 if wide.max(initial=0) > 255 else 0
-                found = np.clip(wide >> shift, 0, 255).astype(np.uint8)
+            if image.mode in WIDE:
+                found = _narrowed(np.asarray(image), image.info.get("transparency"))
             else:
-                found = np.asarray(image.convert("L" if grey else "RGB"))
+                found = np.asarray(_opaque(image))
     return found, kind
+
+
+def _opaque(image: Any) -> Any:
+    """A picture of mode L or RGB, what is transparent laid over white."""
+    wanted = "L" if image.mode in GREY else "RGB"
+    if not image.has_transparency_data and image.mode not in ("La", "RGBa"):
+        return image.convert(wanted)
+    if image.mode == "La":  # which Pillow brings to no other mode
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    module = pillow()
+    white = module.new("RGBA", image.size, "white")
+    return module.alpha_composite(white, image).convert(wanted)
+
+
+def _narrowed(values: Array, transparent: int | None = None) -> NDArray[np.uint8]:
+    """Grey values (height, width) of more than 8 bits as bytes.
+
+    Whole numbers are those of 16 bits, 0..65535, of which the upper 8 bits are kept; floating-point
+    ones lie in 0..1. ``transparent`` is the value that shows the white behind it.
+
+    Raises:
+        OutOfRange: others; or whole numbers that would all be black.
+    """
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if np.issubdtype(values.dtype, np.floating):
+        if not (low >= 0 and high <= 1):  # so for NaN, too
+            raise OutOfRange(
+                "floating-point values that are not in 0..1; scale them to 0..1, or save the"
+                " picture in 8 or 16 bits"
+            )
+        scaled: NDArray[np.uint8] = np.rint(values * 255).astype(np.uint8)
+        return scaled
+    if low < 0 or high > SIXTEEN:
+        raise OutOfRange(
+            f"whole numbers outside 0..{SIXTEEN}; scale them to that range, or save the picture in"
+            " 8 bits"
+        )
+    if 0 < high <= SIXTEEN >> 8:
+        raise OutOfRange(
+            f"16 bits a pixel of which none is above {SIXTEEN >> 8}, all black; save the picture in"
+            f" 8 bits, or scale it to 0..{SIXTEEN}"
+        )
+    found: NDArray[np.uint8] = (values >> 8).astype(np.uint8)
+    if transparent is not None:
+        found[values == transparent] = 255
+    return found
 
 
 def measured(content: bytes, *, pixels: int = PIXELS) -> tuple[int, int, bool]:
@@ -112,7 +166,7 @@ def check(content: bytes, *, pixels: int = PIXELS) -> None:
     """Read a picture to its end; a JPEG at an eighth of its size, which is quicker.
 
     Raises:
-        Undecodable: damaged, cut short, of no known format, or of more than ``pixels`` pixels.
+        Undecodable, OutOfRange: as ``decode``.
     """
     module = pillow()
     with decoding():
@@ -122,6 +176,8 @@ def check(content: bytes, *, pixels: int = PIXELS) -> None:
         with module.open(io.BytesIO(content), formats=FORMATS) as image:
             image.draft(None, (max(1, width // 8), max(1, height // 8)))
             image.load()
+            if image.mode in WIDE:
+                _narrowed(np.asarray(image))
 
 
 def _check_size(image: Any, pixels: int) -> tuple[int, int]:
@@ -151,6 +207,22 @@ def resized(pixels: Array, width: int, height: int) -> NDArray[np.uint8]:
     shrinks = width <= pixels.shape[1] and height <= pixels.shape[0]
     method = module.Resampling.BOX if shrinks else module.Resampling.BILINEAR
     return np.asarray(module.fromarray(pixels).resize((width, height), method))
+
+
+def cut(pixels: Array, box: Array, height: int, width: int) -> NDArray[np.uint8]:
+    """A part of an image in another size, bilinear, over all that a new pixel covers.
+
+    Args:
+        pixels: uint8 (H, W, C).
+        box: left, top, right and bottom of the part, in pixels and fractions of them.
+        height: of what is returned, (height, width, C).
+        width: of what is returned.
+    """
+    module = pillow()
+    method, sides = module.Resampling.BILINEAR, tuple(map(float, box))
+    planes = [pixels] if pixels.shape[2] == 3 else list(np.moveaxis(pixels, 2, 0))
+    found = [module.fromarray(p).resize((width, height), method, box=sides) for p in planes]
+    return np.dstack([np.asarray(image) for image in found])
 
 
 def grey(pixels: Array) -> Array:

@@ -197,9 +197,11 @@ def _read_folder(folder: Path, source: str) -> Iterator[Row]:
         return sound_rows(folder)
     if sequences or pictures or len({formats.format_of(f) for f in plain}) > 1:
         plain = [f for f in plain if len(f.parts) > 1 or f.stem.lower() not in _NOTES]
+    if pictures and not sequences:
+        plain = picture_rows.without_notes(folder, plain, pictures)
     kinds = {_ALIKE.get(kind, kind) for kind in map(formats.format_of, plain)}
     if pictures and not sequences and not kinds:
-        return picture_rows.folder_rows(folder, pictures)
+        return picture_rows.folder_rows(folder, files)
     if not sequences and not kinds:
         found = ", ".join(sorted({f.suffix or f.name for f in files})[:8]) or "no files"
         raise ModelwrightError(

@@ -23,6 +23,7 @@ from modelwright.hub.files import find, is_keras
 from modelwright.hub.loading import fill, plan_of
 from modelwright.models import lora
 from modelwright.models.model import ModelConfig
+from modelwright.pipeline.patience import chosen
 from modelwright.pipeline.pinned import merge_given
 from modelwright.runs import Run
 
@@ -85,7 +86,7 @@ def base_of(run: Run, name: str) -> dict[str, Any]:
     """
     if name != next(iter(run.recipe.stages)):
         folder = run.path / "checkpoints"
-        start = checkpoint.newest(folder / "train")
+        start = chosen(folder / "train")
         if start is None:
             raise ModelwrightError(
                 f"{run.path}: nothing trained to tune; run `modelwright train` first"

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from modelwright import checkpoint, runtime
-from modelwright.checkpoint.layout import step_of
+from modelwright.checkpoint.layout import step_name, step_of
 from modelwright.data.codecs import save_codec
 from modelwright.errors import Interrupted, MachineError, ModelwrightError
 from modelwright.extensions import short
@@ -27,6 +27,7 @@ from modelwright.pipeline.adapters import DOCUMENT
 from modelwright.pipeline.derive import derive, machine_of, write_resolved
 from modelwright.pipeline.fitted import TaskName, load_parameters
 from modelwright.pipeline.parts import Parts
+from modelwright.pipeline.patience import BEST, chosen, forget_after
 from modelwright.pipeline.prepare import Say
 from modelwright.pipeline.published import begin
 from modelwright.pipeline.watch import StageObserver
@@ -188,14 +189,22 @@ class _Job(Parts):
             replan=lambda step, steps: self._replan(trainer, step, steps),
             totals=self.totals,
             write=lambda step, totals: self._save(trainer, step, totals),
+            keep_best=lambda step, totals: self._keep_best(trainer, step, totals),
+            end=lambda step: self._end(trainer, step),
             sampler=self.sampler(),
         )
         trainer.restore = lambda step: self._restore(trainer, observer, step)
+        if self.world.is_main:
+            forget_after(self.folder, first)
         with observer:
             observer.catch_up()
             if first < v["steps"]:
                 trainer.run(first, observer)
         record.update(observer.summary(), parameters=parameters)
+        best = chosen(self.folder)
+        if v.get("patience") and best is not None:
+            record["best_step"] = step_of(best)
+            self.say(f"{self.name}: the model of step {step_of(best)} is kept, the best validated")
 
     def _timed(self) -> float:
         """Seconds left for this stage, less what it took to begin: measuring, building, loading."""
@@ -265,6 +274,8 @@ class _Job(Parts):
                 f"{self.folder}: the processes found step {' and '.join(sorted(set(came)))} to go "
                 "back to; run `modelwright check` on the run"
             )
+        if self.world.is_main:
+            forget_after(self.folder, found.step if found else 0)
         if found is None:
             trainer.guard.load([])
             self.placed().load_whole(self.fresh("init").state_dict())
@@ -334,7 +345,28 @@ class _Job(Parts):
             )
         )
 
+    def _end(self, trainer: Trainer, step: int) -> None:
+        """Let ``step`` be the last, which is saved already; a run that goes on ends here too."""
+        v = self.values
+        v["steps"] = trainer.steps = step
+        reason = f"{v['patience']} validations in a row had no lower loss"
+        write_resolved(self.run, {f"{self.name}.steps": step}, {f"{self.name}.steps": reason})
+        self.run.save_manifest()
+        self.say(f"{self.name}: ended after step {step}: {reason}")
+
+    def _keep_best(self, trainer: Trainer, step: int, totals: dict[str, float]) -> None:
+        place = self.folder / BEST
+        # Where a run was killed on its way the same model may stand there.
+        if self.world.agree((place / step_name(step)).exists()):
+            return
+        self._write(trainer, place, step, totals)
+
     def _save(self, trainer: Trainer, step: int, totals: dict[str, float]) -> None:
+        self._write(trainer, self.folder, step, totals)
+        self.saved = step
+        resume.passed(self.run, self.name, step)
+
+    def _write(self, trainer: Trainer, folder: Path, step: int, totals: dict[str, float]) -> None:
         found = {"totals": totals, "losses": trainer.guard.state()}
         documents = {
             "state.json": json.dumps({**self._state(step), **found}, indent=1).encode(),
@@ -353,9 +385,7 @@ class _Job(Parts):
                     f"step {step}: the tensor {bad or 'of another process'} is not finite and was "
                     "not saved; lower the learning rate"
                 )
-            held.save(self.folder, step, groups, documents)
-        self.saved = step
-        resume.passed(self.run, self.name, step)
+            held.save(folder, step, groups, documents)
 
 
 def scratch_trainer(run: Run, name: str, say: Say) -> Trainer:
@@ -371,7 +401,7 @@ def scratch_trainer(run: Run, name: str, say: Say) -> Trainer:
 
 def trained(run: Run) -> Path:
     """The checkpoint that tuning starts from."""
-    start = checkpoint.newest(run.path / "checkpoints" / "train")
+    start = chosen(run.path / "checkpoints" / "train")
     if start is None:
         raise ModelwrightError(
             f"{run.path}: nothing trained to tune; run `modelwright train` first"

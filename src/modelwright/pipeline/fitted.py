@@ -22,6 +22,7 @@ from modelwright.models.quantized import laid_out
 from modelwright.objectives import beside, make_objective
 from modelwright.pipeline import adapters
 from modelwright.pipeline.adapters import Adapted
+from modelwright.pipeline.patience import chosen
 from modelwright.pipeline.prepare import longest
 from modelwright.recipe import Stage
 from modelwright.runs import Run
@@ -114,7 +115,7 @@ def _packed(config: ModelConfig, found: checkpoint.Checkpoint) -> nn.Module:
 def newest_checkpoint(run: Run, stage: str | None = None) -> Path:
     """The newest complete checkpoint of a stage, or of the last stage that has one."""
     for name in [stage] if stage else reversed(list(run.recipe.stages)):
-        found = checkpoint.newest(run.path / "checkpoints" / name)
+        found = chosen(run.path / "checkpoints" / name)
         if found is not None:
             return found
     what = f"no trained stage {stage!r}" if stage else "nothing trained yet"

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from modelwright import extensions
 from modelwright.errors import MachineError, ModelwrightError
+from modelwright.pipeline.patience import Patience
 from modelwright.pipeline.watch import StageObserver
 from modelwright.runs import Run
 from modelwright.training.observe.means import Means
@@ -103,6 +104,7 @@ class Follower(StageObserver):
         self.totals = {**zero, "flops": 0.0, **self.totals}
         self.means, self.cost = Means(self.values.get("log_every", 1), self.totals), (0, 0, 0.0)
         self.saved, self.began = self.first, 0.0
+        self.patience = Patience(self.values.get("patience") or 0)
         self.checks = [0.0] * int(self.trainer.world.sum(0)[0])  # as many as the first one has
         return self
 

@@ -16,7 +16,9 @@ from typing import Any, Self
 import torch
 
 from modelwright import runtime
+from modelwright.errors import ModelwrightError
 from modelwright.pipeline.answering import Sampler
+from modelwright.pipeline.patience import Patience
 from modelwright.pipeline.samples import kept_at
 from modelwright.runs import Run
 from modelwright.training import signals
@@ -69,6 +71,8 @@ class StageObserver(Observer):
     replan: Callable[[int, int], None]  # (step, new number of steps)
     totals: dict[str, float]  # of the steps before ``first``
     write: Callable[[int, dict[str, float]], None]
+    keep_best: Callable[[int, dict[str, float]], None]  # the model of a step, as the best so far
+    end: Callable[[int], None]  # let a step be the last
     sampler: Sampler | None = None  # keeps samples of a model at a step
 
     @functools.cached_property
@@ -87,6 +91,7 @@ class StageObserver(Observer):
             self.trainer, watch.profile, self.first, self.run.path / "profile" / self.name, self.say
         )
         self.validated = ""
+        self.patience = Patience(self.values.get("patience") or 0, self.log.path)
         self.started = time.perf_counter()
         zero = {"computed": 0, "items": 0, "busy_seconds": 0.0, "epoch_loss": 0.0, "epoch_items": 0}
         zero["flops"] = 0.0
@@ -126,6 +131,10 @@ class StageObserver(Observer):
         self._epoch(record, last=last)
         if step % v["validate_every"] == 0 or last:
             self.validate(step)
+        if not last and self._exhausted():
+            last = True
+            self.save(step)
+            self.end(step)
         if self.sampler and (step % v["sample_every"] == 0 or last) and not self._leaving(step):
             self.sample(step)
         if step % v["save_every"] == 0 or last:
@@ -194,6 +203,7 @@ class StageObserver(Observer):
         spent = self.log.offset + time.perf_counter() - self.started
         self.log.close()
         self.log = self._log(to)
+        self.patience = Patience(self.patience.allowed, self.log.path)
         self.log.offset, self.started = spent, time.perf_counter()
         self.saved = to
         if not to:  # what a checkpoint had would have been taken back from it
@@ -293,8 +303,14 @@ class StageObserver(Observer):
             return
         total, *counted = t.world.sum(total, items, spelled)
         items, spelled = int(counted[0]), int(counted[1])
+        if not items and self.patience.allowed:
+            raise ModelwrightError(
+                f"{self.name}.patience: there is no validation part to judge by: give one by "
+                "data.split.validation, or leave patience out"
+            )
         if items:
             values = {"loss": total / items}
+            self._judge(step, values["loss"])
             if spelled:
                 values["bits_per_byte"] = total / spelled / math.log(2)
             shown = [f"{n:.4f} {k.replace('_', ' ')}" for k, n in values.items()][-1]
@@ -304,6 +320,23 @@ class StageObserver(Observer):
                 tell(self.name, step, values)
         if self.values.get("noise_scale") and t.world.alone:
             self._noise(step)
+
+    def _judge(self, step: int, loss: float) -> None:
+        """Keep the model where it is better than before.
+
+        Its line of the log follows: a run that is killed in between validates this step again.
+        """
+        if self.patience.allowed:
+            better = self.patience.better(step, loss) and self.trainer.world.is_main
+            if self.trainer.world.agree(better):
+                self.keep_best(step, self.totals)
+
+    def _exhausted(self) -> bool:
+        """Whether there is no gain left, as the first process sees it, which has the log."""
+        if not self.patience.allowed:
+            return False
+        world = self.trainer.world
+        return world.agree(world.is_main and self.patience.exhausted())
 
     def _leaving(self, step: int) -> bool:
         """Whether a signal has asked to stop, and this is not the end anyway.
@@ -322,6 +355,8 @@ class StageObserver(Observer):
             self.validate(step)
         if sample:
             self.sample(step)
+        if step < self.values["steps"] and self._exhausted():
+            self.end(step)
 
     def _due(self) -> tuple[bool, bool]:
         """Whether the first step is to be validated and sampled, and was not."""

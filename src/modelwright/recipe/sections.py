@@ -261,6 +261,12 @@ class Stage(Section):
         None, description="compute activations anew in the backward pass, which saves memory"
     )
     validate_every: int | None = Field(None, gt=0, description="steps between validations")
+    patience: int | None = Field(
+        None,
+        gt=0,
+        description="early stopping: end after so many validations in a row without a lower loss; "
+        "the model of the best one counts. Left out: no end but the last step, whose model counts",
+    )
     save_every: int | None = Field(None, gt=0, description="steps between checkpoints")
     sample_every: int | None = Field(None, gt=0, description="steps between samples")
     log_every: int | None = Field(

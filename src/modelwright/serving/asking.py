@@ -134,13 +134,19 @@ def schema(known: Mapping[str, Any]) -> dict[str, Any]:
         about = "; ".join(f"{r['name']} {r['shape']}: {r['about']}" for r in known["reads"])
         kinds[NUMBERS]["description"] = about
     offered = [
-        {"type": "object", "properties": {kind: kinds[kind]}, "required": [kind]}
+        {
+            "type": "object",
+            "properties": {kind: kinds[kind]},
+            "required": [kind],
+            "additionalProperties": False,
+        }
         for kind in known["inputs"]
     ]
     item = {"anyOf": [{"type": "string", "maxLength": limits.TEXT}, *offered]}
     return {
         "type": "object",
         "required": ["inputs"],
+        "additionalProperties": False,
         "properties": {
             "model": {"type": "string"},
             "inputs": {"type": "array", "items": item, "minItems": 1, "maxItems": limits.ROWS},

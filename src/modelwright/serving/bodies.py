@@ -6,9 +6,23 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+
+from modelwright.errors import did_you_mean
+
+_SHOWN = 100  # characters of a name that nobody knows
+_UNKNOWN, _NOT_OFFERED = "unknown_parameter", "unsupported_parameter"
 
 
 @dataclass
@@ -29,25 +43,69 @@ class ApiError(Exception):
 
 
 class Body(BaseModel):
-    """A request body: types are not guessed, unknown fields are left aside.
+    """A request body: types are not guessed, and a field that nobody knows is refused by name.
 
-    Of fields in ``not_offered`` it gives the values that ask for nothing; any other is refused.
+    Fields in ``ignored`` may have any value: what is answered does not depend on them. Of fields in
+    ``not_offered`` it gives the values that ask for nothing; any other is refused.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    ignored: ClassVar[frozenset[str]] = frozenset()
     not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _refuse(cls, values: Any) -> Any:
-        for name, off in cls.not_offered.items():
-            if isinstance(values, dict) and values.get(name) not in off:
-                message = f"{name}: this server does not offer it; leave it out"
-                raise ApiError(400, message, param=name, code="unsupported_parameter")
-        return values
+    def _known(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        refused = cls._refused(values) if isinstance(values, dict) else None
+        if refused is None:
+            return handler(values)
+        try:
+            handler(values)
+        except ValidationError as error:
+            # Of an object of another type the type is what is wrong, not its fields.
+            if error.errors(include_url=False)[0]["loc"] == ("type",):
+                raise
+        raise refused
+
+    @classmethod
+    def _refused(cls, values: Mapping[str, Any]) -> ValidationError | None:
+        """What is said of the first field that is not known here, or else not offered."""
+        known = {field.alias or name for name, field in cls.model_fields.items()} | cls.ignored
+        found = [
+            (_UNKNOWN, name, f"there is no such field{did_you_mean(name[:_SHOWN], sorted(known))}")
+            for name in values
+            if name not in known and name not in cls.not_offered
+        ]
+        found += [
+            (_NOT_OFFERED, name, "this server does not offer it; leave it out")
+            for name, off in cls.not_offered.items()
+            if name not in cls.model_fields and values.get(name) not in off
+        ]
+        for kind, name, why in found:
+            told = PydanticCustomError(kind, "{why}", {"why": why})
+            shown = name[:_SHOWN] if name[:_SHOWN].isprintable() else ascii(name[:_SHOWN])
+            wrong = InitErrorDetails(type=told, loc=(shown,), input=None)
+            return ValidationError.from_exception_data(cls.__name__, [wrong])
+        return None
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        made = handler.resolve_ref_schema(handler(core_schema))
+        without = {name: {"description": "without effect"} for name in sorted(cls.ignored)}
+        made["properties"] = {**made.get("properties", {}), **without}
+        made["additionalProperties"] = False
+        return made
 
 
 Schema = TypeVar("Schema", bound=Body)
+# How errors of pydantic, and ours, are called where a client sees them.
+_CODES = {
+    "missing": "missing_required_parameter",
+    _UNKNOWN: _UNKNOWN,
+    _NOT_OFFERED: _NOT_OFFERED,
+}
 
 
 def parse(schema: type[Schema], body: bytes) -> Schema:
@@ -77,7 +135,7 @@ def parse(schema: type[Schema], body: bytes) -> Schema:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = _path(first["loc"])
         reason = first["msg"].removeprefix("Value error, ")
-        code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+        code = _CODES.get(first["type"], "invalid_value")
         raise ApiError(400, f"{param}: {reason}", param=param, code=code) from None
 
 

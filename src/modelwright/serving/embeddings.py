@@ -6,9 +6,9 @@ import asyncio
 import base64
 import struct
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field
@@ -16,30 +16,38 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from modelwright.errors import ModelwrightError
-from modelwright.serving import limits
+from modelwright.serving import fields, limits
 from modelwright.serving.engine import QueueFullError
-from modelwright.serving.guard import GONE
 from modelwright.serving.hosting import JSON, body_of
 from modelwright.serving.keys import Client
 from modelwright.serving.openai import ApiError, Body, parse
+from modelwright.serving.passes import PassEngine, no_tokens
+from modelwright.serving.prompts import Given, Tokens, listed, text_or_tokens
 from modelwright.serving.roster import EMBEDDINGS, Roster
-from modelwright.serving.service import DeadlineError, refusal
-from modelwright.serving.streaming import until_gone
+from modelwright.serving.service import refusal
+from modelwright.serving.turns import answered
 from modelwright.serving.wholes import told_of
 
 _Input = Annotated[str, Field(min_length=1, max_length=limits.TEXT)]
 
 
+Vectors = Sequence[Sequence[float]]
+_Embed = Callable[[Sequence[Given]], tuple[Vectors, int]]
+
+
 class EmbeddingRequest(Body):
     """The body of POST /v1/embeddings; ``dimensions``: so many first numbers, of length 1 again."""
 
+    ignored: ClassVar[frozenset[str]] = fields.ACCOUNTS | fields.HINTS
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {"truncate_prompt_tokens": (None,)}
     model: Annotated[str, Field(max_length=256)]
     input: Annotated[
-        list[_Input],
+        list[Annotated[Given, text_or_tokens(_Input)]],
         BeforeValidator(
-            lambda value: [value] if isinstance(value, str) else value,
+            listed,
             json_schema_input_type=_Input
-            | Annotated[list[_Input], Field(min_length=1, max_length=limits.ROWS)],
+            | Tokens
+            | Annotated[list[_Input | Tokens], Field(min_length=1, max_length=limits.ROWS)],
         ),
         Field(min_length=1, max_length=limits.ROWS),
     ]
@@ -52,8 +60,8 @@ class EmbeddingRoute:
 
     def __init__(self, roster: Roster) -> None:
         self.roster = roster
-        self._one = asyncio.Lock()
-        self._waiting = 0
+        self._one = ThreadPoolExecutor(1, thread_name_prefix="vectors")
+        self._asked: list[Future[tuple[Vectors, int]]] = []
 
     async def embeddings(self, request: HttpRequest) -> Response:
         """POST /v1/embeddings: one vector of length 1 for each text."""
@@ -61,11 +69,14 @@ class EmbeddingRoute:
         _, body = await body_of(request, [JSON], self.roster.limits.body_seconds)
         asked = await asyncio.to_thread(parse, EmbeddingRequest, body)
         model = self.roster.asked(asked.model, EMBEDDINGS)
+        whole = isinstance(model.service.engine, PassEngine)
+        if whole and not all(isinstance(one, str) for one in asked.input):
+            raise no_tokens("input")
         embed: Any = getattr(model.service.engine, "embed", None)
         client: Client | None = request.state.client
         try:
-            async with self._turn(request):
-                vectors, tokens = await asyncio.to_thread(embed, asked.input)
+            queued = self._queued(embed, asked.input)
+            vectors, tokens = await answered(request, self.roster, queued)
             if client is not None:
                 client.spend(time.monotonic(), tokens)
             vectors = _shortened(vectors, asked.dimensions)
@@ -85,42 +96,21 @@ class EmbeddingRoute:
         count = {"prompt_tokens": tokens, "total_tokens": tokens}
         return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": count})
 
-    @asynccontextmanager
-    async def _turn(self, request: HttpRequest) -> AsyncGenerator[None]:
-        """Wait for the requests before this one; who leaves meanwhile is not computed.
+    def _queued(self, embed: _Embed, texts: Sequence[Given]) -> Future[tuple[Vectors, int]]:
+        """Let texts wait for those before them.
 
         Raises:
-            QueueFullError: too many wait.
-            DeadlineError: the ones before take too long.
-            ApiError: the client has left.
+            QueueFullError: too many requests wait.
         """
-        if self._waiting >= limits.EMBEDDINGS_WAITING:
-            raise QueueFullError(f"{self._waiting} requests wait already; try again in a moment")
-        self._waiting += 1
-        gone = asyncio.ensure_future(until_gone(request.receive))
-        turn = asyncio.ensure_future(self._one.acquire())
-        try:
-            seconds = self.roster.limits.queue_seconds or None
-            await asyncio.wait({gone, turn}, timeout=seconds, return_when="FIRST_COMPLETED")
-            if gone.done():
-                self.roster.metrics.add("requests_cancelled_total")
-                raise ApiError(GONE, "the client has left")
-            if not turn.done():
-                raise DeadlineError(f"the answer did not begin within {seconds:g} seconds")
-        except BaseException:
-            if not turn.cancel():  # it came in the same moment
-                self._one.release()
-            raise
-        finally:
-            self._waiting -= 1
-            gone.cancel()
-        try:
-            yield
-        finally:
-            self._one.release()
+        waiting = sum(not (one.running() or one.done()) for one in self._asked)
+        if waiting >= limits.EMBEDDINGS_WAITING:
+            raise QueueFullError(f"{waiting} requests wait already; try again in a moment")
+        asked = self._one.submit(embed, texts)
+        self._asked = [*(one for one in self._asked if not one.done()), asked]
+        return asked
 
 
-def _shortened(vectors: Sequence[Sequence[float]], wanted: int | None) -> Sequence[Sequence[float]]:
+def _shortened(vectors: Vectors, wanted: int | None) -> Vectors:
     """The first numbers of each, divided by their length.
 
     Raises:

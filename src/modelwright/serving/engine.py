@@ -33,6 +33,7 @@ from modelwright.serving.batch import (
 from modelwright.serving.constraint import Constraint, Constraints
 from modelwright.serving.pairs import PairBatch
 from modelwright.serving.prefixes import Prefixes
+from modelwright.serving.prompts import Given
 from modelwright.serving.sampling import SamplingParams
 from modelwright.serving.waiting import Waiting
 from modelwright.types import Codec, Turn, text_turn
@@ -181,6 +182,19 @@ class Engine:
         learned: Sequence[int] = getattr(self.model, "virtual", ())
         return [*learned, *(self.codec.prompt(turns) or [self.codec.end])]
 
+    def given(self, tokens: Sequence[int]) -> tuple[list[int], str]:
+        """What a request of the tokens of a document holds, and the text that they spell.
+
+        Raises:
+            RequestError: there is no such token.
+        """
+        self.check("prompt", tokens)
+        spelled = self.codec.spell(tokens)
+        if getattr(self.codec, "spaced", False):
+            spelled = spelled.removeprefix(b" ")  # as of an answer: it stands before every text
+        learned: Sequence[int] = getattr(self.model, "virtual", ())
+        return [*learned, *tokens], spelled.decode("utf-8", "replace")
+
     def generate(self, requests: Sequence[Request]) -> list[Completion]:
         """Answer all requests, in their order.
 
@@ -233,19 +247,23 @@ class Engine:
         roles = ["document" if t and t[-1].role == "document" else "assistant" for t in given]
         return [text_turn(role, c.text) for role, c in zip(roles, done, strict=True)]
 
-    def embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+    def embed(self, texts: Sequence[Given]) -> tuple[list[list[float]], int]:
         """A vector for each text, and how many tokens they have: the mean of the stream, length 1.
 
         Raises:
             ContextLengthError: a text is longer than the context.
-            RequestError: the model is an encoder-decoder.
+            RequestError: the model is an encoder-decoder; or a text is given as tokens, and there
+                is no such token.
         """
         if self._opening is not None:
             raise RequestError("model", "an encoder-decoder gives no vectors of texts here")
         found, count = [], 0
         with _evaluating(self.model), torch.inference_mode():
             for text in texts:
-                tokens = self.codec.tokens(text) or [self.codec.end]
+                if not isinstance(text, str):
+                    self.check("input", text)
+                tokens = self.codec.tokens(text) if isinstance(text, str) else text
+                tokens = tokens or [self.codec.end]
                 if len(tokens) > self.context:
                     raise ContextLengthError(
                         f"the text is {len(tokens)} tokens long and the model's context holds "
@@ -274,10 +292,11 @@ class Engine:
             raise RequestError("echo", "the prompt is a source here, no beginning; leave it out")
         if request.params.echo and hasattr(self.model, "virtual"):
             raise RequestError("echo", "a learned prompt has no spelling; leave it out")
-        vocabulary = self.vocabulary
-        for token, _ in request.params.logit_bias:
-            if not 0 <= token < vocabulary:
-                raise RequestError("logit_bias", f"there is no token {token}; {vocabulary} exist")
+        self.check("logit_bias", [token for token, _ in request.params.logit_bias])
+        self.check("stop_token_ids", request.params.stop_token_ids)
+        ends = {*self.codec.special, *request.params.stop_token_ids}
+        if request.params.lasting and len(ends) >= self.vocabulary:
+            raise RequestError("stop_token_ids", "every token would end the answer; name fewer")
         return Row(
             request,
             min(request.params.max_tokens, room),
@@ -287,6 +306,17 @@ class Engine:
             drafts=self._drafts,
             adapter=self._adapter(request.adapter),
         )
+
+    def check(self, param: str, tokens: Iterable[int]) -> None:
+        """Refuse tokens that there are not; ``param`` is the field that they come in.
+
+        Raises:
+            RequestError: it names the first.
+        """
+        for token in tokens:
+            if not 0 <= token < self.vocabulary:
+                why = f"there is no token {token}; {self.vocabulary} exist, from 0"
+                raise RequestError(param, why)
 
     def _adapter(self, name: str) -> Routed | None:
         """The adapter of a request; a row keeps it, also when it has been taken out since."""

@@ -21,8 +21,9 @@ from typing import Any
 
 from modelwright.errors import MachineError, error_of
 from modelwright.serving.engine import EngineStoppedError
-from modelwright.serving.engine_program import ASKED
+from modelwright.serving.engine_program import ASKED, BEGUN
 from modelwright.serving.passes import PassEngine
+from modelwright.serving.prompts import Given
 from modelwright.serving.row import Completion, Listener, Request
 from modelwright.serving.wire import Channel, FrameError
 from modelwright.types import Answer, ImageFile, Text, Turn
@@ -201,7 +202,7 @@ class EngineProcess:
     def _take(self, message: dict[str, Any]) -> None:
         self.state = message.get("state") or self.state
         for number, event in message.get("events", ()):
-            over = isinstance(event, Completion | Exception)
+            over = event is BEGUN or isinstance(event, Completion | Exception)
             with self._lock:
                 listener = self._listeners.get(number)
                 if over:
@@ -215,7 +216,9 @@ class EngineProcess:
         elif "id" in message:
             with self._lock:
                 future = self._replies.pop(message["id"], None)
-            if future is None or not future.set_running_or_notify_cancel():
+                if "error" in message:
+                    self._listeners.pop(message["id"], None)
+            if future is None or not _running(future):
                 return
             if "error" in message:
                 future.set_exception(message["error"])
@@ -229,16 +232,18 @@ class EngineProcess:
             replies = [self._replies.pop(n) for n in asked if n in self._replies]
             listeners = [self._listeners.pop(n) for n in asked if n in self._listeners]
         for future in replies:
-            if future.set_running_or_notify_cancel():
+            if _running(future):
                 future.set_exception(_ended())
         for listener in listeners:
             listener(_ended())
 
     # What it is asked ----------------------------------------------------------------------------
 
-    def begun(self, do: str, **given: Any) -> tuple[int, Future[Any]]:
-        """Ask, with the number of the question."""
-        future: Future[Any] = Future()
+    def begun(
+        self, do: str, future: Future[Any] | None = None, **given: Any
+    ) -> tuple[int, Future[Any]]:
+        """Ask, with the number of the question, and the ``future`` that gets the reply."""
+        future = future or Future()
         with self._lock:
             channel = self._channel
             if channel is None or not self.facts or self._stopped or not self.alive:
@@ -288,6 +293,13 @@ class EngineProcess:
         self._again.pop(key, None)
 
 
+def _running(future: Future[Any]) -> bool:
+    """Whether nobody has given it up; from now on nobody can."""
+    if future.running():
+        return True
+    return not future.cancelled() and future.set_running_or_notify_cancel()
+
+
 def _ended() -> EngineStoppedError:
     return EngineStoppedError("the engine stopped before the answer was done")
 
@@ -324,11 +336,11 @@ class _Remote:
         return self.process.died
 
     @property
-    def embed(self) -> Callable[[Sequence[str]], tuple[list[list[float]], int]] | None:
+    def embed(self) -> Callable[[Sequence[Given]], tuple[list[list[float]], int]] | None:
         """What makes vectors of texts, where the model does."""
         return self._embed if self.process.facts["embeds"] else None
 
-    def _embed(self, texts: Sequence[str]) -> tuple[list[list[float]], int]:
+    def _embed(self, texts: Sequence[Given]) -> tuple[list[list[float]], int]:
         vectors, count = self.process.asked("embed", texts=list(texts))
         return vectors, count
 
@@ -381,6 +393,11 @@ class RemoteEngine(_Remote):
         found: list[int] = self.process.asked("prompt", turns=list(turns))
         return found
 
+    def given(self, tokens: Sequence[int]) -> tuple[list[int], str]:
+        """What a request of the tokens of a document holds, and their text."""
+        held, text = self.process.asked("given", tokens=list(tokens))
+        return held, text
+
     def submit(self, request: Request, listener: Listener) -> _Handle:
         """Queue a request; the listener is told its text, and at last a Completion."""
         return self._followed("submit", request=request, listener=listener)
@@ -420,12 +437,21 @@ class RemotePasses(_Remote, PassEngine):
         return {"num_requests_running": self.process.state.get("running", 0)}
 
     def ask(
-        self, given: Sequence[Sequence[Turn]], params: Mapping[str, Any] | None = None
+        self,
+        given: Sequence[Sequence[Turn]],
+        params: Mapping[str, Any] | None = None,
+        begun: Callable[[], None] = lambda: None,
     ) -> Future[list[Answer]]:
-        """Queue questions; the future gives an answer for each. It may be cancelled meanwhile."""
-        questions = [list(turns) for turns in given]
-        number, future = self.process.begun("ask", given=questions, params=dict(params or {}))
-        future.add_done_callback(lambda done: self._cancelled(number, done))
+        """Queue questions; the future gives an answer for each, and runs when their turn comes."""
+        future: Future[list[Answer]] = Future()
+
+        def heard(event: object) -> None:
+            if event is BEGUN and _running(future):
+                begun()
+
+        asked = {"given": [list(turns) for turns in given], "params": dict(params or {})}
+        number, _ = self.process.begun("ask", future, listener=heard, **asked)
+        future.add_done_callback(lambda _: self.process.cancel(number))  # where it is not over
         return future
 
     def follow(
@@ -434,11 +460,6 @@ class RemotePasses(_Remote, PassEngine):
         """Queue a question, and hear of its answer while it is made."""
         given = {"turns": list(turns), "params": dict(params), "looks": looks}
         return self._followed("follow", **given, listener=listener)
-
-    def _cancelled(self, number: int, done: Future[list[Answer]]) -> None:
-        if done.cancelled():
-            with contextlib.suppress(EngineStoppedError):
-                self.process.cancel(number)
 
     def _typed(self, text: str) -> Sequence[Turn]:
         """A question as it was typed, once the task has said that it can read it."""

@@ -26,6 +26,7 @@ from modelwright.serving.wire import Channel
 from modelwright.types import Answer, ImageFile, Turn
 
 ASKED = "asked"  # the role of a typed question that the task has yet to read
+BEGUN = None  # the event of a question whose turn has come
 LATER = object()  # in place of a reply that comes by itself
 THREADS = 4  # for texts to be tokenised and grammars to be compiled beside the engine
 
@@ -160,6 +161,9 @@ class _Program:
     def _prompt_(self, _: int, message: dict[str, Any]) -> list[int]:
         return self._engine.prompt(message["turns"])
 
+    def _given_(self, _: int, message: dict[str, Any]) -> tuple[list[int], str]:
+        return self._engine.given(message["tokens"])
+
     def _question_(self, _: int, message: dict[str, Any]) -> bool:
         self._read([Turn(ASKED, message["turns"][0].parts)])
         return True
@@ -194,7 +198,9 @@ class _Program:
     def _ask_(self, number: int, message: dict[str, Any]) -> object:
         engine = self._engine
         assert isinstance(engine, PassEngine)  # noqa: S101 - its facts said so
-        future = engine.ask([self._read(turns) for turns in message["given"]], message["params"])
+        given = [self._read(turns) for turns in message["given"]]
+        begun = partial(self._channel.event, number, BEGUN)
+        future = engine.ask(given, message["params"], begun)
         self._noted(number, future)
         future.add_done_callback(lambda done: self._asked(number, done))
         return LATER

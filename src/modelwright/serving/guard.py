@@ -25,6 +25,7 @@ from modelwright.serving.openai import ApiError
 # These tell nothing about the model or its users.
 OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 ADMIN = "/admin"  # what lies below has a key of its own
+KEY_HEADERS = (b"api-key", b"x-api-key")  # beside Authorization: Bearer
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 GONE = 499  # what is counted where the client left before an answer
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -155,11 +156,15 @@ class Guard:
 
     def _client(self, headers: dict[bytes, bytes], keys: Keys) -> Client:
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        client = keys.client(given) if scheme.lower() == b"bearer" else None
+        sent = [given] if scheme.lower() == b"bearer" else []
+        sent += [headers[name] for name in KEY_HEADERS if name in headers]
+        known = [client for key in sent if (client := keys.client(key)) is not None]
+        client = known[0] if known else None
         if client is None:
             raise ApiError(
                 401,
-                "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'",
+                "the API key is missing or wrong; send it as 'Authorization: Bearer KEY', or as "
+                "'api-key' or 'x-api-key'",
                 type="authentication_error",
                 code="invalid_api_key",
                 headers=(("WWW-Authenticate", "Bearer"),),

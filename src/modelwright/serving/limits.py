@@ -39,6 +39,7 @@ EMBEDDINGS_WAITING = 16  # requests for vectors that wait
 CHOICES = 4
 STOPS = 4
 STOP_TEXT = 256
+STOP_TOKENS = 64
 TOP_LOGPROBS = 20
 BIASES = 1024
 PIXELS = 50_000_000  # of one picture, by its header
@@ -55,7 +56,7 @@ class Limits:
         body_seconds: to send a whole body.
         idle_seconds: a connection without a request.
         write_seconds: a client that takes nothing of what is written for it.
-        queue_seconds: to the first token, or the answer of one pass.
+        queue_seconds: to the first token, or the begin of an answer that comes whole.
         total_seconds: for a whole answer.
         ping_seconds: between the comments that keep a silent stream open.
         drain_seconds: for answers under way when the server is told to stop.

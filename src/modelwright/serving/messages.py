@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -49,6 +49,7 @@ Content = Annotated[
 class CalledFunction(Body):
     """What an assistant has called."""
 
+    ignored: ClassVar[frozenset[str]] = frozenset({"parsed_arguments"})
     name: Annotated[str, Field(min_length=1, max_length=64)]
     arguments: Annotated[str, Field(max_length=limits.TEXT)]
 
@@ -56,6 +57,7 @@ class CalledFunction(Body):
 class ToolCall(Body):
     """A call in an assistant's message, as an answer of this server has it."""
 
+    ignored: ClassVar[frozenset[str]] = frozenset({"index"})
     id: Annotated[str, Field(min_length=1, max_length=256)]
     type: Literal["function"] = "function"
     function: CalledFunction
@@ -71,8 +73,16 @@ class ToolCall(Body):
 
 
 class Message(Body):
-    """One message of a conversation."""
+    """One message of a conversation; what an answer had beside its text may stay in it."""
 
+    ignored: ClassVar[frozenset[str]] = frozenset(
+        {"annotations", "name", "parsed", "reasoning", "reasoning_content"}
+    )
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "audio": (None,),
+        "function_call": (None,),
+        "refusal": (None, ""),
+    }
     role: Literal["system", "developer", "user", "assistant", "tool"]
     tool_calls: Annotated[list[ToolCall], Field(max_length=limits.TOOLS)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None

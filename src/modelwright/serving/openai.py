@@ -10,38 +10,22 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from modelwright.serving import limits
+from modelwright.serving import fields, limits
 from modelwright.serving.bodies import ApiError, Body, parse
 from modelwright.serving.constraint import ConstraintError, Grammar
 from modelwright.serving.messages import Message, conversation
+from modelwright.serving.prompts import Given, TokenId, Tokens, listed, text_or_tokens
 from modelwright.serving.sampling import SamplingParams
 from modelwright.serving.tools import ChatTool, OfChat, Tools
 from modelwright.types import Turn, text_turn
 
 __all__ = ["ApiError", "Body", "ChatRequest", "CompletionRequest", "ResponseFormat", "parse"]
 
-# Fields that would change the answer and that this server has no part for, with the values
-# that ask for nothing.
-_NOT_OFFERED: dict[str, tuple[Any, ...]] = {
-    "functions": (None, []),
-    "function_call": (None, "none", "auto"),
-    "modalities": (None, ["text"]),
-    "audio": (None,),
-    "best_of": (None, 1),
-    "suffix": (None, ""),
-}
 _SEED = 1 << 63
-
-
-def _listed(value: Any) -> Any:
-    """One text as a list of one, null as an empty list."""
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else value
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=limits.STOP_TEXT)]
@@ -92,13 +76,16 @@ class ResponseFormat(Body):
 class StreamOptions(Body):
     """What a stream carries beside the answer."""
 
+    ignored: ClassVar[frozenset[str]] = frozenset({"include_obfuscation"})
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {"continuous_usage_stats": (None, False)}
     include_usage: bool | None = None
 
 
 class Asked(Body):
     """The fields that both kinds of request share."""
 
-    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = _NOT_OFFERED
+    ignored: ClassVar[frozenset[str]] = fields.ACCOUNTS | fields.HINTS
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = fields.CHAT
     model: Annotated[str, Field(min_length=1, max_length=256)]
     max_tokens: MaxTokens | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -114,16 +101,42 @@ class Asked(Body):
     stop: Annotated[
         list[Stop],
         BeforeValidator(
-            _listed,
+            listed,
             json_schema_input_type=Stop
             | Annotated[list[Stop], Field(max_length=limits.STOPS)]
             | None,
         ),
         Field(max_length=limits.STOPS, default_factory=list),
     ]
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=limits.STOP_TOKENS)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=1 << 24)] | None = None
+    ignore_eos: bool | None = None
     response_format: ResponseFormat | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+
+    @property
+    def most(self) -> int | None:
+        """The most tokens that the request lets an answer have."""
+        return self.max_tokens
+
+    @property
+    def form(self) -> Grammar | None:
+        """What the answer must match by its ``response_format``."""
+        return self.response_format.grammar() if self.response_format else None
+
+    @model_validator(mode="after")
+    def _lasting(self) -> Self:
+        """Refuse least lengths that cannot be kept."""
+        wrong = {}
+        formed = self.form is not None or self.offered is not None
+        if formed and (self.min_tokens or self.ignore_eos):
+            name = "min_tokens" if self.min_tokens else "ignore_eos"
+            wrong[name] = "an answer of a form, or with calls, ends where that does; leave it out"
+        if self.most is not None and (self.min_tokens or 0) > self.most:
+            wrong["min_tokens"] = f"{self.min_tokens} is more than the most, {self.most}"
+        _refuse(wrong)
+        return self
 
     @property
     @abstractmethod
@@ -151,8 +164,8 @@ class Asked(Body):
         ``temperature`` is taken where the request names none. The choices of one seeded request
         draw from seeds that follow each other.
         """
-        if self.max_tokens is not None:
-            most = min(self.max_tokens, most)
+        if self.most is not None:
+            most = min(self.most, most)
         base = SamplingParams(
             max_tokens=most,
             temperature=temperature if self.temperature is None else self.temperature,
@@ -165,9 +178,12 @@ class Asked(Body):
             logit_bias=tuple((int(k), v) for k, v in (self.logit_bias or {}).items()),
             seed=self.seed,
             stop=tuple(self.stop),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            min_tokens=self.min_tokens or 0,
+            ignore_eos=bool(self.ignore_eos),
             logprobs=self.scores_wanted,
             echo=self.echoed,
-            grammar=self.response_format.grammar() if self.response_format else None,
+            grammar=self.form if self.offered is None else self.offered.grammar(),
         )
         seeds = [_following(self.seed, i) for i in range(self.n or 1)]
         return [replace(base, seed=seed) for seed in seeds]
@@ -176,6 +192,16 @@ class Asked(Body):
 def _following(seed: int | None, number: int) -> int | None:
     """The seed of a choice; behind the last integer of 64 bits comes the first."""
     return None if seed is None else (seed + number + 2**63) % 2**64 - 2**63
+
+
+def _refuse(wrong: Mapping[str, str]) -> None:
+    """Name the first field that is wrong, with the reason.
+
+    Raises:
+        ApiError: 400, if there is one.
+    """
+    for name, why in wrong.items():
+        raise ApiError(400, f"{name}: {why}", param=name, code="invalid_value")
 
 
 class ChatRequest(Asked):
@@ -193,8 +219,7 @@ class ChatRequest(Asked):
     def _callable(self) -> ChatRequest:
         offered = self.offered
         if offered is not None:
-            form = self.response_format.grammar() if self.response_format else None
-            offered.check(form, "response_format")
+            offered.check(self.form, "response_format")
         return self
 
     @property
@@ -206,13 +231,14 @@ class ChatRequest(Asked):
     @model_validator(mode="after")
     def _both(self) -> ChatRequest:
         if self.top_logprobs and not self.logprobs:
-            raise ApiError(
-                400,
-                "top_logprobs: needs logprobs to be true",
-                param="top_logprobs",
-                code="invalid_value",
-            )
+            _refuse({"top_logprobs": "needs logprobs to be true"})
         return self
+
+    @property
+    def most(self) -> int | None:
+        """As the base says; ``max_completion_tokens`` is the newer name of ``max_tokens``."""
+        given = (self.max_tokens, self.max_completion_tokens)
+        return min((one for one in given if one is not None), default=None)
 
     @property
     def scores_wanted(self) -> int | None:
@@ -220,30 +246,21 @@ class ChatRequest(Asked):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
-    def conversations(self) -> list[list[Turn]]:
+    def conversations(self) -> list[list[Turn] | list[int]]:
         """What is to be answered: one conversation."""
         return [conversation(self.messages, self.offered)]
-
-    def params(self, most: int, temperature: float = 1.0) -> list[SamplingParams]:
-        """As the base says; ``max_completion_tokens`` is the newer name of ``max_tokens``."""
-        if self.max_completion_tokens is not None:
-            most = min(most, self.max_completion_tokens)
-        params = super().params(most, temperature)
-        if (offered := self.offered) is None:
-            return params
-        grammar = offered.grammar()
-        return [replace(one, grammar=grammar) for one in params]
 
 
 class CompletionRequest(Asked):
     """The body of POST /v1/completions: every prompt is the beginning of a document."""
 
     prompt: Annotated[
-        list[Prompt],
+        list[Annotated[Given, text_or_tokens(Prompt)]],
         BeforeValidator(
-            _listed,
+            listed,
             json_schema_input_type=Prompt
-            | Annotated[list[Prompt], Field(min_length=1, max_length=limits.PROMPTS)],
+            | Tokens
+            | Annotated[list[Prompt | Tokens], Field(min_length=1, max_length=limits.PROMPTS)],
         ),
         Field(min_length=1, max_length=limits.PROMPTS),
     ]
@@ -258,8 +275,7 @@ class CompletionRequest(Asked):
             wrong["max_tokens"] = "must be at least 1 where the prompt is not echoed"
         if self.echo and self.stream and self.logprobs is not None:
             wrong["echo"] = "a stream has no log-probabilities of the prompt; leave one out"
-        for name, why in wrong.items():
-            raise ApiError(400, f"{name}: {why}", param=name, code="invalid_value")
+        _refuse(wrong)
         return self
 
     @property
@@ -273,9 +289,12 @@ class CompletionRequest(Asked):
         return bool(self.echo)
 
     @property
-    def conversations(self) -> list[list[Turn]]:
-        """What is to be continued: one document a prompt."""
-        return [[text_turn("document", prompt)] for prompt in self.prompt]
+    def conversations(self) -> list[list[Turn] | list[int]]:
+        """What is to be continued: one document a prompt, or its tokens."""
+        return [
+            [text_turn("document", prompt)] if isinstance(prompt, str) else prompt
+            for prompt in self.prompt
+        ]
 
     def params(self, most: int, temperature: float = 1.0) -> list[SamplingParams]:
         """As the base says, with the API's default of 16 tokens."""

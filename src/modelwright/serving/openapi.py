@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
+from modelwright.serving.guard import KEY_HEADERS
 from modelwright.serving.hosting import JSON
 from modelwright.version import __version__
 
@@ -24,6 +25,7 @@ class Endpoint:
 
     ``schema`` is a model of pydantic, or a JSON schema as it is for what only a run's codec knows;
     ``media`` are further types of bodies that it takes; ``streams``: it may answer with events;
+    ``answers`` is the type of a whole answer, and ``gives`` what it must be;
     ``verb`` is the method, where that is neither GET nor POST.
     """
 
@@ -34,6 +36,7 @@ class Endpoint:
     media: tuple[str, ...] = ()
     streams: bool = False
     answers: str = JSON
+    gives: type[BaseModel] | None = None
     open: bool = False
     verb: str = ""
 
@@ -66,6 +69,7 @@ ERROR = {
 def document(name: str, endpoints: Sequence[Endpoint], *, keyed: bool) -> dict[str, Any]:
     """The document of a server of the model ``name``."""
     models = [e.schema for e in endpoints if isinstance(e.schema, type)]
+    models += [e.gives for e in endpoints if e.gives is not None]
     made, definitions = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(models)],
         ref_template="#/components/schemas/{model}",
@@ -76,11 +80,12 @@ def document(name: str, endpoints: Sequence[Endpoint], *, keyed: bool) -> dict[s
         schema = endpoint.schema
         body: Any = made[schema, "validation"] if isinstance(schema, type) else schema
         path = endpoint.path.replace(":path", "")
-        operation = _operation(endpoint, body, keyed=keyed)
+        given: Any = {} if endpoint.gives is None else made[endpoint.gives, "validation"]
+        operation = _operation(endpoint, body, given, keyed=keyed)
         paths.setdefault(path, {})[endpoint.method.lower()] = operation
     components: dict[str, Any] = {"schemas": schemas}
     if keyed:
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = _KEYS
     return {
         "openapi": "3.1.0",
         "info": {"title": name, "version": __version__},
@@ -107,8 +112,8 @@ def naming(made: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _operation(endpoint: Endpoint, body: Any, *, keyed: bool) -> dict[str, Any]:
-    answers: dict[str, Any] = {endpoint.answers: {}}
+def _operation(endpoint: Endpoint, body: Any, given: Any, *, keyed: bool) -> dict[str, Any]:
+    answers: dict[str, Any] = {endpoint.answers: {"schema": given} if given else {}}
     if endpoint.streams:
         answers["text/event-stream"] = {}
     refused = {"description": "refused", "content": {JSON: {"schema": _ERROR_REF}}}
@@ -124,9 +129,16 @@ def _operation(endpoint: Endpoint, body: Any, *, keyed: bool) -> dict[str, Any]:
         content |= {kind: {"schema": {"type": "object"}} for kind in endpoint.media}
         made["requestBody"] = {"required": True, "content": content}
     if keyed and not endpoint.open:
-        made["security"] = [{"key": []}]
+        made["security"] = [{name: []} for name in _KEYS]  # any of them
     return made
 
 
+_KEYS: dict[str, Any] = {
+    "key": {"type": "http", "scheme": "bearer"},
+    **{
+        name.decode(): {"type": "apiKey", "in": "header", "name": name.decode()}
+        for name in KEY_HEADERS
+    },
+}
 _BY_NAME = ("/v1/models/{name}",)
 _ERROR_REF = {"$ref": "#/components/schemas/Error"}

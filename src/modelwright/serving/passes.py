@@ -62,11 +62,19 @@ class Passing(Protocol):
         ...
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     given: Sequence[Sequence[Turn]]
     params: Mapping[str, Any]
+    begun: Callable[[], None]
     future: Future[list[Answer]] = field(default_factory=Future)
+
+    def begin(self) -> bool:
+        """Whether it is still wanted; from now on it cannot be cancelled."""
+        wanted = self.future.set_running_or_notify_cancel()
+        if wanted:
+            self.begun()
+        return wanted
 
 
 class PassEngine:
@@ -131,15 +139,20 @@ class PassEngine:
             self._worker.join()
 
     def ask(
-        self, given: Sequence[Sequence[Turn]], params: Mapping[str, Any] | None = None
+        self,
+        given: Sequence[Sequence[Turn]],
+        params: Mapping[str, Any] | None = None,
+        begun: Callable[[], None] = lambda: None,
     ) -> Future[list[Answer]]:
-        """Queue questions; the future gives an answer for each. It may be cancelled meanwhile.
+        """Queue questions; the future gives an answer for each.
+
+        It may be cancelled until its turn comes, which ``begun`` is told in the worker's thread.
 
         Raises:
             QueueFullError: too many requests wait.
             EngineStoppedError: it is not running.
         """
-        job = _Job(given, params or {})
+        job = _Job(given, params or {}, begun)
         with self._changed:
             if not self.alive:
                 raise EngineStoppedError("the engine is not running; start the server again")
@@ -149,7 +162,14 @@ class PassEngine:
                 )
             self._jobs.append(job)
             self._changed.notify_all()
+        job.future.add_done_callback(lambda _: self._forget(job))
         return job.future
+
+    def _forget(self, job: _Job) -> None:
+        """Free the place of a question that was given up while it waited."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
 
     def follow(
         self,
@@ -204,6 +224,14 @@ class PassEngine:
         if problem:
             raise ApiError(400, problem, param="messages", code="unsupported_parameter")
         return list(turns[0].text.encode())
+
+    def given(self, tokens: Sequence[int]) -> tuple[list[int], str]:  # noqa: ARG002
+        """Nothing: what reads a question reads its text.
+
+        Raises:
+            ApiError: always.
+        """
+        raise no_tokens("prompt")
 
     def submit(self, request: Request, listener: Listener = ignore) -> Future[list[Answer]]:
         """Queue a question; the listener is told the answer, and then that it is complete.
@@ -260,7 +288,7 @@ class PassEngine:
                     break
                 jobs.append(self._jobs.popleft())
             self.running = len(jobs)
-        return [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        return [job for job in jobs if job.begin()]
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
         if not jobs:
@@ -300,6 +328,12 @@ def _completed(
     said = spoken(done.result()[0].turn)
     seconds = time.perf_counter() - began
     listener(Completion([], said, "stop", tokens, seconds))
+
+
+def no_tokens(param: str) -> ApiError:
+    """What is said to tokens in place of a text."""
+    message = f"{param}: this model reads texts; send the text itself, not ids of tokens"
+    return ApiError(400, message, param=param, code="unsupported_parameter")
 
 
 def _fail(job: _Job, error: Exception) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-from modelwright.serving import limits
+from modelwright.serving import fields, limits
 from modelwright.serving.constraint import Grammar
 from modelwright.serving.messages import CalledFunction, Message, Parts, ToolCall, conversation
 from modelwright.serving.openai import ApiError, Body, MaxTokens, ResponseFormat
@@ -21,11 +21,12 @@ from modelwright.serving.sampling import SamplingParams
 from modelwright.serving.tools import OfResponses, ResponsesTool, Tools
 from modelwright.types import Turn
 
-_NOT_OFFERED: dict[str, tuple[Any, ...]] = {
-    "previous_response_id": (None,),
-    "conversation": (None,),
-    "prompt": (None,),
-    "background": (None, False),
+# What an item of an answer has beside what it says, and what is sent back with it.
+_OF_ITEMS = frozenset({"id", "status"})
+_BETWEEN_CALLERS: dict[str, tuple[Any, ...]] = {
+    "async": (None, False),
+    "caller": (None,),
+    "namespace": (None,),
 }
 
 
@@ -112,6 +113,7 @@ def _wrong(where: str, why: str) -> ApiError:
 class InputMessage(Body):
     """A message of the input."""
 
+    ignored: ClassVar[frozenset[str]] = _OF_ITEMS | {"phase"}
     type: Literal["message"] | None = None
     role: Literal["system", "developer", "user", "assistant"]
     content: _Said
@@ -124,6 +126,8 @@ class InputMessage(Body):
 class FunctionCall(CalledFunction):
     """A call of a function that the assistant has made."""
 
+    ignored: ClassVar[frozenset[str]] = CalledFunction.ignored | _OF_ITEMS
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = _BETWEEN_CALLERS
     type: Literal["function_call"]
     call_id: _CallId
 
@@ -139,6 +143,8 @@ class FunctionCall(CalledFunction):
 class FunctionCallOutput(Body):
     """What a call gave."""
 
+    ignored: ClassVar[frozenset[str]] = _OF_ITEMS | {"name"}
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = _BETWEEN_CALLERS
     type: Literal["function_call_output"]
     call_id: _CallId
     output: _Said
@@ -178,6 +184,7 @@ _AnyItem = Annotated[Item, PlainValidator(_item, json_schema_input_type=Item)]
 class Format(Body):
     """What an answer must be; a schema lies beside its type here."""
 
+    ignored: ClassVar[frozenset[str]] = frozenset({"description"})
     type: Literal["text", "json_object", "json_schema", "regex"] = "text"
     name: str | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
@@ -199,16 +206,36 @@ class Format(Body):
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
+# Beside log-probabilities there is nothing here that could be included.
+_LOGPROBS = "message.output_text.logprobs"
+Included = Literal[
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+]
+
+
 class TextSettings(Body):
     """How the text is to be written."""
 
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {"verbosity": (None, "medium")}
     format: Format | None = None
 
 
 class ResponsesRequest(Body):
     """The body of POST /v1/responses."""
 
-    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = _NOT_OFFERED
+    # Only tools that a server has itself are counted by max_tool_calls.
+    ignored: ClassVar[frozenset[str]] = (fields.ACCOUNTS - {"metadata"}) | {
+        "max_tool_calls",
+        "stream_options",
+    }
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = fields.RESPONSES
     model: Annotated[str, Field(min_length=1, max_length=256)]
     input: Annotated[
         list[_AnyItem],
@@ -224,6 +251,7 @@ class ResponsesRequest(Body):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=limits.TOP_LOGPROBS)] | None = None
+    include: Annotated[list[Included], Field(max_length=16)] | None = None
     text: TextSettings | None = None
     tools: Annotated[list[ResponsesTool], Field(max_length=limits.TOOLS)] | None = None
     tool_choice: OfResponses | None = None
@@ -237,6 +265,12 @@ class ResponsesRequest(Body):
             offered.check(self.form.grammar(), "text.format")
         self._chat()
         return self
+
+    @property
+    def scores_wanted(self) -> int | None:
+        """How many of the likeliest tokens are told; None: no log-probabilities at all."""
+        told = self.top_logprobs is None and _LOGPROBS in (self.include or ())
+        return 0 if told else self.top_logprobs
 
     @property
     def form(self) -> Format:
@@ -275,6 +309,6 @@ class ResponsesRequest(Body):
             max_tokens=min(self.max_output_tokens or most, most),
             temperature=temperature if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
-            logprobs=self.top_logprobs,
+            logprobs=self.scores_wanted,
             grammar=self.form.grammar() if (offered := self.offered) is None else offered.grammar(),
         )

@@ -136,7 +136,9 @@ class Row:
         self.prompt: Sequence[int] = getattr(codec, "opening", request.tokens)
         params = request.params
         self.generator = params.generator()
-        self.steering = Steering(params, self.prompt, constraint) if params.steered else None
+        self.steering = (
+            Steering(params, self.prompt, constraint, codec.special) if params.steered else None
+        )
         self.tokens: list[int] = []
         self.cached = 0  # tokens of prompt and answer whose keys and values the cache holds
         self.restored = 0  # of those, tokens of the prompt that were known from before
@@ -151,7 +153,7 @@ class Row:
         self._drafts = drafts
         self._places: dict[tuple[int, ...], int] = {}  # what follows the last such tokens, where
         self._known = GRAM - 1
-        self._stream = TextStream(params.stop)
+        self._stream = TextStream(() if params.min_tokens else params.stop)
         self._pieces: list[str] = []
         self._start = time.perf_counter()
 
@@ -162,7 +164,8 @@ class Row:
 
         ``logprobs`` (vocabulary,) are given where the request asks for them.
         """
-        if token in self.codec.special:
+        params = self.request.params
+        if token in self.codec.special or token in params.stop_token_ids:
             self.ended = token
             self._finish("stop")
             return
@@ -173,6 +176,8 @@ class Row:
         if logprobs is not None:
             self._scores.append(self.score(token, logprobs))
         self._say(self._stream.feed(spelled))
+        if len(self.tokens) == params.min_tokens:  # from here on
+            self._stream.stop = params.stop
         if self.steering is not None:
             self.steering.took(token)
         if self._stream.stopped or self._matched():

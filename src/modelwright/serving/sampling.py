@@ -30,7 +30,9 @@ class SamplingParams:
     multiplies a negative logit of what prompt or answer have (arXiv:1909.05858). ``logit_bias``:
     (token, what is added to its logit).
     ``seed``: the start of the request's own random numbers; None draws one.
-    ``stop``: texts that end the answer and are not part of it.
+    ``stop``: texts that end the answer and are not part of it; ``stop_token_ids``: tokens that do.
+    ``min_tokens``: before so many nothing of these, nor the model itself, ends the answer.
+    ``ignore_eos``: the model itself never ends it.
     ``logprobs``: tell the log-probability of every token, and as many of the likeliest beside it;
     None tells nothing. They are the model's own, at temperature 1 and before all penalties.
     ``echo``: tell those of the prompt too; only then ``max_tokens`` may be 0.
@@ -51,6 +53,9 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
     logprobs: int | None = None
     echo: bool = False
     grammar: Grammar | None = None
@@ -70,17 +75,31 @@ class SamplingParams:
             "logprobs": (self.logprobs is None or 0 <= self.logprobs <= 20, "between 0 and 20"),
             "seed": (self.seed is None or -(1 << 63) <= self.seed < 1 << 63, "a 64-bit integer"),
             "stop": (all(self.stop), "made of non-empty texts"),
+            "min_tokens": (self.min_tokens >= 0, "0 or more"),
             "beams": (1 <= self.beams <= 64, "between 1 and 64"),
             "length_penalty": (0 <= self.length_penalty <= 10, "between 0 and 10"),
         }
         for name, (held, wanted) in checks.items():
             if not held:
                 raise ModelwrightError(f"{name}: {getattr(self, name)!r} is not {wanted}")
-        if self.beams > 1 and (self.temperature > 0 or self.steered or self.logprobs is not None):
+        scored = self.logprobs is not None
+        if self.beams > 1 and (
+            self.temperature > 0 or self.steered or scored or self.stop_token_ids
+        ):
             raise ModelwrightError(
                 "beams: the likeliest answers are looked for, none is drawn; leave out temperature,"
-                " penalties, logit_bias, logprobs and grammar"
+                " penalties, logit_bias, logprobs, grammar, stop_token_ids, min_tokens, ignore_eos"
             )
+        if self.lasting and self.grammar is not None:
+            name = "ignore_eos" if self.ignore_eos else "min_tokens"
+            raise ModelwrightError(
+                f"{name}: an answer of a form ends where that does; leave it out"
+            )
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the answer may not end where the model would end it."""
+        return bool(self.min_tokens or self.ignore_eos)
 
     @property
     def steered(self) -> bool:
@@ -91,6 +110,7 @@ class SamplingParams:
             or self.repetition_penalty != 1
             or self.logit_bias
             or self.grammar
+            or self.lasting
         )
 
     def generator(self) -> torch.Generator:

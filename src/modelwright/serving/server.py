@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from modelwright.errors import ModelwrightError
+from modelwright.serving import answer_schemas as told
 from modelwright.serving.admin import AdminRoutes
 from modelwright.serving.asking import KINDS, TYPES, schema
 from modelwright.serving.bodies import ApiError
@@ -148,17 +149,30 @@ def _endpoints(roster: Roster, *, keyed: bool, managed: bool) -> list[Endpoint]:
     routes, texts = _Routes(roster), TextRoutes(roster)
     found = [
         Endpoint("/", routes.page, "the page", answers="text/html", open=True),
-        Endpoint("/health", routes.health, "whether the engine works", open=True),
-        Endpoint("/ready", routes.ready, "whether requests should be sent here", open=True),
+        Endpoint(
+            "/health", routes.health, "whether the engine works", gives=told.HealthAnswer, open=True
+        ),
+        Endpoint(
+            "/ready",
+            routes.ready,
+            "whether requests should be sent here",
+            gives=told.HealthAnswer,
+            open=True,
+        ),
         Endpoint("/metrics", routes.metrics, "counts for Prometheus", answers="text/plain"),
         Endpoint("/openapi.json", routes.described, "this document"),
-        Endpoint("/v1/models", routes.models, "the models and their adapters"),
-        Endpoint("/v1/models/{name:path}", routes.model, "a model by its name"),
+        Endpoint(
+            "/v1/models", routes.models, "the models and their adapters", gives=told.ModelList
+        ),
+        Endpoint(
+            "/v1/models/{name:path}", routes.model, "a model by its name", gives=told.ModelCard
+        ),
         Endpoint(
             "/v1/completions",
             texts.completions,
             "continue texts",
             schema=CompletionRequest,
+            gives=told.CompletionAnswer,
             streams=True,
         ),
         Endpoint(
@@ -166,6 +180,7 @@ def _endpoints(roster: Roster, *, keyed: bool, managed: bool) -> list[Endpoint]:
             texts.chat,
             "answer a conversation",
             schema=ChatRequest,
+            gives=told.ChatAnswer,
             streams=True,
         ),
         Endpoint(
@@ -173,6 +188,7 @@ def _endpoints(roster: Roster, *, keyed: bool, managed: bool) -> list[Endpoint]:
             texts.responses,
             "answer a conversation, in the newer shape",
             schema=ResponsesRequest,
+            gives=told.ResponseAnswer,
             streams=True,
         ),
     ]
@@ -187,12 +203,32 @@ def _whole(roster: Roster, *, managed: bool) -> list[Endpoint]:
     whole, vectors, engine = WholeRoutes(roster), EmbeddingRoute(roster), roster.first.engine
     known = engine.policy.facts() if isinstance(engine, PassEngine) else {"inputs": KINDS}
     every = [
-        Endpoint(EMBEDDINGS, vectors.embeddings, "vectors of texts", schema=EmbeddingRequest),
-        Endpoint(PREDICT, whole.predict, "answers as a whole", schema=schema(known), media=(FORM,)),
-        Endpoint(IMAGES, whole.images, "draw", schema=ImageRequest, streams=True),
+        Endpoint(
+            EMBEDDINGS,
+            vectors.embeddings,
+            "vectors of texts",
+            schema=EmbeddingRequest,
+            gives=told.EmbeddingAnswer,
+        ),
+        Endpoint(
+            PREDICT,
+            whole.predict,
+            "answers as a whole",
+            schema=schema(known),
+            media=(FORM,),
+            gives=told.PredictAnswer,
+        ),
+        Endpoint(
+            IMAGES, whole.images, "draw", schema=ImageRequest, streams=True, gives=told.ImageAnswer
+        ),
         Endpoint(SPEECH, whole.speech, "speak", schema=SpeechRequest, answers=TYPES[".wav"]),
         Endpoint(
-            TRANSCRIPTIONS, whole.transcriptions, "write down speech", media=(FORM,), streams=True
+            TRANSCRIPTIONS,
+            whole.transcriptions,
+            "write down speech",
+            media=(FORM,),
+            streams=True,
+            gives=told.TranscriptAnswer,
         ),
     ]
     return [e for e in every if managed or e.path in offered(engine)]

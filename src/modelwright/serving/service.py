@@ -58,6 +58,10 @@ class Answering(Protocol):
         """What a request of these turns holds."""
         ...
 
+    def given(self, tokens: Sequence[int]) -> tuple[list[int], str]:
+        """What a request of the tokens of a document holds, and their text."""
+        ...
+
     def submit(self, request: Request, listener: Listener) -> Cancellable:
         """Queue a request; the listener is told its text, and at last a Completion."""
         ...

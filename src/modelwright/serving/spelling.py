@@ -11,12 +11,13 @@ class TextStream:
 
     Bytes that do not yet make a whole UTF-8 character are held back, and so is text that may
     turn out to begin a stop text. The pieces depend on how the bytes arrive, their sum does
-    not: the answer ends where the first stop text to be complete begins.
+    not: the answer ends where the first stop text to be complete begins. Stop texts that are set
+    later are looked for in what comes then.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._stop = tuple(stop)
+        self.stop = tuple(stop)
         self._held = ""
         self.stopped = False
 
@@ -25,7 +26,7 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += self._decoder.decode(spelled)
-        ends = [(at + len(s), at) for s in self._stop if (at := self._held.find(s)) >= 0]
+        ends = [(at + len(s), at) for s in self.stop if (at := self._held.find(s)) >= 0]
         if ends:
             self.stopped = True
             certain, self._held = self._held[: min(ends)[1]], ""
@@ -42,8 +43,8 @@ class TextStream:
 
     def _may_begin_stop(self) -> int:
         """The length of the longest end of the held text that begins a stop text."""
-        longest = max((len(s) for s in self._stop), default=1) - 1
+        longest = max((len(s) for s in self.stop), default=1) - 1
         for size in range(min(longest, len(self._held)), 0, -1):
-            if any(s.startswith(self._held[-size:]) for s in self._stop):
+            if any(s.startswith(self._held[-size:]) for s in self.stop):
                 return size
         return 0

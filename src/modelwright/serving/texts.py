@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,20 +32,28 @@ from modelwright.serving.streaming import (
     Writer,
     submitting,
 )
-from modelwright.types import Turn
+from modelwright.types import Turn, text_turn
 
 _Asked = TypeVar("_Asked", bound=Body)
 
 
 @dataclass(frozen=True)
+class _Prompt:
+    """A conversation, or the beginning of a document, and the tokens that it is read as."""
+
+    turns: Sequence[Turn]
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
 class _Asking:
-    """Conversations, each to be answered with every set of parameters.
+    """Prompts, each to be answered with every set of parameters.
 
     ``param`` is the field of the request that they came in.
     """
 
     model: Asked
-    given: Sequence[Sequence[Turn]]
+    given: Sequence[_Prompt]
     params: Sequence[SamplingParams]
     param: str
 
@@ -74,13 +83,14 @@ class TextRoutes:
         model = self.roster.asked(asked.model)
         engine = model.service.engine
         params = asked.params(engine.context, engine.temperature)
-        echoes = [turns[0].text for turns in asked.conversations for _ in params]
+        given = await self._prompts(model, asked.conversations, param)
+        echoes = [prompt.turns[0].text for prompt in given for _ in params] if asked.echoed else ()
         shape = Shape(
             chat=param == "messages",
             id=f"{'chatcmpl' if param == 'messages' else 'cmpl'}-{secrets.token_hex(12)}",
             created=int(time.time()),
             model=model.name,
-            echoes=tuple(echoes) if asked.echoed else (),
+            echoes=tuple(echoes),
             tools=asked.offered is not None,
         )
 
@@ -91,7 +101,7 @@ class TextRoutes:
             count = usage(prompt_tokens, done, len(params))
             return JSONResponse(shape.whole(done, count))
 
-        requested = _Asking(model, asked.conversations, params, param)
+        requested = _Asking(model, given, params, param)
         return await self._answer(request, requested, stream if asked.stream else None, whole)
 
     async def responses(self, request: HttpRequest) -> Response:
@@ -108,8 +118,26 @@ class TextRoutes:
             return JSONResponse(ResponseWriter(asked, created, prompt_tokens).answered(done[0]))
 
         params = [asked.params(engine.context, engine.temperature)]
-        requested = _Asking(model, [asked.turns], params, "input")
+        given = await self._prompts(model, [asked.turns], "input")
+        requested = _Asking(model, given, params, "input")
         return await self._answer(request, requested, stream if asked.stream else None, whole)
+
+    async def _prompts(
+        self, model: Asked, given: Sequence[Sequence[Turn] | list[int]], param: str
+    ) -> list[_Prompt]:
+        """Conversations, or the tokens of documents, as the model reads them."""
+        engine = model.service.engine
+
+        def prompt(one: Sequence[Turn] | list[int]) -> _Prompt:
+            turns = [turn for turn in one if isinstance(turn, Turn)]
+            if turns:
+                return _Prompt(turns, engine.prompt(turns))
+            tokens, text = engine.given([token for token in one if isinstance(token, int)])
+            return _Prompt([text_turn("document", text)], tokens)
+
+        with _telling(param):
+            # A megabyte of text takes a while to tokenise.
+            return await asyncio.to_thread(lambda: [prompt(one) for one in given])
 
     async def _answer(
         self,
@@ -119,36 +147,27 @@ class TextRoutes:
         whole: Callable[[Sequence[Completion], int], Response],
     ) -> Response:
         """Answer every conversation with every set of parameters, as a stream or whole."""
-        engine = asked.model.service.engine
         client: Client | None = request.state.client
         name = client.name if client else ""
+        requests = [
+            Request(prompt.tokens, one, name, asked.model.adapter)
+            for prompt in asked.given
+            for one in asked.params
+        ]
+        prompt_tokens = sum(len(prompt.tokens) for prompt in asked.given)
+        loop, service = asyncio.get_running_loop(), asked.model.service
+        begun = submitting(service, requests)
+        finished = self._finishing(asked, client)
         try:
-            # A megabyte of text takes a while to tokenise, and a grammar to compile.
-            prompts = await asyncio.to_thread(
-                lambda: [engine.prompt(turns) for turns in asked.given]
-            )
-            requests = [
-                Request(tokens, one, name, asked.model.adapter)
-                for tokens in prompts
-                for one in asked.params
-            ]
-            loop = asyncio.get_running_loop()
-            service = asked.model.service
-            begun = submitting(service, requests)
-            finished = self._finishing(asked, client)
-            answers = await asyncio.to_thread(Answers, service, begun, loop, finished)
-            prompt_tokens = sum(len(tokens) for tokens in prompts)
-            if stream is not None:
-                writer = stream(len(requests), prompt_tokens)
-                return EventStream(answers, writer, finished)
-            done = await answers.all(request.receive)
+            with _telling(asked.param):
+                # A grammar takes a while to compile.
+                answers = await asyncio.to_thread(Answers, service, begun, loop, finished)
+                if stream is not None:
+                    writer = stream(len(requests), prompt_tokens)
+                    return EventStream(answers, writer, finished)
+                done = await answers.all(request.receive)
         except ClientGoneError:
             return Response(status_code=GONE)
-        except ModelwrightError as error:
-            told = refusal(error, asked.param)
-            if told is None:
-                raise
-            raise told from error
         for index, one in enumerate(done):
             finished(index, one)
         return whole(done, prompt_tokens)
@@ -163,7 +182,22 @@ class TextRoutes:
             if client is not None:
                 client.spend(time.monotonic(), one.prompt_tokens + len(one.tokens))
             if keeper is not None and one.finish_reason in ("stop", "length"):
-                turns = asked.given[index // len(asked.params)]
-                keeper.keep(asked.model.name, turns, one.text)
+                prompt = asked.given[index // len(asked.params)]
+                keeper.keep(asked.model.name, prompt.turns, one.text)
 
         return finished
+
+
+@contextmanager
+def _telling(param: str) -> Iterator[None]:
+    """What the engine has against a request is what its client is told; ``param`` has the prompt.
+
+    Raises:
+        ApiError: that; a fault of the server stays what it is.
+    """
+    try:
+        yield
+    except ModelwrightError as error:
+        if (told := refusal(error, param)) is None:
+            raise
+        raise told from error

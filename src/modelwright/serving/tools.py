@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -57,6 +57,13 @@ class ChatTool(Typed):
 
 class ResponsesTool(Function, Typed):
     """A tool as responses have it. Its type stands in the last base, so it is checked first."""
+
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "allowed_callers": (None, []),
+        "async": (None, False),
+        "defer_loading": (None, False),
+        "output_schema": (None,),
+    }
 
 
 class Named(Body):

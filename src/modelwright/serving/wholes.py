@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 
 from modelwright.data.sounds import WAV_HEAD, opened_wav
 from modelwright.errors import ModelwrightError
+from modelwright.serving import fields
 from modelwright.serving.asking import TYPES, Asking, PredictRequest, told
-from modelwright.serving.guard import GONE
 from modelwright.serving.hosting import FORM, JSON, body_of
 from modelwright.serving.media import SOUND, form
 from modelwright.serving.openai import ApiError, Body, parse
@@ -31,14 +31,10 @@ from modelwright.serving.roster import (
     Roster,
 )
 from modelwright.serving.row import Cancellable, Completion, Listener, Scored
-from modelwright.serving.service import DeadlineError, refusal
-from modelwright.serving.streaming import (
-    Answers,
-    EventStream,
-    Writer,
-    until_gone,
-)
+from modelwright.serving.service import refusal
+from modelwright.serving.streaming import Answers, EventStream, Writer
 from modelwright.serving.transcripts import requested
+from modelwright.serving.turns import answered
 from modelwright.tasks.speech_synthesis import named_voice
 from modelwright.types import Answer, Turn
 
@@ -46,6 +42,8 @@ from modelwright.types import Answer, Turn
 class ImageRequest(Body):
     """The body of POST /v1/images/generations."""
 
+    ignored: ClassVar[frozenset[str]] = fields.ACCOUNTS | {"moderation"}
+    not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = fields.IMAGES
     model: Annotated[str, Field(max_length=256)] | None = None
     prompt: Annotated[str, Field(max_length=4096)]
     n: Annotated[int, Field(ge=1, le=10)] | None = None
@@ -69,6 +67,7 @@ _Voice = Annotated[
 class SpeechRequest(Body):
     """The body of POST /v1/audio/speech; a voice is a name, or an object with it as ``id``."""
 
+    ignored: ClassVar[frozenset[str]] = fields.ACCOUNTS
     not_offered: ClassVar[Mapping[str, tuple[Any, ...]]] = {"instructions": (None, "")}
     model: Annotated[str, Field(max_length=256)]
     input: Annotated[str, Field(min_length=1, max_length=4096)]
@@ -242,24 +241,10 @@ class WholeRoutes:
         began: float,
     ) -> list[Answer]:
         """Answers, unless the client leaves or they take too long."""
-        gone = asyncio.ensure_future(until_gone(request.receive))
         try:
-            future = whole.engine.ask(given, params)
-            answered: asyncio.Future[list[Answer]] = asyncio.wrap_future(future)
-            seconds = self.roster.limits.total_seconds or None
-            either: set[asyncio.Future[Any]] = {gone, answered}
-            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not answered.done():
-                future.cancel()
-                if gone.done():
-                    self.roster.metrics.add("requests_cancelled_total")
-                    raise ApiError(GONE, "the client has left")
-                raise DeadlineError(f"the answer was not done within {seconds:g} seconds")
-            found = answered.result()
+            found = await answered(request, self.roster, whole.engine.ask(given, params))
         except ModelwrightError as error:
             raise told_of(error) from error
-        finally:
-            gone.cancel()
         self.roster.metrics.observe("e2e_request_latency_seconds", time.monotonic() - began)
         self.roster.metrics.add("request_success_total", len(found), finished_reason="stop")
         return found

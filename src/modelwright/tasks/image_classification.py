@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from modelwright.data.pictures import Undecodable, check
+from modelwright.data.picture_rows import is_picture
+from modelwright.data.pictures import OutOfRange, Undecodable, check
 from modelwright.data.sources import ROW_COLUMNS
 from modelwright.errors import ModelwrightError
 from modelwright.tasks.task import Task
@@ -110,6 +111,8 @@ def sound_picture(row: Row, column: str = "") -> Image | ImageFile | str:
     if isinstance(part, ImageFile):
         try:
             check(part.content)
+        except OutOfRange as error:
+            return str(error)
         except Undecodable as error:
             limit = "limit" in str(error)
             return "more pixels than the limit" if limit else "image cannot be decoded"
@@ -124,6 +127,13 @@ def picture_of(row: Row, column: str = "") -> Image | ImageFile | None:
     """
     name = column or next((n for n in ("image", *ARRAYS) if n in row), "")
     if name not in row:
+        named = (c for c, v in row.items() if c != "id" and isinstance(v, str) and is_picture(v))
+        if not name and (lost := next(named, None)):
+            raise ModelwrightError(
+                f"row {row.get('id', '?')}: column {lost!r} names {row[lost][:80]!r}, which is no"
+                " file seen from the table's folder, nor is that of another row; correct the paths"
+                " or put the files there"
+            )
         raise missing_column(row, name or "image", "holds the picture", "image")
     value: Any = row[name]
     if isinstance(value, Mapping):  # {"bytes": ..., "path": ...}

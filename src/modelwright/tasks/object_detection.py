@@ -25,7 +25,7 @@ LEAST = 1.0  # pixels of a box that lie in the picture, each way
 class ObjectDetection(ImageClassification):
     """Rows with a picture and its boxes.
 
-    Folders and tars with the notes of Pascal VOC or COCO give ``image`` and ``boxes``; tables
+    Folders and tars with the notes of Pascal VOC, COCO or YOLO give ``image`` and ``boxes``; tables
     name files and give ``boxes`` as a list of {label, x0, y0, x1, y1}, in pixels from the upper
     left corner. A picture without any box is one where nothing is.
 

@@ -55,6 +55,11 @@ def check(lines: Sequence[Line], codec: str) -> tuple[Any, ...]:
                 f"augment: {type(transform).__name__} moves pixels and not their boxes; take"
                 " box_flip, box_scale or mosaic"
             )
+    if any(hasattr(transform, "first") for transform in transforms[1:]):
+        raise ModelwrightError(
+            "augment: resized_crop cuts from the stored picture, so it stands in the first line,"
+            " once"
+        )
     kinds = [t.kind for t in transforms]
     if "sound" in able and kinds != sorted(kinds, key=("sound", "frames").index):
         raise ModelwrightError(
@@ -86,7 +91,7 @@ class Augment:
         """The columns of all rows of a step, changed.
 
         A mixture adds ``other`` (B,), the second label, and ``weight`` (B,) float32, the share
-        of the first.
+        of the first. A part of a picture is cut from ``larger`` where the codec keeps that.
 
         Raises:
             ModelwrightError: the rows are vectors, not images.
@@ -109,8 +114,13 @@ class Augment:
             )
         if "boxes" in columns:
             return self._boxed(columns, values, rng)
+        size, larger = values.shape[1:3], columns.get("larger")
+        columns = {name: column for name, column in columns.items() if name != "larger"}
         added = {}
         for transform in self.transforms:
+            if hasattr(transform, "first"):
+                values = transform(values if larger is None else larger, rng, size)
+                continue
             if transform.kind != "mix":
                 values = transform(values, rng)
                 continue

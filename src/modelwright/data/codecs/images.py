@@ -11,16 +11,17 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from modelwright.data import labels as label_sets
 from modelwright.data.moments import Moments
 from modelwright.data.picture_settings import ImageSettings, prepared
-from modelwright.data.pictures import Undecodable, decode, measured
+from modelwright.data.pictures import OutOfRange, Undecodable, decode, measured
 from modelwright.errors import ModelwrightError
 from modelwright.types import Array, Columns, Encoded, Example, Image, ImageFile, RawInput
 
@@ -32,17 +33,25 @@ class Codec(label_sets.Labelled):
     """The label set, and how pictures are brought to what the model sees.
 
     ``shape`` is (height, width) of grey pictures, (height, width, 3) of coloured ones; ``scale``
-    is mean and deviation of every channel in units of bytes.
+    is mean and deviation of every channel in units of bytes. ``stored`` is the shorter side of a
+    second, larger picture that rows to learn from keep for ``resized_crop``; 0: there is none.
     """
 
     ragged: tuple[str, ...] = ()
     views: ClassVar[tuple[str, tuple[str, ...]]] = ("features", ("image", "mix"))
 
-    def __init__(self, labels: list[str], settings: ImageSettings) -> None:
-        self.labels, self.settings = labels, settings
+    def __init__(self, labels: list[str], settings: ImageSettings, stored: int = 0) -> None:
+        self.labels, self.settings, self.stored = labels, settings, stored
         size = (settings.height, settings.width)
         self.shape: tuple[int, ...] = size if settings.channels == 1 else (*size, 3)
         self.features: int = math.prod(self.shape)
+        least = min(size)
+        if stored and stored <= least:
+            raise ModelwrightError(
+                f"codec.stored: {stored} pixels are not more than the {least} that the model sees;"
+                " give more, or leave it out"
+            )
+        self._larger = resized(settings, _scaled(size, stored / least)) if stored else None
         scale, grey = settings.scale, settings.channels == 1
         # In units of bytes: (scale b - mean) / deviation = (b - mean / scale) / (deviation / scale)
         self.scale = tuple(
@@ -62,6 +71,7 @@ class Codec(label_sets.Labelled):
         channels: Literal[1, 3] | None = None,
         mean: tuple[float, ...] | None = None,
         deviation: tuple[float, ...] | None = None,
+        stored: Annotated[int, Field(ge=0)] = 0,
     ) -> Codec:
         """Learn labels, channels and scale from the ``examples`` of the train split.
 
@@ -77,6 +87,8 @@ class Codec(label_sets.Labelled):
             channels: 1 or 3; left out: 1 where all pictures are grey.
             mean: of every channel, of pixels scaled to 0..1; left out: of the train split.
             deviation: as ``mean``.
+            stored: the shorter side, pixels, at which pictures to learn from are kept a second
+                time, to cut parts from by ``resized_crop``; 0: they are cut from what is seen.
         """
         kept = list(examples)
         labels = label_sets.label_set(n for e in kept if (n := label_sets.label_of(e)) is not None)
@@ -90,7 +102,7 @@ class Codec(label_sets.Labelled):
             mean=mean,
             deviation=deviation,
         )
-        return cls(labels, settings)
+        return cls(labels, settings, stored)
 
     @classmethod
     def around(
@@ -102,6 +114,7 @@ class Codec(label_sets.Labelled):
         resample: Resample | None = None,
         mean: tuple[float, ...] | None = None,
         deviation: tuple[float, ...] | None = None,
+        stored: Annotated[int, Field(ge=0)] = 0,
     ) -> Codec:
         """The codec of a published model: its settings, and the labels of the train split.
 
@@ -112,6 +125,7 @@ class Codec(label_sets.Labelled):
             resample: replaces the published filter.
             mean: replaces the published one.
             deviation: replaces the published one.
+            stored: as for ``fit``.
         """
         labels = label_sets.label_set(
             n for e in examples if (n := label_sets.label_of(e)) is not None
@@ -126,18 +140,23 @@ class Codec(label_sets.Labelled):
                 mean=mean or settings.mean,
                 deviation=deviation or settings.deviation,
             ),
+            stored,
         )
 
     def encode(self, example: Example) -> Encoded:
         """``features`` of the codec's shape, uint8, and ``label`` (), int64.
 
-        A question, an example without a turn to learn, has the label -1.
+        A question, an example without a turn to learn, has the label -1; others have ``larger``,
+        too, where the codec keeps larger pictures: of the same part of the picture, uint8.
 
         Raises:
             ModelwrightError: a picture that cannot be read, or an unknown label.
         """
         number = np.array(label_sets.label_number(example, self.labels), dtype=np.int64)
-        return {"features": self.seen(example), "label": number}
+        found = {"features": self.seen(example), "label": number}
+        if self._larger is None or number < 0:
+            return found
+        return {**found, "larger": prepared(pixels_of(picture(example)), self._larger)}
 
     def seen(self, example: Example) -> Array:
         """The picture of an example as the model sees it but for the scale: uint8, ``shape``."""
@@ -161,7 +180,11 @@ class Codec(label_sets.Labelled):
 
     def save(self) -> dict[str, bytes]:
         """``images.json``."""
-        facts = {"labels": self.labels, "settings": dataclasses.asdict(self.settings)}
+        facts: dict[str, Any] = {
+            "labels": self.labels,
+            "settings": dataclasses.asdict(self.settings),
+        }
+        facts |= {"stored": self.stored} if self.stored else {}
         return {"images.json": json.dumps(facts, sort_keys=True).encode()}
 
     @classmethod
@@ -171,7 +194,7 @@ class Codec(label_sets.Labelled):
         found = facts["settings"]
         for name in ("mean", "deviation", "stretched"):
             found[name] = None if found[name] is None else tuple(found[name])
-        return cls(facts["labels"], ImageSettings(**found))
+        return cls(facts["labels"], ImageSettings(**found), facts.get("stored", 0))
 
 
 class Front(nn.Module):
@@ -264,6 +287,11 @@ def resized(settings: ImageSettings, size: tuple[int, int]) -> ImageSettings:
     )
 
 
+def _scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:
+    height, width = (round(side * factor) for side in size)
+    return height, width
+
+
 def picture(example: Example) -> Image | ImageFile:
     """The only picture."""
     found = [p for t in example.turns for p in t.parts if isinstance(p, Image | ImageFile)]
@@ -279,6 +307,8 @@ def pixels_of(part: Image | ImageFile) -> Array:
     if isinstance(part, ImageFile):
         try:
             return decode(part.content, upright=True)[0]
+        except OutOfRange as error:
+            raise ModelwrightError(f"{part.name}: {error}") from error
         except Undecodable as error:
             raise ModelwrightError(
                 f"{part.name}: {error}; give a whole picture (JPEG, PNG, WebP, GIF, BMP, TIFF)"

@@ -94,18 +94,11 @@ def _decoded(stored: Row) -> Row:
 
 
 def _pixels(media: bytes, name: str) -> Any:
-    import numpy as np  # noqa: PLC0415 - only where there are pictures
+    from modelwright.data import pictures  # noqa: PLC0415 - only where there are pictures
 
     try:
-        from PIL import Image  # noqa: PLC0415 - of an extra
-    except ImportError as error:
-        raise MachineError(
-            "pictures need pillow, which is not installed: pip install 'modelwright[data]'"
-        ) from error
-    try:
-        with Image.open(io.BytesIO(media)) as image:
-            return np.asarray(image if image.mode == "L" else image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return pictures.decode(media, upright=True)[0]
+    except pictures.Undecodable as error:
         raise ModelwrightError(
             f"{name}: no readable picture ({error}); add the step `images` to the corpus"
         ) from error

@@ -30,7 +30,7 @@ class Operation:
         hash: which perceptual hash is written; "none" for neither.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     shortest: Annotated[int, Field(ge=1)] = 1
     longest: Annotated[int, Field(ge=0)] = 0
@@ -64,6 +64,8 @@ class Operation:
             return "no image"
         try:
             found, kind = pictures.decode(row["media"], pixels=self.pixels)
+        except pictures.OutOfRange as error:
+            return str(error)
         except pictures.Undecodable as error:
             row["attributes"]["images.problem"] = str(error)
             limit = "limit" in str(error)

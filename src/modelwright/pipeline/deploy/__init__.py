@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from modelwright import checkpoint
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.exporting.subject import Options
 from modelwright.files import make_folder, rename, write_file
 from modelwright.pipeline.deploy.replayed import replay, samples_of
+from modelwright.pipeline.patience import chosen
 from modelwright.pipeline.prepare import Say
 from modelwright.runs import Run
 from modelwright.serving.guard import is_loopback
@@ -206,6 +206,6 @@ def copy_run(order: Order) -> None:
         if file.is_file() and file.suffix in (".yaml", ".json", ".py"):
             shutil.copy2(file, target / file.name)
     for stage in sorted((source / "checkpoints").iterdir()):
-        newest = checkpoint.newest(stage) if stage.is_dir() else None
-        if newest is not None:
-            shutil.copytree(newest, target / "checkpoints" / stage.name / newest.name)
+        kept = chosen(stage) if stage.is_dir() else None
+        if kept is not None:
+            shutil.copytree(kept, target / kept.relative_to(source))

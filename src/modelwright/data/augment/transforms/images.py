@@ -1,12 +1,13 @@
-"""Images: flips, shifted crops, colours, RandAugment, erased patches, and mixtures of two.
+"""Images: flips, crops, colours, RandAugment, erased patches, and mixtures of two.
 
 Every transform takes a batch (B, height, width) or (B, height, width, channels) and a generator,
-and gives a batch of the same shape; each image has draws of its own. Flips, crops and mixtures
-take any numbers, the others bytes 0..255.
+and gives a batch of the same shape, or of the size that ``resized_crop`` is given; each image has
+draws of its own. Flips, crops and mixtures take any numbers, the others bytes 0..255.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -14,12 +15,17 @@ import numpy as np
 from pydantic import Field
 
 from modelwright.data.augment.images_randomly import OPERATIONS, bytes_only, colour, with_channels
+from modelwright.data.pictures import cut
+from modelwright.errors import ModelwrightError
 
 if TYPE_CHECKING:
     from modelwright.types import Array
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(gt=0)]
+_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,62 @@ class Crop:
         columns = left[:, None] + np.arange(width)
         number = np.arange(len(images))[:, None, None]
         return np.asarray(padded[number, rows[:, :, None], columns[:, None]])
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """A part of random area and shape, brought to the size that the model sees.
+
+    Szegedy et al., 2015, section 6 (arXiv:1409.4842): the area is drawn evenly from the shares
+    ``scale`` of the picture's, the ratio of width to height from ``ratio``, evenly in its
+    logarithm. A part that does not fit is drawn again, up to ten times; then it is the largest
+    one in the middle whose ratio is allowed. Where the codec keeps a larger picture (``stored``),
+    it is cut from that.
+    """
+
+    kind: ClassVar[str] = "image"
+    first: ClassVar[bool] = True  # what stands before it would not be seen in a larger picture
+
+    scale: tuple[Share, Share] = (0.08, 1.0)
+    ratio: tuple[Ratio, Ratio] = (3 / 4, 4 / 3)
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise ModelwrightError(
+                    f"augment: resized_crop.{name}: [{low}, {high}], the lesser number comes first"
+                )
+
+    def __call__(
+        self, images: Array, rng: np.random.Generator, size: tuple[int, int] | None = None
+    ) -> Array:
+        """A part of each image; height and width ``size``, left out: those of the images."""
+        bytes_only(images, "resized_crop")
+        height, width = size or images.shape[1:3]
+        parts = self.parts(len(images), images.shape[1:3], rng)
+        out = np.empty((len(images), height, width, *images.shape[3:]), np.uint8)
+        for image, part, into in zip(with_channels(images), parts, with_channels(out), strict=True):
+            into[:] = cut(image, part, height, width)
+        return out
+
+    def parts(self, count: int, size: tuple[int, int], rng: np.random.Generator) -> Array:
+        """Left, top, right and bottom (count, 4) of parts of pictures of a height and width."""
+        height, width = size
+        area = rng.uniform(*self.scale, (_TRIES, count)) * height * width
+        low, high = map(math.log, self.ratio)
+        ratio = np.exp(rng.uniform(low, high, (_TRIES, count)))
+        wide, tall = np.sqrt(area * ratio), np.sqrt(area / ratio)
+        fits = (wide <= width) & (tall <= height)
+        chosen = fits.argmax(axis=0), np.arange(count)
+        allowed = np.clip(width / height, *self.ratio)
+        largest = min(width, height * allowed), min(height, width / allowed)
+        wide, tall = (
+            np.where(fits.any(axis=0), drawn[chosen], most)
+            for drawn, most in zip((wide, tall), largest, strict=True)
+        )
+        places = np.where(fits.any(axis=0), rng.random((2, count)), 0.5)
+        left, top = places[0] * (width - wide), places[1] * (height - tall)
+        return np.stack([left, top, left + wide, top + tall], axis=1)
 
 
 @dataclass(frozen=True)
