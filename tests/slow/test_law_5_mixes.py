@@ -2,8 +2,9 @@
 
 `pytest tests/slow/test_law_5_mixes.py -s`; MODELWRIGHT_SCALE (1) multiplies how many there are.
 Every mix has common beginnings, drafts, draws, penalties, ends, adapters, other clients, and
-requests that are given up while they wait, are read or are written. What is compared are tokens, texts and
-log-probabilities, as they are, with those of the same request alone in an engine of its own.
+requests that are given up while they wait, are read or are written. What is compared are tokens,
+texts and log-probabilities, as they are, with those of the same request alone in an engine of its
+own.
 """
 
 from __future__ import annotations
