@@ -154,7 +154,7 @@ def test_what_cannot_be_taken_is_told_and_harms_nobody(place, answers):
             assert told.status_code == 400 and why in told.json()["error"]["message"], run
         for run in ("../base", "/etc", "", ".", "base/../two"):
             for path in ("/admin/adapters", "/admin/models"):
-                body = {"model": "tiny", "run": run}
+                body = {"run": run} | ({"model": "tiny"} if path.endswith("adapters") else {})
                 told = http.post(path, json=body, headers=ADMIN)
                 assert told.status_code == 400 and told.json()["error"]["param"] == "run"
         assert http.delete("/admin/models/tiny", headers=ADMIN).status_code == 409

@@ -42,6 +42,7 @@ async def answered(request: HttpRequest, roster: Roster, asked: Future[_Found]) 
         if answer.done():
             return answer.result()
         if gone.done():
+            asked.cancel()  # at once: who sees the count finds its place free
             roster.metrics.add("requests_cancelled_total")
             raise ApiError(GONE, "the client has left")
         raise DeadlineError(f"the answer was not done within {total:g} seconds")
