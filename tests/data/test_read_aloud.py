@@ -63,22 +63,6 @@ def test_novels_are_read_a_little_at_a_time(tmp_path: Path) -> None:
     assert len({row["audio"] for row in rows}) == 3  # another voice, speed or pitch
 
 
-@needs_program
-def test_typed_orders_are_read_in_several_voices(tmp_path: Path) -> None:
-    (tmp_path / "text_corpus.txt").write_text("make me a small dark roast latte\na large mocha\n")
-    rows = list(read_rows("coffee-read-aloud", path=tmp_path))
-    first, second = rows[: read_aloud.READINGS], rows[read_aloud.READINGS :]
-    assert len(first) == len(second)
-    slots = {"size": "small", "roast": "dark roast", "coffeeDrink": "latte"}
-    assert [(row["text"], row["slots"]) for row in first] == [
-        ("make me a small dark roast latte", slots)
-    ] * len(first)
-    assert second[0]["slots"] == {"size": "large", "coffeeDrink": "mocha"}
-    assert {row["intent"] for row in rows} == {"orderDrink"}
-    assert len({row["audio"] for row in first}) == len(first)
-    assert len({row["id"] for row in rows}) == len(rows)
-
-
 def test_a_missing_program_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     monkeypatch.setenv("PATH", str(tmp_path))

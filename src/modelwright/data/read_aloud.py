@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modelwright.data import formats, orders, talk_sets
+from modelwright.data import formats, talk_sets
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.runtime import cores
 from modelwright.types import Row
@@ -31,7 +31,6 @@ SHORTEST, LONGEST = 20, 90  # characters of a sentence
 SECONDS = 30.0  # for one sentence
 SEED = 20_301
 AT_ONCE = 64  # sentences read ahead
-READINGS = 4  # of a typed order
 _ENDED = re.compile(r"(?<=[.!?])[\"'”’)]*\s+|\n\s*\n")
 _SPOKEN = re.compile(r"[A-Za-z ,;:'.!?\"-]+")
 _PLAIN = str.maketrans("‘’“”–—\n", "''\"\"-- ")
@@ -49,48 +48,22 @@ def read_aloud(path: Path) -> Iterator[Row]:
         MachineError: there is no espeak-ng.
         ModelwrightError: it fails, or there is no sentence to read.
     """
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise MachineError(
+            f"data set 'read-aloud' needs the program {PROGRAM}, which is not installed: install it"
+            f" (apt-get install {PROGRAM}), or leave the data set out"
+        )
+    numbered = enumerate(sentences(path))
     found = False
-    for row in spoken(sentences(path)):
-        found = True
-        yield row
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
+        while some := list(islice(numbered, AT_ONCE)):
+            found = True
+            yield from pool.map(partial(_read, program), some)
     if not found:
         raise ModelwrightError(
             f"{path}: no English sentence of {SHORTEST} to {LONGEST} characters to read; give texts"
         )
-
-
-def orders_aloud(folder: Path) -> Iterator[Row]:
-    """``audio``, ``text``, ``speaker``, ``intent`` and ``slots``: typed orders, read aloud.
-
-    Every sentence of ``orders.sentences`` is read ``READINGS`` times, in voices that are drawn.
-
-    Raises:
-        MachineError: there is no espeak-ng.
-        ModelwrightError: it fails, or the sentences are missing.
-    """
-    typed = [row for row in orders.sentences(folder) for _ in range(READINGS)]
-    for row, said in zip(typed, spoken(row["text"] for row in typed), strict=True):
-        slots = {name: row["text"][begin:end] for begin, end, name in row["spans"]}
-        yield {**said, "intent": row["intent"], "slots": slots}
-
-
-def spoken(texts: Iterable[str]) -> Iterator[Row]:
-    """``id``, the number, ``audio``, ``text`` and ``speaker`` of texts in turn.
-
-    Raises:
-        MachineError: there is no espeak-ng.
-        ModelwrightError: it fails.
-    """
-    program = shutil.which(PROGRAM)
-    if program is None:
-        raise MachineError(
-            f"texts are read aloud by the program {PROGRAM}, which is not installed: install it"
-            f" (apt-get install {PROGRAM}), or leave the data set out"
-        )
-    numbered = enumerate(texts)
-    with ThreadPoolExecutor(max_workers=cores()) as pool:
-        while some := list(islice(numbered, AT_ONCE)):
-            yield from pool.map(partial(_read, program), some)
 
 
 def sentences(path: Path) -> Iterator[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from modelwright.data.archive import gunzip, tar_members
 from modelwright.data.orders import sentences
-from modelwright.data.read_aloud import orders_aloud, read_aloud
+from modelwright.data.read_aloud import read_aloud
 from modelwright.data.sound_rows import sound_rows
 from modelwright.errors import CorruptError, ModelwrightError
 from modelwright.types import Array, Row
@@ -25,13 +25,11 @@ ORIGINS = {
     "kathleen": "https://github.com/rhasspy/dataset-voice-kathleen (recordings, metadata.csv)",
     "coffee_slu": "https://github.com/Picovoice/speech-to-intent-benchmark (data)",
     "coffee-sentences": "https://github.com/Picovoice/speech-to-intent-benchmark (data)",
-    "coffee-read-aloud": "https://github.com/Picovoice/speech-to-intent-benchmark (data)",
     "read-aloud": "https://github.com/computationalstylistics/100_english_novels (as a tar)",
 }
 FOLDERS = {
     "fsdd-strings": "fsdd",
     "coffee-sentences": "coffee_slu",
-    "coffee-read-aloud": "coffee_slu",
     "read-aloud": "english_novels",
 }  # data sets that are made of another's files
 TEST_TAKES = 5
@@ -164,6 +162,5 @@ ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "kathleen": sound_rows,
     "coffee_slu": orders,
     "coffee-sentences": sentences,
-    "coffee-read-aloud": orders_aloud,
     "read-aloud": read_aloud,
 }
