@@ -140,5 +140,5 @@ def test_law_5_for_random_mixes(codec, monkeypatch):  # noqa: F811
                 wanted = (alone.tokens, alone.text, alone.scores, alone.finish_reason)
                 assert found == wanted, number
     print(f"\n{MIXES} mixes held: {counts}")
-    assert counts.shared and counts.drafted and counts.adapted
-    assert MIXES < 20 or counts.cut
+    assert counts.drafted and counts.adapted
+    assert MIXES < 20 or (counts.shared and counts.cut)
