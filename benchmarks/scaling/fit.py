@@ -1,15 +1,16 @@
 """Fit the law to the sweep, leave each run out once, and draw it.
 
     python -m benchmarks.scaling.fit             prints the law and writes law.svg
+    python -m benchmarks.scaling.fit FILE        prints the law of other runs, such as longer.json
 
 The method of Hoffmann et al. (arXiv:2203.15556, section 3.3): the Huber loss (delta 1e-3) of the
 difference of log losses, minimised by L-BFGS from many starts, over (log A, log B, log E, a, b).
-The powers are held at the published ones: free, they fit these short runs better, and foresee long
-ones worse (docs/concepts/scaling.md). Both fits are printed.
+Fewer than ten runs cannot tell five numbers apart: then the powers are held at the published ones.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import math
@@ -30,15 +31,13 @@ STARTS = ((0.0, 4.0, 8.0), (0.0, 4.0, 8.0), (-0.5, 0.5, 1.0), (0.2, 0.6), (0.2, 
 # half a bit or more than two bits a byte by any model, at 3.9 bytes a token of the sweep.
 ENTROPY = (math.log(0.5 * 3.9 * math.log(2)), math.log(2.0 * 3.9 * math.log(2)))
 POWERS = (0.05, 1.5)
-HELD = (PUBLISHED.size_power, PUBLISHED.token_power)
+ENOUGH = 10  # runs for five numbers
 
 Run = dict[str, Any]
 
 
-def fitted(
-    runs: Sequence[Run], starts: Sequence[Any] | None = None, *, held: bool = True
-) -> np.ndarray:
-    """(log A, log B, log E, a, b) of least Huber loss, the powers ``held`` or free."""
+def fitted(runs: Sequence[Run], starts: Sequence[Any] | None = None) -> np.ndarray:
+    """(log A, log B, log E, a, b) of least Huber loss."""
     size = np.log([r["matrix_parameters"] for r in runs])
     tokens = np.log([r["tokens"] for r in runs])
     loss = np.log([r["loss"] for r in runs])
@@ -54,7 +53,9 @@ def fitted(
         gradient += [-(slope * size) @ share[0], -(slope * tokens) @ share[1]]
         return float(huber(DELTA, miss).sum()) * 1e6, np.array(gradient) * 1e6
 
-    powers = [(p, p) for p in HELD] if held else [POWERS, POWERS]
+    powers = [POWERS, POWERS]
+    if len(runs) < ENOUGH:
+        powers = [(p, p) for p in (PUBLISHED.size_power, PUBLISHED.token_power)]
     bounds = [(-5, 25), (-5, 25), ENTROPY, *powers]
     found = [
         minimize(objective, np.array(x), jac=True, method="L-BFGS-B", bounds=bounds)
@@ -64,9 +65,9 @@ def fitted(
     return best
 
 
-def law_of(runs: Sequence[Run], *, held: bool = True) -> Law:
+def law_of(runs: Sequence[Run]) -> Law:
     """The law of some runs with its leave-one-out error."""
-    x = fitted(runs, held=held)
+    x = fitted(runs)
     sizes = [r["matrix_parameters"] for r in runs]
     tokens = [r["tokens"] for r in runs]
 
@@ -81,14 +82,14 @@ def law_of(runs: Sequence[Run], *, held: bool = True) -> Law:
             sizes=(min(sizes), max(sizes)),
             tokens=(min(tokens), max(tokens)),
             source=f"benchmarks/scaling/results.json, {len(runs)} runs"
-            + (", powers of arXiv:2404.10102" if held else ""),
+            + (", powers of arXiv:2404.10102" if len(runs) < ENOUGH else ""),
         )
 
     misses = []
     for i, left in enumerate(runs):
         others = [*runs[:i], *runs[i + 1 :]]
         near = [x, *itertools.product((2.0, 6.0), (2.0, 6.0), (0.5,), (0.3,), (0.3,))]
-        law = made(fitted(others, near, held=held))
+        law = made(fitted(others, near))
         misses.append(abs(law.loss(left["matrix_parameters"], left["tokens"]) / left["loss"] - 1))
     return made(x, float(np.mean(misses)))
 
@@ -136,17 +137,20 @@ def picture(law: Law, runs: Sequence[Run]) -> str:
 
 def main() -> None:
     """Print the law, its error and where it leads; write the picture."""
-    runs = json.loads((HERE / "results.json").read_text())["runs"]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="?", help="what a sweep wrote with --out")
+    given = parser.parse_args().runs
+    runs = json.loads((given or HERE / "results.json").read_text())["runs"]
     law = law_of(runs)
     print(law)
-    print("free:", law_of(runs, held=False))
     for run in runs:
         said = law.loss(run["matrix_parameters"], run["tokens"])
         print(f"{run['matrix_parameters']:>9} {run['tokens']:>9} {run['loss']:.4f} law {said:.4f}")
     for flops in (1e12, 1e13, 1e14, 1e15):
         size, tokens = law.best(flops)
         print(f"{flops:.0e} FLOPs: N = {size:.3g}, D = {tokens:.3g}, D / N = {tokens / size:.3g}")
-    (HERE / "law.svg").write_text(picture(law, runs))
+    if given is None:
+        (HERE / "law.svg").write_text(picture(law, runs))
 
 
 if __name__ == "__main__":

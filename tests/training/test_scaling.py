@@ -75,7 +75,7 @@ def test_the_fit_finds_a_law_again() -> None:
         for n in (1e5, 5e5, 2e6, 8e6)
         for d in (2e5, 1e6, 4e6, 1.6e7)
     ]
-    log_a, log_b, log_e, a, b = fitted(runs, [(4.0, 6.0, 0.8, 0.3, 0.3)], held=False)
+    log_a, log_b, log_e, a, b = fitted(runs, [(4.0, 6.0, 0.8, 0.3, 0.3)])
     found = Law(math.exp(log_e), math.exp(log_a), a, math.exp(log_b), b, 0, (1, 1), (1, 1), "")
     for run in runs:
         assert found.loss(run["matrix_parameters"], run["tokens"]) == pytest.approx(
