@@ -168,7 +168,7 @@ def check_machine() -> int:
 def check_run(path: Path) -> int:
     """Verify every byte of every checkpoint of a run."""
     run = Run.open(path)
-    points = sorted(run.path.glob("checkpoints/*/step-*"))
+    points = sorted(run.path.glob("checkpoints/**/step-*"))
     if not points:
         raise ModelwrightError(f"{path}: no checkpoints yet; run `modelwright run {path}`")
     damaged = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 
 import modelwright as mw
 from modelwright import api, checkpoint
-from modelwright.errors import Interrupted, ModelwrightError
+from modelwright.errors import EXIT_CORRUPT, CorruptError, Interrupted, ModelwrightError
 from modelwright.pipeline.fit import _Job
+from modelwright.pipeline.fit import trained as trained_of
 from modelwright.pipeline.fitted import newest_checkpoint
 from modelwright.pipeline.patience import Patience
 from modelwright.pipeline.watch import StageObserver
 from modelwright.runs import Run
+from modelwright.terminal import check_run
 from tests.programs import outcome
 
 # A perceptron far too large for 90 digits, whose held-out loss soon rises again.
@@ -106,12 +109,31 @@ def test_killed_anywhere_it_ends_as_if_it_were_not(
         assert torch.equal(kept.tensors["model"][tensor], value), tensor
 
 
-def test_tuning_starts_from_the_best(early: Run) -> None:
+def test_what_is_loaded_and_tuned_is_the_best(early: Run) -> None:
+    assert trained_of(early) == newest_checkpoint(early)
     best = checkpoint.load(newest_checkpoint(early)).tensors["model"]
     loaded = mw.load(early)
     assert loaded.fitted.model is not None
     for name, value in loaded.fitted.model.state_dict().items():
         assert torch.equal(value, best[name]), name
+
+
+def test_a_damaged_best_is_found(
+    early: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(early.path, copy)
+    best = newest_checkpoint(Run.open(copy))
+    assert check_run(copy) == 0
+    assert f"ok  {best}" in capsys.readouterr().out
+    file = best / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert check_run(copy) == EXIT_CORRUPT
+    assert f"bad {best}" in capsys.readouterr().out
+    with pytest.raises(CorruptError, match=best.name):
+        mw.load(copy)
 
 
 def test_without_a_validation_part_it_says_so(tmp_path: Path) -> None:
