@@ -60,11 +60,14 @@ def fit(run: Run, name: str, say: Say, world: World = SERIAL) -> None:
     record = run.stage(name)
     folder = run.path / "checkpoints" / name
     same = record.get("fingerprint") == mark
-    # Of other data or another recipe, but not finished: going on is a question, asked in _resume.
-    unfinished = record.get("status") != "done" and checkpoint.newest(folder) is not None
-    resuming = record.get("resolved") is not None and (same or unfinished)
+    # Of other data or another recipe, but not finished, or the user says what may have changed:
+    # going on is a question, asked in _resume.
+    asked = record.get("status") != "done" or bool(run.accepted)
+    resuming = record.get("resolved") is not None and (
+        same or (asked and checkpoint.newest(folder) is not None)
+    )
     if not resuming:
-        for key in ("resolved", "departures"):
+        for key in ("resolved", "departures", "played"):
             record.pop(key, None)
         _set_aside(folder, say)
     resume.before(run, name, say)
@@ -106,14 +109,17 @@ def _ended(run: Run, name: str) -> bool:
 
 
 def _set_aside(folder: Path, say: Say) -> None:
-    """Keep the checkpoints of other data apart: training must not go on from them."""
+    """Keep checkpoints of other data or another recipe apart: nothing goes on from them."""
     if not folder.exists():
         return
     number = 1
     while (aside := folder.with_name(f"{folder.name}-before-{number}")).exists():
         number += 1
     rename(folder, aside)
-    say(f"{folder.name}: the data have changed, training anew; {aside} keeps the earlier model")
+    say(
+        f"{folder.name}: data or recipe have changed, training anew;"
+        f" {aside} keeps the earlier model"
+    )
 
 
 class _Job(Parts):

@@ -20,7 +20,8 @@ def examples(parts: Parts, trainer: Trainer) -> Examples:
     """What a stage learns from: the trainer's own examples, or what the model plays itself.
 
     It is kept under ``played/STAGE/FINGERPRINT`` of the run, so that what another recipe or other
-    parameters have played is never learned from.
+    parameters have played is never learned from. A training that goes on though its recipe was
+    changed, as the user said it may, goes on with what it has played.
 
     Raises:
         ModelwrightError: several processes would have to play the same.
@@ -31,7 +32,9 @@ def examples(parts: Parts, trainer: Trainer) -> Examples:
         raise ModelwrightError(
             f"{parts.name}.task: what plays itself is for one process; leave out --launch"
         )
-    mark = str(parts.run.stage(parts.name).get("fingerprint", ""))[:16]
+    record = parts.run.stage(parts.name)
+    mark = record.setdefault("played", str(record.get("fingerprint", ""))[:16])
+    parts.run.save_manifest()
     seed = runtime.derived_seed(parts.run.recipe.seed, parts.name, "examples")
 
     def tell(line: str) -> None:

@@ -142,13 +142,13 @@ def activation_bytes(work: Work, device: str = "cpu") -> tuple[float, float]:
 def head_bytes(work: Work) -> float:
     """Bytes of the chunked head at its worst: the weight's gradient and a chunk's logits.
 
-    float32: the sum and one chunk's product. bfloat16: the sum in 4 bytes, a product and the
+    float32: the sum, to which products are added. bfloat16: the sum in 4 bytes, a product and the
     weight in 2 each; without the kernel the product once more in 4 while it is added. The logits
     of a chunk are there twice in 2 bytes with the kernel, four times in 4 without.
     """
     c = work.config
     fast = fused_head(work)
-    of_weight = 8 if work.narrow == 4 or fast else 12
+    of_weight = 4 if work.narrow == 4 else (8 if fast else 12)
     chunk = min(work.tokens, chunk_rows(work))
     return float(of_weight * c.vocabulary * c.width + (4 if fast else 16) * chunk * c.vocabulary)
 
