@@ -272,9 +272,10 @@ def step_seconds(work: Work, rates: Rates) -> Seconds:
     chunk = min(n, chunk_rows(work))
     chunks = math.ceil(n / chunk)
     head = 3 * chunks * _seconds(rates, chunk, c.width, c.vocabulary)
-    # A chunk reads the weight twice, writes its product and adds it to the sum; its logits are
-    # gone over about ten times.
-    head += chunks * (24.0 * c.vocabulary * c.width + 40.0 * chunk * c.vocabulary) / rates.bandwidth
+    # A chunk reads the weight twice and adds to the sum, in float32 within the product, else after
+    # it is written; its logits are gone over about ten times.
+    weight = (16.0 if work.narrow == 4 else 24.0) * c.vocabulary * c.width
+    head += chunks * (weight + 40.0 * chunk * c.vocabulary) / rates.bandwidth
     return Seconds(
         products=work.accumulate * products,
         attention=work.accumulate * attention,
@@ -311,40 +312,35 @@ def _update_seconds(work: Work, rates: Rates) -> float:
     return seconds
 
 
-def probe(
-    precision: str, seconds: float = 5.0, clock: Callable[[], float] = time.perf_counter
-) -> Rates:
-    """Measure this machine for about ``seconds``: products by size, attention, memory.
-
-    ``clock`` tells the seconds; on a machine that others use, processor time over threads does.
-    """
+def probe(precision: str, seconds: float = 5.0) -> Rates:
+    """Measure this machine for about ``seconds``: products by size, attention, memory."""
     each = seconds / (len(SIZES) + 3)
     at, kind = runtime.device(), runtime.PRECISIONS[precision]
     products = {}
     for size in SIZES:
         a, b = (torch.randn(size, size, device=at).to(kind) for _ in range(2))
-        products[size] = 2.0 * size**3 / _best(functools.partial(torch.mm, a, b), each, clock)
+        products[size] = 2.0 * size**3 / _best(functools.partial(torch.mm, a, b), each)
     count = 1 << 24  # 64 MiB: beyond the caches
     from_, to = (torch.ones(count, device=at) for _ in range(2))
-    copied = 8.0 * count / _best(lambda: to.copy_(from_), each, clock)
-    return Rates(products, _attention_rate(precision, 2 * each, clock), copied)
+    copied = 8.0 * count / _best(lambda: to.copy_(from_), each)
+    return Rates(products, _attention_rate(precision, 2 * each), copied)
 
 
-def _best(work: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
+def _best(work: Callable[[], object], seconds: float) -> float:
     """The first quartile of ``work``'s times within about ``seconds``: others only slow it."""
     work()
     times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 3:
-        begin = clock()
+        begin = time.perf_counter()
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        times.append(clock() - begin)
+        times.append(time.perf_counter() - begin)
     return sorted(times)[len(times) // 4]
 
 
-def _attention_rate(precision: str, seconds: float, clock: Callable[[], float]) -> float:
+def _attention_rate(precision: str, seconds: float) -> float:
     rows, heads, width = 1024, 8, 64
     shape = (rows, heads, width)
     at, kind = runtime.device(), runtime.PRECISIONS[precision]
@@ -354,4 +350,4 @@ def _attention_rate(precision: str, seconds: float, clock: Callable[[], float]) 
     def work() -> None:
         packed_attention(q, k, v, starts, width**-0.5).sum().backward()  # type: ignore[no-untyped-call]
 
-    return 6.0 * heads * width * rows * rows / _best(work, seconds, clock)
+    return 6.0 * heads * width * rows * rows / _best(work, seconds)
