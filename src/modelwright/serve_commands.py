@@ -35,8 +35,19 @@ def add_serve(commands: Commands) -> None:
     )
     serve.add_argument("--api-key", help=f"also {KEY_VARIABLE}; without, only this machine may ask")
     serve.add_argument("--keys", type=Path, help="a file of keys, see `modelwright new-key`")
-    serve.add_argument("--requests-a-minute", type=int, default=0, help="of a key; 0: no limit")
-    serve.add_argument("--tokens-a-minute", type=int, default=0, help="of a key; 0: no limit")
+    serve.add_argument("--requests-a-minute", type=int, help="of a key (0: no limit)")
+    serve.add_argument("--tokens-a-minute", type=int, help="of a key (0: no limit)")
+    serve.add_argument("--limits", type=Path, metavar="FILE", help="YAML; names are in the guide")
+    serve.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=VALUE", help="connections=500"
+    )
+    serve.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST", help="a name of the server's"
+    )
+    serve.add_argument(
+        "--allow-origin", action="append", default=[], metavar="ORIGIN",
+        help="whose pages may ask: https://chat.example",
+    )  # fmt: skip
     serve.add_argument("--tls-certificate", type=Path, help="PEM, with its chain: serves HTTPS")
     serve.add_argument("--tls-key", type=Path, help="PEM, of the certificate")
     serve.add_argument("--max-batch", type=int, default=8, help="answers written at once (8)")
@@ -63,6 +74,7 @@ def add_deploy(commands: Commands) -> None:
     deploy.add_argument("--stage", choices=("train", "tune"), help="which (default: the last)")
     deploy.add_argument("--dtype", choices=DTYPES, help="of exported weights")
     deploy.add_argument("--quantize", metavar="TYPE", help="of exported weights, as of export")
+    add_weights(deploy)
     deploy.add_argument("--host", default="127.0.0.1", help="that the engine listens on")
     deploy.add_argument("--port", type=int, default=8000)
     deploy.add_argument("--replicas", type=int, default=2, help="of ray-serve (2)")
@@ -120,6 +132,7 @@ def _deploy(options: argparse.Namespace) -> int:
         port=options.port,
         replicas=options.replicas,
         license=options.license,
+        weights=options.weights,
         start=not options.no_start,
     )
     for line in proved:
@@ -172,11 +185,15 @@ def _serve(options: argparse.Namespace) -> int:
     from modelwright.pipeline.served import ServedRuns, Settings  # noqa: PLC0415
     from modelwright.serving.hosting import Tls  # noqa: PLC0415
     from modelwright.serving.kept import Keeper  # noqa: PLC0415
-    from modelwright.serving.limits import Limits  # noqa: PLC0415
+    from modelwright.serving.limits import limits_of  # noqa: PLC0415
     from modelwright.serving.server import Access, serve  # noqa: PLC0415
 
     if (options.tls_certificate is None) != (options.tls_key is None):
         raise ModelwrightError("--tls-certificate, --tls-key: give both or neither")
+    if options.weights and options.adapter:
+        raise ModelwrightError(
+            "--weights, --adapter: a base in few bits takes no adapters; leave one of them out"
+        )
     tls = Tls(options.tls_certificate, options.tls_key) if options.tls_key else None
     if options.access_log:
         _show_access()
@@ -185,10 +202,12 @@ def _serve(options: argparse.Namespace) -> int:
         options.api_key or os.environ.get(KEY_VARIABLE) or None,
         options.keys,
         options.admin_key or os.environ.get(ADMIN_VARIABLE) or None,
+        hosts=options.allow_host,
+        origins=options.allow_origin,
     )
-    limits = Limits(
-        requests_a_minute=options.requests_a_minute, tokens_a_minute=options.tokens_a_minute
-    )
+    rates = ("requests_a_minute", "tokens_a_minute")  # have options of their own
+    given = [f"{rate}={n}" for rate in rates if (n := getattr(options, rate)) is not None]
+    limits = limits_of(options.limits, [*options.limit, *given])
     settings = Settings(
         run=str(options.run),  # as it was typed: messages name it so
         stage=options.stage,

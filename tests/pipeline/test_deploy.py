@@ -7,12 +7,15 @@ import os
 import subprocess
 
 import pytest
+import torch
 
-from modelwright import api
+from modelwright import api, checkpoint
 from modelwright.cli import main
 from modelwright.errors import ModelwrightError
 from modelwright.exporting.gguf import tools
+from modelwright.models.quantized import is_packed
 from modelwright.pipeline.deploy import deploy, docker, targets
+from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
 from tests.exporting import tiny_runs
 
 
@@ -48,6 +51,40 @@ def test_the_same_server_in_a_container_answers_as_the_run(run, tmp_path):
         subprocess.run(["/bin/sh", "-n", str(out / script)], check=True)
     samples = json.loads((out / "samples.json").read_text())
     assert len(samples) == 4 and all(s["path"] == "/v1/completions" for s in samples)
+
+
+def size(folder):
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def test_what_is_shipped_is_the_model_alone_and_in_as_few_bits_as_asked_for(run, tmp_path):
+    """Neither the optimizer's state nor, in fewer bits, the weights that they were made of."""
+    kept = newest_checkpoint(run)
+    before = checkpoint.load(kept)
+    assert "optimizer" in before.tensors
+    shipped = {}
+    for weights in (None, "int8"):
+        out = tmp_path / str(weights)
+        found = deploy(run, out, quiet, to="docker", weights=weights)
+        assert "4 of 4 greedy answers are the run's own" in found[1]
+        (path,) = (out / "run" / "checkpoints").rglob("step-*")
+        shipped[weights] = checkpoint.load(path)
+        assert [*shipped[weights].tensors] == ["model"]
+        assert "state.json" not in shipped[weights].documents
+        assert size(out / "run") < size(kept) / 2
+        assert checkpoint.verify(path) == []
+    own = before.tensors["model"]
+    assert all(torch.equal(t, own[n]) for n, t in shipped[None].tensors["model"].items())
+    narrow, whole = (size(tmp_path / n / "run" / "checkpoints") for n in ("int8", "None"))
+    assert narrow < whole
+    served = load_fitted(next((tmp_path / "int8" / "run" / "checkpoints").rglob("step-*")))
+    assert is_packed(served.model)
+
+
+@pytest.mark.parametrize("to", ["vllm", "llama.cpp"])
+def test_few_bits_of_ours_are_for_our_own_server(run, tmp_path, to):
+    with pytest.raises(ModelwrightError, match="--weights: docker and ray-serve serve them"):
+        deploy(run, tmp_path / "out", quiet, to=to, weights="int4")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from modelwright import api
+from modelwright.cli import main
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline.export import export
 from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
@@ -161,6 +162,26 @@ def test_what_cannot_be_taken_is_told_and_harms_nobody(place, answers):
         assert http.delete("/admin/adapters/tiny:x", headers=ADMIN).status_code == 404
         assert said(http, "tiny") == answers["base", "train"]
         assert http.post("/v1/embeddings", json={"model": "tiny", "input": "a"}).status_code == 200
+
+
+@pytest.mark.parametrize("weights", ["int4", "bfloat16"])
+def test_a_base_in_few_bits_takes_no_adapter_and_says_so(place, weights):
+    """Neither a run's nor PEFT's, whose files may not say what their base is."""
+    peft = f"peft-{weights}"
+    export(api.existing(str(place / "base")), place / peft, lambda _: None, to="peft")
+    settings = Settings(run=str(place / "base"), stage="train", weights=weights)
+    runs = ServedRuns(place, settings, lambda _: None, Limits(), separate=False)
+    engine = runs.first()
+    for run in ("base", "two", "other", peft):
+        with pytest.raises(ModelwrightError, match="served in few bits.*without --weights"):
+            runs.adapt(engine, "x", run)
+    assert not engine.adapters
+
+
+def test_the_command_refuses_both_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("name: a\n")
+    assert main(["serve", str(tmp_path), "--weights", "int8", "--adapter", "a"]) == 2
+    assert "a base in few bits takes no adapters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key", [None, "mw-client", "mw-admin"])

@@ -15,7 +15,6 @@ from modelwright.models.decoder import Config, Decoder
 from modelwright.serving.connection import protocol
 from modelwright.serving.engine import Engine
 from modelwright.serving.hosting import listen
-from modelwright.serving.limits import HEADER_BYTES
 from modelwright.serving.server import build_app
 from modelwright.serving.service import Service
 from modelwright.types import Answer, Turn, text_turn
@@ -149,7 +148,7 @@ class running:  # noqa: N801 - reads as a statement: with running(engine) as ser
             # Not uvicorn's own: to set it up closes all handlers, and absl's, which comes with
             # rouge-score, then closes the stream that pytest captures (seen beside capsys).
             log_config=None, access_log=False, timeout_graceful_shutdown=5,
-            h11_max_incomplete_event_size=HEADER_BYTES,
+            h11_max_incomplete_event_size=limits.header_bytes,
         )  # fmt: skip
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(

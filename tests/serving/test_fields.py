@@ -17,15 +17,17 @@ from openai.types import (
     image_generate_params,
 )
 from openai.types.audio import speech_create_params, transcription_create_params
+from openai.types.chat import chat_completion_content_part_text_param
 from openai.types.chat import completion_create_params as chat_create_params
-from openai.types.responses import response_create_params
+from openai.types.responses import response_create_params, response_input_text_param
 
 from modelwright.errors import ModelwrightError
 from modelwright.serving.bodies import ApiError, Body, parse
 from modelwright.serving.embeddings import EmbeddingRequest
 from modelwright.serving.engine import Engine, Request, RequestError, SamplingParams
+from modelwright.serving.messages import TextPart
 from modelwright.serving.openai import ChatRequest, CompletionRequest
-from modelwright.serving.responses import ResponsesRequest
+from modelwright.serving.responses import InputPart, ResponsesRequest
 from modelwright.serving.transcripts import TranscriptionRequest
 from modelwright.serving.wholes import ImageRequest, SpeechRequest
 from tests.serving.parts import random_decoder, running
@@ -46,6 +48,8 @@ OFFICIAL = {
     ImageRequest: image_generate_params.ImageGenerateParamsBase,
     SpeechRequest: speech_create_params.SpeechCreateParams,
     TranscriptionRequest: transcription_create_params.TranscriptionCreateParamsBase,
+    TextPart: chat_completion_content_part_text_param.ChatCompletionContentPartTextParam,
+    InputPart: response_input_text_param.ResponseInputTextParam,
 }
 
 
@@ -100,6 +104,13 @@ def test_a_mistyped_field_within_a_field_is_named_by_its_place(http):
     assert param(chat, response_format=form) == "response_format.schema"
     assert param(responses, input=[{**said, "text": "x"}]) == "input[0].text"
     assert param(responses, text={"formats": {}}) == "text.formats"
+    part = {"type": "text", "text": "x"}
+    parts = [{**said, "content": [part, {**part, "foo": 1}]}]
+    assert param(chat, messages=parts) == "messages[0].content[1].foo"
+    assert param(responses, input=parts) == "input[0].content[1].foo"
+    call = {"type": "function_call", "call_id": "a", "name": "b", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "a", "output": [{**part, "txt": "x"}]}
+    assert param(responses, input=[call, output]) == "input[1].output[0].txt"
     long = "x" * 5000
     assert param(chat, **{long: 1}) == long[:100]
     assert "\n" not in param(chat, **{"a\nb": 1})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import httpx
 import jsonschema
 import pytest
 
 from modelwright.serving.engine import Engine
-from modelwright.serving.openapi import naming
+from modelwright.serving.openapi import EVENTS, naming
 from modelwright.serving.passes import PassEngine
-from tests.serving.parts import mute, random_decoder, running
+from tests.serving.parts import SlowModel, mute, random_decoder, running
 from tests.serving.test_wholes import Fixed, request
 from tests.serving.test_wholes import sound as sound_file
 
@@ -25,16 +28,38 @@ def property_of(made, path, name):
     return body["properties"][name]
 
 
+def said_of(made, path, verb="post", kind="application/json"):
+    """What checks an answer of a path, or with the kind EVENTS an event of one."""
+    content = made["paths"][path][verb]["responses"]["200"]["content"][kind]["schema"]
+    return jsonschema.Draft202012Validator({**content, "components": made["components"]})
+
+
 def sound(made, path, answer, verb="post"):
     """Whether an answer is what the document says of its path; nothing in it is untold."""
-    (content,) = (
-        kind["schema"]
-        for kind in made["paths"][path][verb]["responses"]["200"]["content"].values()
-        if "schema" in kind
-    )
     assert answer.status_code == 200, answer.text
-    schema = {**content, "components": made["components"]}
-    jsonschema.Draft202012Validator(schema).validate(answer.json())
+    said_of(made, path, verb).validate(answer.json())
+
+
+def streamed(http, made, path, body=None, **given):
+    """The events of a stream, each of which is what the document says of them."""
+    check, found = said_of(made, path, kind=EVENTS), []
+    with http.stream("POST", path, json=body, **given) as response:
+        assert response.headers["content-type"].startswith(EVENTS)
+        for line in response.iter_lines():
+            if line.startswith("data: ") and line != "data: [DONE]":
+                found.append(json.loads(line.removeprefix("data: ")))
+                check.validate(found[-1])
+                assert not check.is_valid({**found[-1], "other": 1})
+    return found
+
+
+def types_of(made, path):
+    """The types of events that the document tells of."""
+    schemas = made["components"]["schemas"]
+    content = made["paths"][path]["post"]["responses"]["200"]["content"][EVENTS]["schema"]
+    each = schemas[content["$ref"].rpartition("/")[2]]["anyOf"]
+    kinds = [schemas[one["$ref"].rpartition("/")[2]]["properties"]["type"] for one in each]
+    return {name for kind in kinds for name in kind.get("enum", [kind.get("const")])}
 
 
 PLACE = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -78,6 +103,58 @@ def test_calls_are_as_the_document_says(codec):
         assert answer.json()["output"][0]["type"] == "function_call"
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/chat/completions", {"messages": SAID, "max_tokens": 3, "n": 2}),
+     ("/v1/chat/completions", {"messages": SAID, "max_tokens": 3, "logprobs": True,
+                               "top_logprobs": 2, "stream_options": {"include_usage": True}}),
+     ("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 3}),
+     ("/v1/completions", {"prompt": "Who?", "max_tokens": 2, "echo": True}),
+     ("/v1/completions", {"prompt": "Who?", "max_tokens": 2, "logprobs": 2,
+                          "stream_options": {"include_usage": True}})],
+    ids=str,
+)  # fmt: skip
+def test_chunks_are_as_the_document_says(made, served, path, body):
+    with httpx.Client(base_url=served.url, timeout=60) as http:
+        found = streamed(http, made, path, {"model": "tiny", "stream": True, **body})
+    ends = [c["finish_reason"] for event in found for c in event["choices"] if c["finish_reason"]]
+    assert len(ends) == (2 if "n" in body or isinstance(body.get("prompt"), list) else 1)
+    assert ("usage" in found[-1]) == ("stream_options" in body)
+
+
+def test_a_stream_of_calls_and_one_that_fails_are_as_the_document_says(codec):
+    """Every type of event that is told of is sent, and none other."""
+    model = random_decoder(codec, context=1024)
+    mute(model, codec)
+    slow = SlowModel(model)
+    with (
+        running(Engine(slow, codec)) as other,
+        httpx.Client(base_url=other.url, timeout=60) as http,
+    ):
+        made = http.get("/openapi.json").json()
+        slow.release()
+        chat = {"model": "tiny", "messages": SAID, "stream": True}
+        calls = {**chat, "max_tokens": 120, "tool_choice": "required", "tools": [CALL]}
+        found = streamed(http, made, "/v1/chat/completions", calls)
+        assert any("tool_calls" in c["delta"] for event in found for c in event["choices"])
+        text = {"model": "tiny", "input": "Who?", "stream": True, "max_output_tokens": 3}
+        seen = streamed(http, made, "/v1/responses", {**text, "top_logprobs": 1})
+        tool = {"type": "function", **CALL["function"]}
+        calls = {**text, "max_output_tokens": 120, "tools": [tool], "tool_choice": "required"}
+        seen += streamed(http, made, "/v1/responses", calls)
+        other.service.limits = replace(other.service.limits, total_seconds=0.2)
+        slow.open = False
+        while slow.gate.acquire(blocking=False):  # what is left over of the steps let through
+            pass
+        assert "error" in streamed(http, made, "/v1/chat/completions", chat)[-1]
+        slow.release(1)
+        seen += streamed(http, made, "/v1/responses", text)
+        assert seen[-1]["type"] == "error"
+        slow.release()
+        ends = {"response.completed", "response.incomplete"}
+        assert {one["type"] for one in seen} | ends == types_of(made, "/v1/responses")
+
+
 @pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/v1/models/tiny"])
 def test_what_tells_of_the_server_is_as_the_document_says(made, served, path):
     sound(made, path.replace("tiny", "{name}"), httpx.get(served.url + path), "get")
@@ -100,11 +177,16 @@ def test_whole_answers_are_as_the_document_says(kind):
             for form in ("json", "verbose_json"):
                 given = {"model": "tiny", "response_format": form}
                 sound(made, path, http.post(path, files=file, data=given))
+            given = {"model": "tiny", "stream": "true"}
+            found = streamed(http, made, path, files=file, data=given)
+            assert found[-1]["type"] == "transcript.text.done"
         else:
             sound(made, "/predict", http.post("/predict", json={"inputs": ["a", "b"]}))
         if kind == "pictures":
             path = "/v1/images/generations"
             sound(made, path, http.post(path, json={"prompt": "a", "n": 2}))
+            found = streamed(http, made, path, {"prompt": "a", "stream": True})
+            assert found[-1]["type"] == "image_generation.completed"
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,14 @@ def test_a_prediction_has_the_shape_that_its_schema_promises(
         assert set(card["labels"]) == set(chances)
         form = http.post("/predict", files={"text": (None, QUESTION)})
         assert form.json()["data"][0]["probabilities"] == pytest.approx(chances)
-        odd = http.post("/predict", files={"text": (None, QUESTION), "seed": (None, "\u00b2")})
-        assert odd.status_code == 200
+        wrong, unknown = "invalid_value", "unknown_parameter"
+        for name, value, code in (
+            ("seed", "\u00b2", wrong), ("seed", "-1", wrong), ("sed", "1", unknown),
+        ):  # fmt: skip
+            odd = http.post("/predict", files={"text": (None, QUESTION), name: (None, value)})
+            error = odd.json()["error"]
+            assert (odd.status_code, error["param"], error["code"]) == (400, name, code)
+        assert "did you mean 'seed'?" in error["message"]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from modelwright.errors import ModelwrightError
 from modelwright.models.bert import Config
 from modelwright.objectives import make_objective
 from modelwright.pipeline.answering import answerer
-from modelwright.serving import limits
 from modelwright.serving.engine import Engine
 from modelwright.serving.guard import OPEN_PATHS
 from modelwright.serving.limits import Limits
@@ -359,7 +358,6 @@ def test_vectors_are_cut_to_the_dimensions_asked_for(served):
 
 def test_vectors_wait_in_a_queue_with_an_end(model, codec, monkeypatch):
     """S12, S16, S18, R12: refused when it is full, forgotten when left, paid for by their key."""
-    monkeypatch.setattr(limits, "EMBEDDINGS_WAITING", 2)
     engine, gate, begun = Engine(model, codec), threading.Event(), []
     embed = engine.embed
 
@@ -370,7 +368,7 @@ def test_vectors_wait_in_a_queue_with_an_end(model, codec, monkeypatch):
 
     monkeypatch.setattr(engine, "embed", slow)
     key = {"Authorization": "Bearer secret"}
-    rates = Limits(tokens_a_minute=12)
+    rates = Limits(tokens_a_minute=12, vectors_waiting=2)
     with (
         running(engine, api_key="secret", limits=rates) as served,
         httpx.Client(base_url=served.url, headers=key, timeout=60) as http,

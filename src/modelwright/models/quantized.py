@@ -47,6 +47,11 @@ class PackedLinear(nn.Module):
         return mapped if self.bias is None else mapped.add_(self.bias)
 
 
+def is_packed(model: nn.Module) -> bool:
+    """Whether matrices of a model are kept in few bits."""
+    return any(isinstance(module, PackedLinear) for module in model.modules())
+
+
 class PackedEmbedding(nn.Module):
     """The rows of a packed matrix, which may be the head's as well: (...) to (..., width)."""
 

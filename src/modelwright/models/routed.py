@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from modelwright.errors import ModelwrightError
 from modelwright.models.lora import Adapter, is_head, kind_of, layers, refuse_shared
 from modelwright.models.lora_layers import LoraEmbedding, LoraLayer, LoraLinear
-from modelwright.models.quantized import PackedLinear
+from modelwright.models.quantized import is_packed
 
 _local = threading.local()
 _marks = count(1)
@@ -181,7 +181,7 @@ def route(model: nn.Module, adapted: nn.Module, *, whole: Sequence[str] = ()) ->
         raise ModelwrightError(
             f"adapter: it changes {odd[0]}, which all rows of a batch share; serve it by itself"
         )
-    if any(isinstance(module, PackedLinear) for module in model.modules()):
+    if is_packed(model):
         raise ModelwrightError(
             "adapter: the base is served in few bits; leave out --weights to have adapters"
         )

@@ -11,6 +11,7 @@ from modelwright.data.codecs import save_codec
 from modelwright.errors import ModelwrightError
 from modelwright.hub.peft_files import is_adapter, put_adapter
 from modelwright.models import routed
+from modelwright.models.quantized import is_packed
 from modelwright.pipeline import adapters
 from modelwright.pipeline.fitted import Fitted, newest_checkpoint
 from modelwright.pipeline.named_adapters import layout_of
@@ -33,10 +34,16 @@ class ServedAdapters:
         """Let requests name the adapter of a run, or of a folder of PEFT's.
 
         Raises:
-            ModelwrightError: there is none, or one whose rows cannot share a batch.
+            ModelwrightError: there is none, or one whose rows cannot share a batch; or the base is
+                in few bits.
             CorruptError: it was trained on another base.
         """
         base = self._fitted.model
+        if is_packed(base):  # before all else: no adapter's base looks like it
+            raise ModelwrightError(
+                f"{run}: the base is served in few bits, and adapters are trained on it as it was; "
+                "serve it without --weights, or serve that run by itself"
+            )
         if is_adapter(Path(run)):
             twin = routed.twin(base)
             put_adapter(Path(run), twin, layout_of(self._fitted))

@@ -65,9 +65,12 @@ class AdminRoutes:
         ]  # fmt: skip
         return JSONResponse({"object": "list", "data": data})
 
+    async def _body(self, request: HttpRequest) -> bytes:
+        return await json_body(request, self.roster.limits.body_seconds)
+
     async def load(self, request: HttpRequest) -> Response:
         """POST /admin/models."""
-        asked = parse(LoadRequest, await json_body(request))
+        asked = parse(LoadRequest, await self._body(request))
         try:
             service = await self.roster.load(asked.run, asked.name or asked.run)
         except ModelwrightError as error:
@@ -82,7 +85,7 @@ class AdminRoutes:
 
     async def adapt(self, request: HttpRequest) -> Response:
         """POST /admin/adapters."""
-        asked = parse(AdaptRequest, await json_body(request))
+        asked = parse(AdaptRequest, await self._body(request))
         try:
             name = await self.roster.adapt(asked.model, asked.name or asked.run, asked.run)
         except ModelwrightError as error:

@@ -14,17 +14,19 @@ from pydantic import BaseModel, ConfigDict
 _AnyOf = list[dict[str, Any]]
 
 
-class _Told(BaseModel):
+class Told(BaseModel):
+    """An object with these fields and no others."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class CachedTokens(_Told):
+class CachedTokens(Told):
     """Tokens of the prompt that were known from before."""
 
     cached_tokens: int
 
 
-class PromptUsage(_Told):
+class PromptUsage(Told):
     """The tokens of a request that writes none."""
 
     prompt_tokens: int
@@ -38,7 +40,7 @@ class TextUsage(PromptUsage):
     prompt_tokens_details: CachedTokens
 
 
-class TokenLogprob(_Told):
+class TokenLogprob(Told):
     """A token, its log-probability, and its bytes."""
 
     token: str
@@ -52,21 +54,21 @@ class ChosenLogprob(TokenLogprob):
     top_logprobs: list[TokenLogprob]
 
 
-class ChatLogprobs(_Told):
+class ChatLogprobs(Told):
     """Log-probabilities of an answer of a chat."""
 
     content: list[ChosenLogprob]
     refusal: None
 
 
-class CalledName(_Told):
+class CalledName(Told):
     """A function that is called; ``arguments`` is JSON."""
 
     name: str
     arguments: str
 
 
-class AnswerCall(_Told):
+class AnswerCall(Told):
     """A call in an answer."""
 
     id: str
@@ -74,7 +76,7 @@ class AnswerCall(_Told):
     function: CalledName
 
 
-class AnswerMessage(_Told):
+class AnswerMessage(Told):
     """What is said, and called."""
 
     role: Literal["assistant"]
@@ -83,7 +85,7 @@ class AnswerMessage(_Told):
     tool_calls: list[AnswerCall] = []
 
 
-class ChatAnswerChoice(_Told):
+class ChatAnswerChoice(Told):
     """One answer of a chat."""
 
     index: int
@@ -92,13 +94,15 @@ class ChatAnswerChoice(_Told):
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
-class _Head(_Told):
+class Head(Told):
+    """What begins an answer of text."""
+
     id: str
     created: int
     model: str
 
 
-class ChatAnswer(_Head):
+class ChatAnswer(Head):
     """The answer of POST /v1/chat/completions."""
 
     object: Literal["chat.completion"]
@@ -106,7 +110,7 @@ class ChatAnswer(_Head):
     usage: TextUsage
 
 
-class CompletionLogprobs(_Told):
+class CompletionLogprobs(Told):
     """Log-probabilities as lists side by side."""
 
     tokens: list[str]
@@ -115,7 +119,7 @@ class CompletionLogprobs(_Told):
     text_offset: list[int]
 
 
-class CompletionAnswerChoice(_Told):
+class CompletionAnswerChoice(Told):
     """How one prompt goes on."""
 
     index: int
@@ -124,7 +128,7 @@ class CompletionAnswerChoice(_Told):
     finish_reason: Literal["stop", "length"]
 
 
-class CompletionAnswer(_Head):
+class CompletionAnswer(Head):
     """The answer of POST /v1/completions."""
 
     object: Literal["text_completion"]
@@ -132,7 +136,7 @@ class CompletionAnswer(_Head):
     usage: TextUsage
 
 
-class OutputText(_Told):
+class OutputText(Told):
     """A text in a message."""
 
     type: Literal["output_text"]
@@ -141,35 +145,52 @@ class OutputText(_Told):
     logprobs: list[ChosenLogprob]
 
 
-class _OutputItem(_Told):
+class _Message(Told):
     id: str
-    status: Literal["completed", "incomplete"]
-
-
-class OutputMessage(_OutputItem):
-    """What is said."""
-
     type: Literal["message"]
     role: Literal["assistant"]
     content: list[OutputText]
 
 
-class OutputCall(_OutputItem):
-    """What is called; ``arguments`` is JSON."""
+class OutputMessage(_Message):
+    """What is said."""
 
+    status: Literal["completed", "incomplete"]
+
+
+class BegunMessage(_Message):
+    """What is being said."""
+
+    status: Literal["in_progress"]
+
+
+class _Call(Told):
+    id: str
     type: Literal["function_call"]
     call_id: str
     name: str
     arguments: str
 
 
-class ReasoningTokens(_Told):
+class OutputCall(_Call):
+    """What is called; ``arguments`` is JSON."""
+
+    status: Literal["completed", "incomplete"]
+
+
+class BegunCall(_Call):
+    """What is being called."""
+
+    status: Literal["in_progress"]
+
+
+class ReasoningTokens(Told):
     """None: no model here reasons apart."""
 
     reasoning_tokens: int
 
 
-class ResponseUsage(_Told):
+class ResponseUsage(Told):
     """The tokens of a response."""
 
     input_tokens: int
@@ -179,13 +200,10 @@ class ResponseUsage(_Told):
     total_tokens: int
 
 
-class ResponseAnswer(_Told):
-    """The answer of POST /v1/responses."""
-
+class _Response(Told):
     id: str
     object: Literal["response"]
     created_at: int
-    status: Literal["completed", "incomplete"]
     error: None
     incomplete_details: dict[str, str] | None
     instructions: str | None
@@ -202,10 +220,23 @@ class ResponseAnswer(_Told):
     tools: _AnyOf
     top_p: float | None
     truncation: Literal["disabled"]
+
+
+class ResponseAnswer(_Response):
+    """The answer of POST /v1/responses."""
+
+    status: Literal["completed", "incomplete"]
     usage: ResponseUsage
 
 
-class EmbeddingVector(_Told):
+class ResponseBegun(_Response):
+    """The response before its answer."""
+
+    status: Literal["in_progress"]
+    usage: None
+
+
+class EmbeddingVector(Told):
     """A vector: numbers, or little-endian float32 in base64."""
 
     object: Literal["embedding"]
@@ -213,7 +244,7 @@ class EmbeddingVector(_Told):
     embedding: list[float] | str
 
 
-class EmbeddingAnswer(_Told):
+class EmbeddingAnswer(Told):
     """The answer of POST /v1/embeddings."""
 
     object: Literal["list"]
@@ -222,7 +253,7 @@ class EmbeddingAnswer(_Told):
     usage: PromptUsage
 
 
-class AnswerFile(_Told):
+class AnswerFile(Told):
     """A file that an answer is, in base64."""
 
     type: str
@@ -238,20 +269,20 @@ class PredictedAnswer(BaseModel):
     file: AnswerFile | None = None
 
 
-class PredictAnswer(_Head):
+class PredictAnswer(Head):
     """The answer of POST /predict."""
 
     object: Literal["prediction"]
     data: list[PredictedAnswer]
 
 
-class DrawnPicture(_Told):
+class DrawnPicture(Told):
     """A picture in base64."""
 
     b64_json: str
 
 
-class ImageAnswer(_Told):
+class ImageAnswer(Told):
     """The answer of POST /v1/images/generations."""
 
     created: int
@@ -270,7 +301,7 @@ class TranscriptAnswer(BaseModel):
     segments: _AnyOf = []
 
 
-class ModelCard(_Told):
+class ModelCard(Told):
     """A model; ``predicts`` says what one that answers whole reads and makes."""
 
     id: str
@@ -282,14 +313,14 @@ class ModelCard(_Told):
     predicts: dict[str, Any] = {}
 
 
-class ModelList(_Told):
+class ModelList(Told):
     """The answer of GET /v1/models."""
 
     object: Literal["list"]
     data: list[ModelCard]
 
 
-class HealthAnswer(_Told):
+class HealthAnswer(Told):
     """The answer of GET /health and /ready."""
 
     status: Literal["ok"]

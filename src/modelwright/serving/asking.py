@@ -9,14 +9,14 @@ import base64
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
-from modelwright.errors import ModelwrightError
+from modelwright.errors import CorruptError, MachineError, ModelwrightError
 from modelwright.serving import limits
 from modelwright.serving.media import IMAGE, SOUND, Decoder, FormPart, kind_of, of_text
-from modelwright.serving.openai import ApiError, Body
+from modelwright.serving.openai import ApiError, Body, parse
 from modelwright.types import (
     Answer,
     Box,
@@ -122,6 +122,31 @@ class PredictRequest(Body):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
 
 
+class PredictForm(Body):
+    """The fields of a form of POST /predict beside its questions, all of them text."""
+
+    ignored: ClassVar[frozenset[str]] = frozenset({TEXT})  # which are questions
+    model: Annotated[str, Field(max_length=256)] = ""
+    seed: str = ""
+
+    @field_validator("seed")
+    @classmethod
+    def _whole(cls, value: str) -> str:
+        if value and not (value.isascii() and value.isdecimal() and len(value) < 18):
+            raise ValueError("must be a whole number from 0, of 17 digits at most")
+        return value
+
+    @classmethod
+    def of(cls, parts: Sequence[FormPart]) -> PredictForm:
+        """The fields of a form; those that are files are questions, whatever they are called.
+
+        Raises:
+            ApiError: one is unknown, or wrong.
+        """
+        given = {p.name: "" if p.name == TEXT else p.text for p in parts if p.filename is None}
+        return parse(cls, json.dumps(given).encode())
+
+
 def schema(known: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON schema of a body of POST /predict, for the kinds that this model reads."""
     kinds: dict[str, Any] = {
@@ -173,6 +198,8 @@ class Asking:
                 return self.file(of_text(text, kind, param), param)
         try:
             return self._request(text)
+        except (CorruptError, MachineError):  # the server's own
+            raise
         except ModelwrightError as error:
             raise ApiError(400, str(error), param=param, code="invalid_question") from error
 

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from modelwright.errors import did_you_mean
 
@@ -106,6 +106,38 @@ _CODES = {
     _UNKNOWN: _UNKNOWN,
     _NOT_OFFERED: _NOT_OFFERED,
 }
+# What pydantic finds wrong, by its names, in our words; its own may name classes of ours.
+_WRONG = {
+    "missing": "is missing",
+    "string_type": "must be a text",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "string_pattern_mismatch": "must match {pattern}",
+}
+_KEY = "[key]"  # what pydantic writes behind a key of a mapping that is wrong itself
+_OURS = ("value_error", _UNKNOWN, _NOT_OFFERED)  # whose words are ours already
+
+
+def _reason(wrong: ErrorDetails) -> str:
+    """What is wrong with a field."""
+    if wrong["type"] in _OURS:
+        return wrong["msg"].removeprefix("Value error, ")
+    said = _WRONG.get(wrong["type"], "is not what it must be; /openapi.json says what that is")
+    return said.format(**wrong.get("ctx", {}))
 
 
 def parse(schema: type[Schema], body: bytes) -> Schema:
@@ -132,11 +164,10 @@ def parse(schema: type[Schema], body: bytes) -> Schema:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         param = _path(first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
         code = _CODES.get(first["type"], "invalid_value")
-        raise ApiError(400, f"{param}: {reason}", param=param, code=code) from None
+        raise ApiError(400, f"{param}: {_reason(first)}", param=param, code=code) from None
 
 
 def _no_constant(name: str) -> Any:
@@ -161,5 +192,7 @@ def _path(location: Sequence[int | str]) -> str:
     """A field's place as a client writes it: messages[0].content."""
     path = ""
     for step in location:
+        if step == _KEY:
+            continue
         path += f"[{step}]" if isinstance(step, int) else f".{step}" if path else step
     return path or "body"

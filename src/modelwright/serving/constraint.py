@@ -7,6 +7,7 @@ what a step may cost (``LIMITS``). Its tokens are those of the model's own codec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -30,6 +31,20 @@ LIMITS: dict[str, int] = {
 }
 # What may stand between two parts of JSON: indented or not, but no answer is blanks without end.
 BETWEEN = r"(\n {0,8}| )?"
+
+# What llguidance says of a grammar, and what a client is told: its own words name options and
+# parts of libraries that a client knows nothing of.
+_WRONG = {
+    r"Unimplemented keys: \[(.*?)\]": "the schema has keys that are not kept: {}; leave them out",
+    r"Invalid type: ([\w-]+)": "the schema has a type that there is not: {}",
+    r"Unknown format: ([\w-]+)": "the schema has a format that is not kept: {}; leave it out",
+    r"Unsatisfiable schema": "nothing can match the schema; correct it",
+    r"Resource '.*' is not present": "nothing is fetched; write what '$ref' names into the schema",
+    r"Pointer '(.*?)' does not exist": "the schema has no place {!r}; correct its '$ref'",
+    r"oneOf constraints": "the schema has 'oneOf', which is not kept; write 'anyOf'",
+    r"regex parse error(?s:.*)\nerror: ([a-z][a-z ,<=-]*)": "the expression is wrong: {}",
+}
+_SHOWN = 200  # characters of what a client wrote
 
 
 class ConstraintError(ModelwrightError):
@@ -139,6 +154,14 @@ class Constraints:
         return Constraint(matcher, self._vocabulary, grammar.param)
 
 
+def _wrong(told: str) -> str:
+    """What is wrong with a schema or an expression, of which llguidance has ``told`` that."""
+    for pattern, said in _WRONG.items():
+        if found := re.search(pattern, told):
+            return said.format(*(one[:_SHOWN] for one in found.groups()))
+    return "it cannot be followed, or costs too much; send a simpler one"
+
+
 class Constraint:
     """Which tokens may follow in one answer."""
 
@@ -148,8 +171,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            first = str(self._matcher.get_error()).strip().partition("\n")[0]
-            raise ConstraintError(f"the grammar cannot be followed: {first[:200]}", self._param)
+            raise ConstraintError(_wrong(str(self._matcher.get_error())), self._param)
 
     def allowed(self) -> Tensor:
         """A bool for every token (vocabulary,): whether it may come next.

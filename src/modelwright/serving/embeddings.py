@@ -103,7 +103,7 @@ class EmbeddingRoute:
             QueueFullError: too many requests wait.
         """
         waiting = sum(not (one.running() or one.done()) for one in self._asked)
-        if waiting >= limits.EMBEDDINGS_WAITING:
+        if waiting >= self.roster.limits.vectors_waiting:
             raise QueueFullError(f"{waiting} requests wait already; try again in a moment")
         asked = self._one.submit(embed, texts)
         self._asked = [*(one for one in self._asked if not one.done()), asked]

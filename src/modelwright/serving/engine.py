@@ -471,6 +471,8 @@ class Engine:
             group = [] if over else self._waiting.group(batch.free, spare)
         for row in (*left, *unborn):
             row.cancel()
+        for row in group:
+            row.begin()
         if over:
             return False
         try:

@@ -5,22 +5,21 @@ Closed unless opened: the checks look at the path last, so a route added later i
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import secrets
 import time
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import urlsplit
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from modelwright.serving import limits
 from modelwright.serving.keys import Client, Keys
+from modelwright.serving.limits import Limits
 from modelwright.serving.metrics import Metrics
 from modelwright.serving.openai import ApiError
+from modelwright.serving.origins import Origins, preflight
 
 # These tell nothing about the model or its users.
 OPEN_PATHS = frozenset({"/", "/health", "/ready"})
@@ -34,27 +33,13 @@ _log = logging.getLogger(__name__)
 access = logging.getLogger("modelwright.serving.access")  # a line a request, at the level INFO
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address, without port, can only mean this machine.
-
-    Names other than "localhost" are not resolved: a page on the web may have its own name
-    point here (DNS rebinding).
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Guard:
     """ASGI middleware: refuses what may not pass and turns every error into OpenAI's shape.
 
-    Without a key only this machine may ask, so Host and Origin must name it, whatever the
-    method. With keys every path but ``OPEN_PATHS`` needs one, at the rate that it may have. What
-    passed is told to the access log in a line each: numbers and names of ours, nothing of what
-    was asked.
+    Without a key only this machine may ask, so Host and Origin must name it, or what ``origins``
+    allows, whatever the method; Host also with a key, where names are allowed. With keys every path
+    but ``OPEN_PATHS`` needs one, at the rate that it may have. What passed is told to the access
+    log in a line each: numbers and names of ours, nothing of what was asked.
 
     Args:
         app: what is guarded.
@@ -62,6 +47,8 @@ class Guard:
         admin: who may ask below ``ADMIN``, and nobody else; that key opens nothing else.
         metrics: where requests are counted.
         media_paths: paths whose bodies may hold pictures or sound.
+        origins: names and pages beside this machine's own; no page is let in below ``ADMIN``.
+        limits: of bodies.
     """
 
     def __init__(
@@ -72,16 +59,21 @@ class Guard:
         admin: Keys | None = None,
         metrics: Metrics | None = None,
         media_paths: Collection[str] = (),
+        origins: Origins | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.app, self._keys, self._admin = app, keys, admin or Keys()
         self._metrics, self._media = metrics or Metrics(), frozenset(media_paths)
+        self._origins, self._limits = origins or Origins(), limits or Limits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request, hand it on, answer its errors."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _request_id(dict(scope["headers"]))
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = _request_id(headers)
+        page = None if _administers(scope) else self._origins.page(headers)
         status, began = 0, time.monotonic()
 
         async def send_marked(message: Message) -> None:
@@ -91,15 +83,21 @@ class Guard:
                 marks = [
                     (b"x-request-id", request_id.encode()),
                     (b"x-content-type-options", b"nosniff"),
+                    *self._origins.marks(page),
                 ]
                 message = {**message, "headers": [*message.get("headers", ()), *marks]}
             await send(message)
 
         error: ApiError | None = None
         try:
-            scope.setdefault("state", {})["client"] = self._check(scope)
-            most = limits.MEDIA_BYTES if scope["path"] in self._media else limits.BODY_BYTES
-            await self.app(scope, _limited(receive, most), send_marked)
+            self._check_head(scope)
+            self._check_names(headers)
+            leave = None if page is None else preflight(scope["method"], headers)
+            if leave is None:
+                scope.setdefault("state", {})["client"] = self._check(scope, headers)
+                await self.app(scope, _limited(receive, self._most(scope)), send_marked)
+            else:  # a browser sends no key with it
+                await Response(status_code=204, headers=leave)(scope, receive, send_marked)
         except ApiError as refusal:
             error = refusal
         except Exception:
@@ -128,17 +126,42 @@ class Guard:
             client.name if client else "-",
         )
 
-    def _check(self, scope: Scope) -> Client | None:
+    def _check_names(self, headers: dict[bytes, bytes]) -> None:
+        """Refuse who asks for another server than this, or from another's page without a key.
+
+        Raises:
+            ApiError: 403.
+        """
+        if (not self._keys or self._origins.hosts) and not self._origins.named(headers):
+            raise _forbidden("Host")
+        if not self._keys and not self._origins.near(headers):
+            raise _forbidden("Origin")
+
+    def _check_head(self, scope: Scope) -> None:
+        """Refuse a head that is too long: one that came in a single piece h11 has taken whole.
+
+        Raises:
+            ApiError: 400.
+        """
+        size = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > (most := self._limits.header_bytes):
+            message = f"the request line and headers are larger than {most} bytes; send less"
+            raise ApiError(400, message, code="headers_too_large")
+
+    def _most(self, scope: Scope) -> int:
+        """Bytes of a body at this path."""
+        media = scope["path"] in self._media
+        return self._limits.media_bytes if media else self._limits.body_bytes
+
+    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> Client | None:
         """Whose request it is; None where there are no keys.
 
         Raises:
             ApiError: it may not pass.
         """
-        headers: dict[bytes, bytes] = dict(scope["headers"])
         client: Client | None = None
-        if not self._keys:
-            _check_local(headers)
-        if self._admin and f"{scope['path']}/".startswith(f"{ADMIN}/"):
+        if self._admin and _administers(scope):
             client = self._client(headers, self._admin)
         elif self._keys and scope["path"] not in OPEN_PATHS:
             client = self._client(headers, self._keys)
@@ -149,7 +172,7 @@ class Guard:
                     429, message, "rate_limit_error", code="rate_limit_exceeded", headers=again
                 )
         length = headers.get(b"content-length", b"0")
-        most = limits.MEDIA_BYTES if scope["path"] in self._media else limits.BODY_BYTES
+        most = self._most(scope)
         if not length.isdigit() or int(length[:20]) > most:
             raise _too_large(most)
         return client
@@ -172,31 +195,14 @@ class Guard:
         return client
 
 
+def _administers(scope: Scope) -> bool:
+    return f"{scope['path']}/".startswith(f"{ADMIN}/")
+
+
 def _request_id(headers: dict[bytes, bytes]) -> str:
     """The client's own id, where it is a plain word, or a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
     return given if _PLAIN.fullmatch(given) else f"req-{secrets.token_hex(8)}"
-
-
-def _check_local(headers: dict[bytes, bytes]) -> None:
-    host = _host_of("//" + headers.get(b"host", b"").decode("latin-1"))
-    if host is None or not is_loopback(host):
-        raise _forbidden("Host")
-    if b"origin" in headers:
-        origin = _host_of(headers[b"origin"].decode("latin-1"))
-        if origin is None or not is_loopback(origin):
-            raise _forbidden("Origin")
-
-
-def _host_of(url: str) -> str | None:
-    """The host of a URL that has nothing but scheme, host and port; None for anything else."""
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - raises for a port that is not a number
-    except ValueError:
-        return None
-    plain = not (parts.username or parts.password or parts.path or parts.query or parts.fragment)
-    return parts.hostname if plain and parts.scheme in ("", "http", "https") else None
 
 
 def _limited(receive: Receive, most: int) -> Receive:
@@ -220,7 +226,7 @@ def _too_large(most: int) -> ApiError:
 
 
 def _forbidden(header: str) -> ApiError:
-    message = f"the {header} header does not name this machine; without a key only it may ask"
+    message = f"the {header} header names neither this machine nor what the server allows beside it"
     return ApiError(403, message, type="permission_error", code="forbidden_origin")
 
 

@@ -24,9 +24,10 @@ from starlette.requests import Request as HttpRequest
 
 from modelwright.errors import MachineError, ModelwrightError
 from modelwright.serving.connection import protocol
-from modelwright.serving.guard import GONE, is_loopback
-from modelwright.serving.limits import HEADER_BYTES, Limits
+from modelwright.serving.guard import GONE
+from modelwright.serving.limits import Limits
 from modelwright.serving.openai import ApiError
+from modelwright.serving.origins import is_loopback
 
 JSON = "application/json"
 FORM = "multipart/form-data"
@@ -140,7 +141,7 @@ def host_app(
     config = uvicorn.Config(
         app,
         http=protocol(limits),
-        h11_max_incomplete_event_size=HEADER_BYTES,
+        h11_max_incomplete_event_size=limits.header_bytes,
         timeout_keep_alive=int(limits.idle_seconds),
         ws="none",
         lifespan="on",

@@ -50,6 +50,10 @@ def kind_of(content: bytes) -> str:
     return SOUND if modality_of(sniff_mime(content)) == SOUND else IMAGE
 
 
+_MEANT = {b"i": "picture", b"s": "recording"}
+_NAMED = re.compile(r" \(\w+\)$")  # a library's class, which tells a client nothing
+
+
 class Decoder:
     """Decodes files in programs of its own; only such a program is lost to a hostile file."""
 
@@ -90,7 +94,9 @@ class Decoder:
                 self._free.append(child)
         if lost or not reply.startswith(b"+"):
             why = "decoding it takes too much" if lost else reply[1:].decode("utf-8", "replace")
-            raise ApiError(400, f"{param}: {why}", param=param, code="invalid_media")
+            why = _NAMED.sub("", why)
+            message = f"{param}: {why}; send a whole {_MEANT[kind]} within the limits"
+            raise ApiError(400, message, param=param, code="invalid_media")
         head, _, numbers = reply[1:].partition(b"\0")
         return json.loads(head), numbers
 

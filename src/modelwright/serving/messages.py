@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 from pydantic_core import PydanticCustomError
 
 from modelwright.data import conversations
@@ -16,6 +16,17 @@ from modelwright.serving.tools import Tools
 from modelwright.types import Turn, text_turn
 
 _MISSING = object()  # stands for content that is not there
+
+
+class TextPart(Body):
+    """A text within a message."""
+
+    ignored: ClassVar[frozenset[str]] = frozenset({"cache_control", "prompt_cache_breakpoint"})
+    type: Literal["text"]
+    text: str
+
+
+_TEXTS = TypeAdapter(list[TextPart])
 
 
 def _joined(content: Any) -> Any:
@@ -31,13 +42,12 @@ def _joined(content: Any) -> Any:
             raise ValueError("only parts of type 'text' are supported by this model")
         if not isinstance(part.get("text"), str):
             raise ValueError("a part of type 'text' needs a 'text' that is a string")
-    return "".join(part["text"] for part in content)
+    return "".join(part.text for part in _TEXTS.validate_python(content))
 
 
 # What a client may write: a text, or its parts.
 Parts = (
-    Annotated[str, Field(max_length=limits.TEXT)]
-    | Annotated[list[dict[str, Any]], Field(min_length=1)]
+    Annotated[str, Field(max_length=limits.TEXT)] | Annotated[list[TextPart], Field(min_length=1)]
 )
 Content = Annotated[
     str,

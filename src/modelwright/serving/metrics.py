@@ -29,6 +29,9 @@ HISTOGRAMS = {
     "time_to_first_token_seconds": ("from the request to its first text", SECONDS),
     "inter_token_latency_seconds": ("between two pieces of a text", SECONDS),
     "e2e_request_latency_seconds": ("from the request to its end", SECONDS),
+    "request_queue_time_seconds": ("a text's, until it has a place", SECONDS),
+    "request_inference_time_seconds": ("a text's, from there to its end", SECONDS),
+    "request_time_per_output_token_seconds": ("of a text, behind its first piece", SECONDS),
     "request_prompt_tokens": ("tokens of a prompt", TOKENS),
     "request_generation_tokens": ("tokens of an answer", TOKENS),
 }
@@ -40,6 +43,8 @@ GAUGES = {
     "prefix_cache_hits": "tokens of prompts found there",
     "engine_heartbeat_seconds": "since the engine's last step, or since it last looked for work",
 }
+
+COUNTED = ("prefix_cache_queries", "prefix_cache_hits")  # of these, what only grows in an engine
 
 
 class Metrics:
@@ -79,7 +84,7 @@ class Metrics:
                 lines.append(f"{PREFIX}{name}_sum {self._sums[name]:.9g}")
                 lines.append(f"{PREFIX}{name}_count {total}")
         for name, value in gauges.items():
-            _head(lines, name, GAUGES[name], "gauge")
+            _head(lines, name, GAUGES[name], "counter" if name in COUNTED else "gauge")
             lines.append(f"{PREFIX}{name} {value:.9g}")
         return "\n".join(lines) + "\n"
 

@@ -16,6 +16,7 @@ from modelwright.serving.guard import KEY_HEADERS
 from modelwright.serving.hosting import JSON
 from modelwright.version import __version__
 
+EVENTS = "text/event-stream"
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -24,8 +25,8 @@ class Endpoint:
     """A route: where, what it does in a line, and what its body must be.
 
     ``schema`` is a model of pydantic, or a JSON schema as it is for what only a run's codec knows;
-    ``media`` are further types of bodies that it takes; ``streams``: it may answer with events;
-    ``answers`` is the type of a whole answer, and ``gives`` what it must be;
+    ``media`` are further types of bodies that it takes; ``answers`` is the type of a whole answer,
+    ``gives`` what it must be, and ``events`` what each event is, where it may answer with some;
     ``verb`` is the method, where that is neither GET nor POST.
     """
 
@@ -34,7 +35,7 @@ class Endpoint:
     about: str
     schema: type[BaseModel] | Mapping[str, Any] | None = None
     media: tuple[str, ...] = ()
-    streams: bool = False
+    events: type[BaseModel] | None = None
     answers: str = JSON
     gives: type[BaseModel] | None = None
     open: bool = False
@@ -69,7 +70,7 @@ ERROR = {
 def document(name: str, endpoints: Sequence[Endpoint], *, keyed: bool) -> dict[str, Any]:
     """The document of a server of the model ``name``."""
     models = [e.schema for e in endpoints if isinstance(e.schema, type)]
-    models += [e.gives for e in endpoints if e.gives is not None]
+    models += [told for e in endpoints for told in (e.gives, e.events) if told is not None]
     made, definitions = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(models)],
         ref_template="#/components/schemas/{model}",
@@ -80,8 +81,12 @@ def document(name: str, endpoints: Sequence[Endpoint], *, keyed: bool) -> dict[s
         schema = endpoint.schema
         body: Any = made[schema, "validation"] if isinstance(schema, type) else schema
         path = endpoint.path.replace(":path", "")
-        given: Any = {} if endpoint.gives is None else made[endpoint.gives, "validation"]
-        operation = _operation(endpoint, body, given, keyed=keyed)
+        answers: dict[str, Any] = {endpoint.answers: {}}
+        if endpoint.gives is not None:
+            answers[endpoint.answers] = {"schema": made[endpoint.gives, "validation"]}
+        if endpoint.events is not None:  # the schema of each event's data
+            answers[EVENTS] = {"schema": made[endpoint.events, "validation"]}
+        operation = _operation(endpoint, body, answers, keyed=keyed)
         paths.setdefault(path, {})[endpoint.method.lower()] = operation
     components: dict[str, Any] = {"schemas": schemas}
     if keyed:
@@ -112,10 +117,7 @@ def naming(made: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _operation(endpoint: Endpoint, body: Any, given: Any, *, keyed: bool) -> dict[str, Any]:
-    answers: dict[str, Any] = {endpoint.answers: {"schema": given} if given else {}}
-    if endpoint.streams:
-        answers["text/event-stream"] = {}
+def _operation(endpoint: Endpoint, body: Any, answers: Any, *, keyed: bool) -> dict[str, Any]:
     refused = {"description": "refused", "content": {JSON: {"schema": _ERROR_REF}}}
     made: dict[str, Any] = {
         "summary": endpoint.about,

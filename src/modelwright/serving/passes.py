@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from modelwright.errors import ModelwrightError
+from modelwright.errors import CorruptError, MachineError, ModelwrightError
 from modelwright.serving import limits
 from modelwright.serving.engine import EngineStoppedError, QueueFullError
 from modelwright.serving.openai import ApiError
@@ -344,4 +344,6 @@ def _fail(job: _Job, error: Exception) -> None:
 def _unreadable(error: BaseException) -> Exception:
     if isinstance(error, ApiError | EngineStoppedError | QueueFullError):
         return error
+    if isinstance(error, CorruptError | MachineError):  # the server's own, and not for a client
+        return RuntimeError(str(error))
     return ApiError(400, str(error), param="messages", code="invalid_question")

@@ -10,12 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails
 
 from modelwright.serving import fields, limits
 from modelwright.serving.constraint import Grammar
-from modelwright.serving.messages import CalledFunction, Message, Parts, ToolCall, conversation
+from modelwright.serving.messages import (
+    CalledFunction,
+    Message,
+    TextPart,
+    ToolCall,
+    conversation,
+)
 from modelwright.serving.openai import ApiError, Body, MaxTokens, ResponseFormat
 from modelwright.serving.sampling import SamplingParams
 from modelwright.serving.tools import OfResponses, ResponsesTool, Tools
@@ -30,6 +43,16 @@ _BETWEEN_CALLERS: dict[str, tuple[Any, ...]] = {
 }
 
 
+class InputPart(TextPart):
+    """A text within an item, as it is given or as an answer had it."""
+
+    ignored: ClassVar[frozenset[str]] = TextPart.ignored | {"annotations", "logprobs"}
+    type: Literal["input_text", "output_text", "text"]  # type: ignore[assignment]  # more of them
+
+
+_TEXTS = TypeAdapter(list[InputPart])
+
+
 def _joined(content: Any) -> Any:
     """Content parts as one text; anything that is not text is refused."""
     if isinstance(content, str):
@@ -42,7 +65,7 @@ def _joined(content: Any) -> Any:
             raise ValueError("only parts of type 'input_text' are supported by this model")
         if not isinstance(part.get("text"), str):
             raise ValueError("a part needs a 'text' that is a string")
-    return "".join(part["text"] for part in content)
+    return "".join(part.text for part in _TEXTS.validate_python(content))
 
 
 def _messages(value: Any) -> Any:
@@ -51,7 +74,11 @@ def _messages(value: Any) -> Any:
 
 _Said = Annotated[
     str,
-    BeforeValidator(_joined, json_schema_input_type=Parts),
+    BeforeValidator(
+        _joined,
+        json_schema_input_type=Annotated[str, Field(max_length=limits.TEXT)]
+        | Annotated[list[InputPart], Field(min_length=1)],
+    ),
     Field(max_length=limits.TEXT),
 ]
 _CallId = Annotated[str, Field(min_length=1, max_length=256)]

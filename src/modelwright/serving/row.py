@@ -82,6 +82,7 @@ class Completion:
     request to the last token. ``scores`` are of ``tokens`` and ``prompt_scores`` of the prompt's
     tokens, where the request asks for them. ``ended`` is the special token by which the model ended
     it, where it was one. ``restored`` tokens of the prompt were not read, but known from before.
+    ``queued`` of the ``seconds`` it waited for a place, where an engine knows of that.
     """
 
     tokens: list[int]
@@ -93,6 +94,7 @@ class Completion:
     prompt_scores: tuple[Score, ...] = ()
     ended: int | None = None
     restored: int = 0
+    queued: float | None = None
 
 
 # A piece of text, scored where that was asked for; the end; or what went wrong.
@@ -156,6 +158,11 @@ class Row:
         self._stream = TextStream(() if params.min_tokens else params.stop)
         self._pieces: list[str] = []
         self._start = time.perf_counter()
+        self._begun: float | None = None
+
+    def begin(self) -> None:
+        """Note that it has a place."""
+        self._begun = time.perf_counter()
 
     # Tokens that come ------------------------------------------------------------------------
 
@@ -279,14 +286,16 @@ class Row:
 
     def completion(self) -> Completion:
         """What the row has come to."""
+        now = time.perf_counter()
         return Completion(
             tokens=self.tokens,
             text="".join(self._pieces),
             finish_reason=self.finish_reason or "length",
             prompt_tokens=len(self.request.tokens),
-            seconds=time.perf_counter() - self._start,
+            seconds=now - self._start,
             scores=tuple(self._scores),
             prompt_scores=tuple(self.prompt_scores),
             ended=self.ended,
             restored=self.restored,
+            queued=(self._begun or now) - self._start,
         )

@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from modelwright.errors import ModelwrightError
 from modelwright.serving import answer_schemas as told
+from modelwright.serving import event_schemas as events
 from modelwright.serving.admin import AdminRoutes
 from modelwright.serving.asking import KINDS, TYPES, schema
 from modelwright.serving.bodies import ApiError
@@ -33,6 +34,7 @@ from modelwright.serving.keys import Keys
 from modelwright.serving.limits import Limits
 from modelwright.serving.openai import ChatRequest, CompletionRequest
 from modelwright.serving.openapi import Endpoint, document, naming
+from modelwright.serving.origins import Origins, allowed
 from modelwright.serving.passes import PassEngine
 from modelwright.serving.responses import ResponsesRequest
 from modelwright.serving.roster import (
@@ -68,11 +70,15 @@ class Access:
             Origin pass.
         keys_file: keys of several clients, each with its rates; see ``keys.Keys``.
         admin_key: opens the routes below ``guard.ADMIN``, and nothing else.
+        hosts: names that Host may bear beside this machine's; with a key too, where there are some.
+        origins: of pages of other sites that may ask and read the answers.
     """
 
     api_key: str | None = None
     keys_file: Path | None = None
     admin_key: str | None = None
+    hosts: Sequence[str] = ()
+    origins: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name, key in (("api key", self.api_key), ("admin key", self.admin_key)):
@@ -82,6 +88,12 @@ class Access:
                 )
         if self.admin_key is not None and self.admin_key == self.api_key:
             raise ModelwrightError("admin key: must be another than the API key")
+        _ = self.allowed  # what is wrong with a name is said at once
+
+    @property
+    def allowed(self) -> Origins:
+        """The names and pages beside this machine's own."""
+        return allowed(self.hosts, self.origins)
 
     @property
     def keyed(self) -> bool:
@@ -133,7 +145,15 @@ def build_app(
         watch.cancel()
         await roster.stop()
 
-    guard = Middleware(Guard, keys=keys, admin=admin, metrics=service.metrics, media_paths=media)
+    guard = Middleware(
+        Guard,
+        keys=keys,
+        admin=admin,
+        metrics=service.metrics,
+        media_paths=media,
+        origins=access.allowed,
+        limits=service.limits,
+    )
     app = Starlette(
         routes=[Route(e.path, e.handler, methods=[e.method]) for e in endpoints],
         middleware=[guard],
@@ -173,7 +193,7 @@ def _endpoints(roster: Roster, *, keyed: bool, managed: bool) -> list[Endpoint]:
             "continue texts",
             schema=CompletionRequest,
             gives=told.CompletionAnswer,
-            streams=True,
+            events=events.CompletionEvent,
         ),
         Endpoint(
             "/v1/chat/completions",
@@ -181,7 +201,7 @@ def _endpoints(roster: Roster, *, keyed: bool, managed: bool) -> list[Endpoint]:
             "answer a conversation",
             schema=ChatRequest,
             gives=told.ChatAnswer,
-            streams=True,
+            events=events.ChatEvent,
         ),
         Endpoint(
             "/v1/responses",
@@ -189,7 +209,7 @@ def _endpoints(roster: Roster, *, keyed: bool, managed: bool) -> list[Endpoint]:
             "answer a conversation, in the newer shape",
             schema=ResponsesRequest,
             gives=told.ResponseAnswer,
-            streams=True,
+            events=events.ResponseEvent,
         ),
     ]
     found += _whole(roster, managed=managed)
@@ -219,16 +239,28 @@ def _whole(roster: Roster, *, managed: bool) -> list[Endpoint]:
             gives=told.PredictAnswer,
         ),
         Endpoint(
-            IMAGES, whole.images, "draw", schema=ImageRequest, streams=True, gives=told.ImageAnswer
+            IMAGES,
+            whole.images,
+            "draw",
+            schema=ImageRequest,
+            gives=told.ImageAnswer,
+            events=events.PictureEvent,
         ),
-        Endpoint(SPEECH, whole.speech, "speak", schema=SpeechRequest, answers=TYPES[".wav"]),
+        Endpoint(
+            SPEECH,
+            whole.speech,
+            "speak",
+            schema=SpeechRequest,
+            answers=TYPES[".wav"],
+            events=events.SpeechEvent,
+        ),
         Endpoint(
             TRANSCRIPTIONS,
             whole.transcriptions,
             "write down speech",
             media=(FORM,),
-            streams=True,
             gives=told.TranscriptAnswer,
+            events=events.TranscriptEvent,
         ),
     ]
     return [e for e in every if managed or e.path in offered(engine)]

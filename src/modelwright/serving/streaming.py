@@ -49,6 +49,7 @@ class Answers:
         self._handles: list[Cancellable] = []
         self._began = time.monotonic()
         self._last: float | None = None
+        self._firsts: dict[int, float] = {}  # when each choice began to come
         try:
             for index, begin in enumerate(begun):
                 self._handles.append(begin(partial(self._arrive, index)))
@@ -91,7 +92,7 @@ class Answers:
                 if isinstance(event, Exception):
                     raise event
                 unfinished -= isinstance(event, Completion)
-                self._count(event)
+                self._count(index, event)
                 yield index, event
         finally:
             gone.cancel()
@@ -114,16 +115,23 @@ class Answers:
             seconds = self._deadline() - self._began
             raise DeadlineError(f"{what} within {seconds:g} seconds; ask for less, or later")
 
-    def _count(self, event: str | Scored | Completion) -> None:
+    def _count(self, index: int, event: str | Scored | Completion) -> None:
         metrics, now = self.service.metrics, time.monotonic()
         if self._last is None:
             metrics.observe("time_to_first_token_seconds", now - self._began)
         elif not isinstance(event, Completion):
             metrics.observe("inter_token_latency_seconds", now - self._last)
         self._last = now
+        first = self._firsts.setdefault(index, now)
         if isinstance(event, Completion):
             metrics.observe("e2e_request_latency_seconds", now - self._began)
             metrics.observe("request_generation_tokens", len(event.tokens))
+            if event.queued is not None:
+                metrics.observe("request_queue_time_seconds", event.queued)
+                metrics.observe("request_inference_time_seconds", event.seconds - event.queued)
+                if (more := len(event.tokens) - 1) > 0:
+                    each = (now - first) / more
+                    metrics.observe("request_time_per_output_token_seconds", each)
             self._count_tokens(event)
             metrics.add("request_success_total", finished_reason=event.finish_reason)
 

@@ -118,7 +118,7 @@ def requested(parts: Sequence[FormPart]) -> tuple[TranscriptionRequest, bytes]:
             fields[name] = part.text
     content = next((part.content for part in parts if part.name == "file"), None)
     if content is None:
-        message = "file: Field required"
+        message = "file: is missing"
         raise ApiError(400, message, param="file", code="missing_required_parameter")
     return parse(TranscriptionRequest, json.dumps(fields).encode()), content
 

@@ -15,9 +15,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from modelwright.data.sounds import WAV_HEAD, opened_wav
-from modelwright.errors import ModelwrightError
+from modelwright.errors import CorruptError, MachineError, ModelwrightError
 from modelwright.serving import fields
-from modelwright.serving.asking import TYPES, Asking, PredictRequest, told
+from modelwright.serving.asking import TYPES, Asking, PredictForm, PredictRequest, told
 from modelwright.serving.hosting import FORM, JSON, body_of
 from modelwright.serving.media import SOUND, form
 from modelwright.serving.openai import ApiError, Body, parse
@@ -126,10 +126,9 @@ class WholeRoutes:
         began = time.monotonic()
         if kind == FORM:
             parts = form(request.headers["content-type"], body)
-            model = next((p.text for p in parts if p.name == "model"), None)
-            seed = next((p.text for p in parts if p.name == "seed"), "")
-            params = {"seed": int(seed)} if seed.isdecimal() and len(seed) < 18 else {}
-            whole = self._model(model or None, PREDICT)
+            sent = PredictForm.of(parts)
+            params = {"seed": int(sent.seed)} if sent.seed else {}
+            whole = self._model(sent.model or None, PREDICT)
             given = await asyncio.to_thread(whole.asking.parts, parts)
         else:
             asked = await asyncio.to_thread(parse, PredictRequest, body)
@@ -331,5 +330,13 @@ class PictureWriter(_Followed):
 
 
 def told_of(error: ModelwrightError) -> ApiError:
-    """What a client is told: an error that is not the server's is one of the question."""
-    return refusal(error) or ApiError(400, str(error), param="inputs", code="invalid_question")
+    """What a client is told: an error that is not the server's is one of the question.
+
+    Raises:
+        CorruptError: a file of the server's is damaged, whose place is nothing for a client.
+        MachineError: the machine cannot do it.
+    """
+    told = refusal(error)
+    if told is None and isinstance(error, CorruptError | MachineError):
+        raise error
+    return told or ApiError(400, str(error), param="inputs", code="invalid_question")

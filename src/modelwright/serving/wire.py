@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from modelwright.errors import ModelwrightError
+from modelwright.errors import CorruptError, MachineError, ModelwrightError
 from modelwright.serving.constraint import ConstraintError, Grammar
 from modelwright.serving.engine import (
     ContextLengthError,
@@ -59,7 +59,8 @@ KINDS: dict[str, type[Any]] = {
 ERRORS: dict[str, type[ModelwrightError]] = {
     kind.__name__: kind
     for kind in (
-        ContextLengthError, EngineStoppedError, ModelwrightError, QueueFullError,
+        ContextLengthError, CorruptError, EngineStoppedError, MachineError, ModelwrightError,
+        QueueFullError,
     )
 }  # fmt: skip
 _HEAD = struct.Struct("<II")

@@ -26,17 +26,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+from modelwright import checkpoint
 from modelwright.errors import ModelwrightError, did_you_mean
 from modelwright.exporting.subject import Options
 from modelwright.files import make_folder, rename, write_file
 from modelwright.pipeline.deploy.replayed import replay, samples_of
+from modelwright.pipeline.fitted import newest_checkpoint
 from modelwright.pipeline.patience import chosen
 from modelwright.pipeline.prepare import Say
+from modelwright.pipeline.quantized import quantized
 from modelwright.runs import Run
-from modelwright.serving.guard import is_loopback
+from modelwright.serving.origins import is_loopback
 
 MODEL, RUN, SAMPLES, LAUNCH = "model", "run", "samples.json", "launch.sh"
 KEY = "MODELWRIGHT_API_KEY"
+STATE = "state.json"  # of training
+OWN = ("docker", "ray-serve")  # whose engine is this package's
 NAMES = {"llama_cpp": "llama.cpp", "ray_serve": "ray-serve"}  # as people write them
 
 
@@ -55,6 +60,8 @@ class Order:
         replicas: how many engines, for targets that have several.
         license: of the weights, for the card.
         say: takes lines of progress.
+        weights: in how many bits our own server has them, a kind of ``models.quantized``; None: as
+            trained.
     """
 
     run: Run
@@ -67,11 +74,19 @@ class Order:
     replicas: int
     license: str
     say: Say
+    weights: str | None = None
 
     @property
     def name(self) -> str:
         """What clients call the model."""
         return self.run.path.resolve().name
+
+    @property
+    def checkpoint(self) -> Path:
+        """What is served: the newest, or made of it with fewer bits a weight."""
+        if self.weights is None:
+            return newest_checkpoint(self.run, self.stage)
+        return quantized(self.run, self.weights, self.say, self.stage)
 
 
 class Target(Protocol):
@@ -108,6 +123,7 @@ def deploy(
     port: int = 8000,
     replicas: int = 2,
     license: str = "",
+    weights: str | None = None,
     start: bool = True,
 ) -> list[str]:
     """Write what an engine needs to serve a run, and prove it by asking that engine.
@@ -123,6 +139,7 @@ def deploy(
         port: of the same.
         replicas: for targets that have several.
         license: of the weights.
+        weights: in how many bits our own server has them; None: as trained.
         start: start the engine, where it is installed, and replay the samples.
 
     Returns:
@@ -139,19 +156,24 @@ def deploy(
             f"--to: {to!r} is no target{did_you_mean(to, targets())}; there are "
             f"{', '.join(targets())}"
         )
+    if weights is not None and to not in OWN:
+        raise ModelwrightError(
+            f"--weights: {' and '.join(OWN)} serve them; {to} has --quantize and --dtype of its own"
+        )
     module = {v: k for k, v in NAMES.items()}.get(to, to)
     target = cast(Target, importlib.import_module(f"{__name__}.{module}"))
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     make_folder(part)
     order = Order(
-        run, stage, part, out.resolve(), options or Options(), host, port, replicas, license, say
-    )
+        run, stage, part, out.resolve(), options or Options(), host, port, replicas, license, say,
+        weights,
+    )  # fmt: skip
     done = part
     try:
         say(f"deploy: writing for {to}")
         target.write(order)
-        samples = samples_of(run, stage)
+        samples = samples_of(run, stage, order.checkpoint)
         write_file(part / SAMPLES, [json.dumps(samples, indent=1, ensure_ascii=False).encode()])
         found = [target.check(order)]
         rename(part, out)
@@ -199,13 +221,28 @@ def _keyed(host: str, key: str) -> list[str]:
 
 
 def copy_run(order: Order) -> None:
-    """Copy what serving needs: the run's description and the newest checkpoint of each stage."""
+    """Copy what serving needs: the run's description, and of its checkpoints the models alone.
+
+    That is the newest of each stage, since an adapter needs its base; with fewer bits a weight it
+    is the one that is served, in the place of the one that it was made of.
+    """
     source, target = order.run.path, order.folder / RUN
     make_folder(target)
     for file in sorted(source.iterdir()):
         if file.is_file() and file.suffix in (".yaml", ".json", ".py"):
             shutil.copy2(file, target / file.name)
+    if order.weights is not None:
+        whole = newest_checkpoint(order.run, order.stage)
+        _copy_model(order.checkpoint, target / whole.relative_to(source).parent)
+        return
     for stage in sorted((source / "checkpoints").iterdir()):
         kept = chosen(stage) if stage.is_dir() else None
         if kept is not None:
-            shutil.copytree(kept, target / kept.relative_to(source))
+            _copy_model(kept, target / kept.relative_to(source).parent)
+
+
+def _copy_model(kept: Path, folder: Path) -> None:
+    """Write a checkpoint, verified, without what only training goes on with."""
+    found = checkpoint.load(kept, groups=["model"])
+    documents = {n: c for n, c in found.documents.items() if n != STATE}
+    checkpoint.save(folder, found.step, found.tensors, documents)

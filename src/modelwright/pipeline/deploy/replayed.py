@@ -36,17 +36,25 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never 
 Sample = dict[str, Any]  # {"path", "body", "answer"}
 
 
-def samples_of(run: Run, stage: str | None) -> list[Sample]:
+def samples_of(run: Run, stage: str | None, served: Path | None = None) -> list[Sample]:
     """Requests made of the first held-out examples, with the run's own answers.
+
+    Args:
+        run: with a trained stage.
+        stage: which; None: the last that is trained.
+        served: the checkpoint that answers, made of the run's own; None: that itself.
 
     Raises:
         ModelwrightError: nothing is trained, or the prepared data are gone.
     """
-    fitted = load_fitted(newest_checkpoint(run, stage))
-    given = [example.given for example in subject_of(run, fitted).examples]
+    newest = newest_checkpoint(run, stage)
+    fitted = load_fitted(newest)
+    examples = subject_of(run, fitted).examples
+    given = [example.given for example in examples]
     if fitted.task.stream or not all(given):
-        examples = subject_of(run, fitted).examples
         given = [(text_turn("document", example.turns[0].text),) for example in examples]
+    if served not in (None, newest):
+        fitted = load_fitted(served)
     engine = answerer_of(fitted).server()
     if isinstance(engine, Engine):
         return [_written(engine, fitted, turns) for turns in given]

@@ -24,7 +24,7 @@ import yaml
 from modelwright.errors import EXIT_USAGE, MachineError
 from modelwright.pipeline.deploy import KEY
 from modelwright.pipeline.served import Settings, engine_of
-from modelwright.serving.guard import is_loopback
+from modelwright.serving.origins import is_loopback
 from modelwright.serving.server import Access, build_app
 from modelwright.serving.service import Answering
 
