@@ -13,7 +13,7 @@ import yaml
 from modelwright import api, checkpoint, places, recipe
 from modelwright.cli import main
 from modelwright.data.read_aloud import PROGRAM
-from modelwright.data.spoken import FOLDERS
+from modelwright.data.sources import FOLDERS
 from modelwright.models.model import checked_fields, config_class
 from modelwright.pipeline import stages_of
 from modelwright.runs import Run
@@ -33,6 +33,8 @@ LIMITS = {
     "imdb": 300,
     "multi30k": 300,
     "snips_nlu": 280,
+    "snips-kinds": 280,
+    "snips-pairs": 280,
     "chnsenticorp": 200,
     "xquad": 60,
     "cmrc2018": 30,
@@ -85,6 +87,8 @@ DOWNLOADED = (
     "chess_pgn",
     "othello_wthor",
     "snips_nlu",
+    "snips-kinds",
+    "snips-pairs",
     "chnsenticorp",
     "xquad",
     "cmrc2018",

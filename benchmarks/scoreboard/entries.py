@@ -92,6 +92,14 @@ ENTRIES = {
         (Goal("span F1", 0.88), Goal("label accuracy", 0.97)),
         published="slot F1 0.888, intents 0.970 (Goo et al. 2018, slot-gated)",
     ),
+    "kinds-snips": Entry(
+        "kinds-snips",
+        "SNIPS, its own 700; which kinds of slots",
+        (Goal("F1 of labels"), Goal("all labels right")),
+    ),
+    "pairs-snips": Entry(
+        "pairs-snips", "SNIPS, pairs of its own 700; the same intent or not", (ACCURACY,)
+    ),
     "translation-multi30k": Entry(
         "translation-multi30k",
         "Multi30k, German to English, test_2016_flickr",

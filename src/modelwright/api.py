@@ -438,11 +438,13 @@ def planned(source: str | Path, overrides: Sequence[str] = ()) -> recipe.Recipe:
     return recipe.read(str(found.path / "recipe.yaml"), [*words, *overrides])
 
 
-def evaluate(source: Source, on: str | Path | None = None, **options: Any) -> dict[str, Any]:
+def evaluate(
+    source: Source, on: str | Path | None = None, *, by: Sequence[str] = (), **options: Any
+) -> dict[str, Any]:
     """Measure a trained run on its test split; the content of evaluation.json.
 
-    ``on``: a file to measure it on instead, see ``pipeline.on_file``. ``options`` of its task hold
-    while it is measured, such as the run of a ``recogniser``.
+    ``on``: a file to measure it on instead, and ``by`` columns of it, see ``pipeline.on_file``.
+    ``options`` of its task hold while it is measured, such as the run of a ``recogniser``.
     """
     found = existing(source)
     if on is not None and options:
@@ -453,29 +455,29 @@ def evaluate(source: Source, on: str | Path | None = None, **options: Any) -> di
     if on is not None:
         from modelwright.pipeline.on_file import evaluate_on  # noqa: PLC0415
 
-        return evaluate_on(found, str(on), say)
+        return evaluate_on(found, str(on), say, by=by)
     with found.locked():
         return pipeline.evaluate(found, say, options)
 
 
 def answers(
-    teacher: Source, source: str, out: str | Path, *, rows: int | None = None, **params: Any
+    teacher: Source, source: str | None, out: str | Path, *, rows: int | None = None, **params: Any
 ) -> int:
     """Write the rows of ``source`` with a trained model's answers as targets, to be learned from.
 
-    The file, of JSON lines, is a ``data.source`` like any other: sequence distillation. ``params``
-    are those of the answers, such as ``max_tokens``.
+    The file, of JSON lines, is a ``data.source`` like any other: sequence distillation. Without a
+    ``source`` it is the teacher's own data, of which the train part alone is answered. ``params``
+    are those of the answers, such as ``max_tokens``, and ``stage``.
 
     Returns:
-        How many rows were written.
+        How many answers were written.
 
     Raises:
         ModelwrightError: ``out`` is there, or rows of the teacher's task have no target.
     """
     from modelwright.pipeline.teacher_answers import write_answers  # noqa: PLC0415
 
-    fitted = load_fitted(newest_checkpoint(existing(teacher)))
-    return write_answers(fitted, source, Path(out), say, rows=rows, **params)
+    return write_answers(existing(teacher), source, Path(out), say, rows=rows, **params)
 
 
 def load(source: Source, stage: str | None = None, *, weights: str | None = None) -> Model:

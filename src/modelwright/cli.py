@@ -254,6 +254,9 @@ def _add_use(commands: argparse._SubParsersAction[_Parser]) -> None:
     evaluate = commands.add_parser("evaluate", help="measure a run beside trivial baselines")
     evaluate.add_argument("run", type=existing_run)
     evaluate.add_argument("--on", metavar="FILE", help="rows of your own, not its test part")
+    evaluate.add_argument(
+        "--by", action="append", default=[], metavar="COLUMN", help="of FILE: means by it as well"
+    )
     words = "options of its task while it is measured, such as recogniser=runs/ears"
     evaluate.add_argument("options", nargs="*", default=[], metavar="key=value", help=words)
     evaluate.set_defaults(work=_evaluate)
@@ -389,7 +392,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     from modelwright import api, pipeline, recipe  # noqa: PLC0415
     from modelwright.pipeline.graded import lines  # noqa: PLC0415
 
-    result = api.evaluate(options.run, options.on, **recipe.assigned(options.options))
+    if options.by and not options.on:
+        raise ModelwrightError("--by: is for a file given with --on; else set evaluate.slices")
+    assigned = recipe.assigned(options.options)
+    result = api.evaluate(options.run, options.on, by=options.by, **assigned)
     for line in (*pipeline.summary_lines(result), *(lines(result) if options.on else ())):
         print(line)
     return EXIT_OK

@@ -1,4 +1,4 @@
-"""``modelwright export`` and ``quantize``: a trained model elsewhere, or in fewer bits."""
+"""``modelwright export``, ``quantize``, ``answers``: a model elsewhere, in fewer bits, as data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def add_command(commands: Any) -> None:
-    """Add ``export`` and ``quantize`` to the commands of the command line."""
+    """Add ``export``, ``quantize`` and ``answers`` to the commands of the command line."""
     text = "write a trained model for other programs, and prove it equal"
     export = commands.add_parser("export", help=text, description=text)
     export.add_argument("run", type=existing_run)
@@ -33,6 +33,7 @@ def add_command(commands: Any) -> None:
     export.add_argument("--license", default="", help="of the weights, for the card: apache-2.0")
     export.set_defaults(work=_export)
     _add_quantize(commands)
+    _add_answers(commands)
 
 
 def add_weights(command: argparse.ArgumentParser) -> None:
@@ -48,6 +49,31 @@ def _add_quantize(commands: Any) -> None:
     command.add_argument("--to", default="int4", metavar="KIND", help=" | ".join(KINDS))
     command.add_argument("--stage", choices=("train", "tune"), help="which (default: the last)")
     command.set_defaults(work=_quantize)
+
+
+def _add_answers(commands: Any) -> None:
+    text = "write rows with a trained model's answers, for a smaller one to learn from"
+    command = commands.add_parser("answers", help=text, description=text)
+    command.add_argument("run", type=existing_run, help="the teacher")
+    command.add_argument("out", type=Path, help="a file that does not exist yet: answers.jsonl")
+    command.add_argument("--on", metavar="FILE", help="rows to answer (default: its train part)")
+    command.add_argument("--rows", type=int, help="at most so many, the first ones")
+    command.add_argument("--stage", choices=("train", "tune"), help="which (default: the last)")
+    own = "(default: as its recipe's evaluate has it)"
+    command.add_argument("--max-tokens", type=int, help=f"longest answer {own}")
+    command.add_argument("--beams", type=int, help=f"search for likelier answers, such as 5 {own}")
+    command.set_defaults(work=_answers)
+
+
+def _answers(options: argparse.Namespace) -> int:
+    from modelwright import api  # noqa: PLC0415
+
+    given = {"max_tokens": options.max_tokens, "beams": options.beams, "stage": options.stage}
+    params = {name: value for name, value in given.items() if value is not None}
+    written = api.answers(options.run, options.on, options.out, rows=options.rows, **params)
+    told = "" if options.on else "; learn from it with data.split.by=given"
+    print(f"{options.out}: {written:,} answers{told}")
+    return EXIT_OK
 
 
 def _quantize(options: argparse.Namespace) -> int:

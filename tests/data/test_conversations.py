@@ -171,6 +171,20 @@ def test_rows_of_no_format_are_refused_with_what_would_be_read() -> None:
     assert format_of({"text": "x"}) == ""
     with pytest.raises(Refused, match=r"^row 7: holds no conversation; .*messages; conversations;"):
         conversations({"id": "7", "text": "x"})
+    for row, lacks in (
+        ({"instruction": "a", "input": "b"}, "no output, which Alpaca has"),
+        ({"instruction": "a", "output": None}, "no output, which Alpaca has"),
+        ({"messages": None}, "no messages, which OpenAI has"),
+        ({"question": "a"}, "no completion or response or answer or output, which pairs has"),
+    ):
+        with pytest.raises(Refused, match=f"^row 7: {lacks}; complete it or leave the row out$"):
+            conversations({"id": "7", **row})
+        assert not Chat(bad="drop").reads(row)
+        assert Chat(bad="drop").examples({"id": "7", **row}) == lacks
+    with pytest.raises(Refused, match=r"message 1: no text in 'content'; complete it"):
+        said({"messages": [{"role": "user"}, {"role": "assistant", "content": "x"}]})
+    with pytest.raises(Refused, match=r"message 1: does not say whose it is; give a role"):
+        said({"messages": [{"content": "x"}, {"role": "assistant", "content": "x"}]})
     with pytest.raises(Refused, match=r"a part of type 'image_url' is no text"):
         said({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]})
     assert columns_of({"instruction": "a", "output": "b", "input": "", "more": 1}) == [

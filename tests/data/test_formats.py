@@ -136,6 +136,28 @@ def test_bad_csv(tmp_path, content, said):
     refused(write(tmp_path / "a.csv", content), said)
 
 
+def test_what_stands_most_often_between_the_columns_parts_them(tmp_path):
+    (row,) = rows_of(write(tmp_path / "a.csv", "text;label;a,b\nx, y;z;1\n"))
+    assert (row["text"], row["label"], row["a,b"]) == ("x, y", "z", "1")
+    (row,) = rows_of(write(tmp_path / "b.csv", '"a;b;c;d",label\nx,y\n'))
+    assert (row["a;b;c;d"], row["label"]) == ("x", "y")
+
+
+def test_a_quote_that_is_left_open_is_said_with_the_line_of_its_row(tmp_path):
+    file = write(tmp_path / "a.csv", 'a,b\n1,2\n"3,4\n5,6\n"7",8\n')
+    refused(file, "line 5 cannot be read", "in a row that begins on line 3): check its quotes")
+
+
+def test_the_encoding_that_is_named_is_the_likely_one(tmp_path):
+    for name, text, encoding in (
+        ("GB18030", "这是一个句子", "gb18030"),
+        ("LATIN1", "caf\u00e9 und \u00fcber", "latin-1"),
+        ("UTF-16", "text", "utf-16"),
+    ):
+        file = write(tmp_path / f"{encoding}.csv", f"text,label\n{text},a\n".encode(encoding))
+        refused(file, f"re-encode it, for example: iconv -f {name} -t UTF-8")
+
+
 def test_gzip_is_unpacked_and_damage_is_found(tmp_path):
     packed = gzip.compress(b'{"text": "one"}\n' * 1000)
     path = write(tmp_path / "a.jsonl.gz", packed)

@@ -25,6 +25,36 @@ def test_slots_of_commands_are_words_of_theirs(data: Callable[[str], Path]) -> N
             assert slot
 
 
+def test_kinds_of_slots_are_those_of_the_spans(data: Callable[[str], Path]) -> None:
+    rows = list(read_rows("snips-kinds", path=data("snips_nlu")))
+    spans = {row["id"]: row["spans"] for row in read_rows("snips_nlu", path=data("snips_nlu"))}
+    assert Counter(row["split"] for row in rows) == {"train": 13784, "test": 700}
+    assert all(set(row["labels"]) == {kind for *_, kind in spans[row["id"]]} for row in rows)
+    assert len({kind for row in rows for kind in row["labels"]}) == 39
+    assert sum(len(row["labels"]) > 1 for row in rows) > len(rows) / 2
+
+
+def test_pairs_of_commands_want_the_same_or_not_and_share_none(
+    data: Callable[[str], Path],
+) -> None:
+    folder = data("snips_nlu")
+    commands = {row["id"]: row for row in read_rows("snips_nlu", path=folder)}
+    rows = list(read_rows("snips-pairs", path=folder))
+    assert rows == list(read_rows("snips-pairs", path=folder))
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        one, two = (commands[name] for name in row["id"].split("+"))
+        assert row["label"] == ("same" if one["intent"] == two["intent"] else "different")
+        assert (row["sentence1"], row["sentence2"]) == (one["text"], two["text"])
+        assert one["split"] == two["split"] == row["split"]
+        for command in (one, two):
+            groups.setdefault(command["id"], set()).add(row["group"])
+    assert all(len(found) == 1 for found in groups.values())
+    for split in ("train", "test"):
+        share = [row["label"] == "same" for row in rows if row["split"] == split]
+        assert 0.48 < sum(share) / len(share) < 0.52
+
+
 def test_reviews_of_hotels(data: Callable[[str], Path]) -> None:
     rows = list(read_rows("chnsenticorp", path=data("chnsenticorp")))
     assert Counter(row["label"] for row in rows) == {"positive": 5322, "negative": 2444}

@@ -9,8 +9,7 @@ import pytest
 from modelwright.data import catalog
 from modelwright.data.catalog import DataFile, DataSet, entry, get, names
 from modelwright.data.readers.reader import make_reader
-from modelwright.data.sources import ORIGINS
-from modelwright.data.spoken import FOLDERS
+from modelwright.data.sources import FOLDERS, ORIGINS
 from modelwright.errors import CorruptError, ModelwrightError
 from tests.data_stage.test_fetching import CONTENT, SHA, served
 

@@ -104,6 +104,31 @@ def test_smoothing_is_that_of_the_formula_and_only_in_training(
     )
 
 
+@pytest.mark.parametrize(("family", "other"), [("bart", "t5"), ("t5", "bart")])
+def test_a_teacher_of_another_family_is_heard_in_training_alone(family: str, other: str) -> None:
+    """Loss and gradient are those of whole logits: (1 - a) L + a T^2 KL(teacher || student)."""
+    student, teacher = model(family).train(), model(other).eval()
+    options = {"teacher": "x", "temperature": 3.0, "teacher_weight": 0.25, "label_smoothing": 0.1}
+    taught = make_objective("sequence_to_sequence", CODEC, options)
+    plain = make_objective("sequence_to_sequence", CODEC, {"label_smoothing": 0.1})
+    taught.teaching.model = teacher  # type: ignore[attr-defined]
+    asked = batch(PAIRS)
+    with torch.no_grad():
+        p = (teacher(**asked.inputs)[0].double() / 3).softmax(-1)
+    log_q = (student(**asked.inputs)[0].double() / 3).log_softmax(-1)
+    soft = 9 * (p * (p.log() - log_q)).sum()
+    meant = 0.75 * plain.loss(student, asked).double() + 0.25 * soft
+    wanted = torch.autograd.grad(meant, list(student.parameters()), allow_unused=True)
+    found = taught.loss(student, asked)
+    torch.testing.assert_close(found.double(), meant, rtol=1e-5, atol=1e-3)
+    got = torch.autograd.grad(found, list(student.parameters()), allow_unused=True)
+    for one, two in zip(got, wanted, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None:
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3)
+    assert torch.equal(taught.loss(student.eval(), asked), plain.loss(student, asked))
+
+
 def test_a_few_steps_learn_the_pairs_by_heart() -> None:
     one, objective = model("bart", dropout=0.0), make_objective("sequence_to_sequence", CODEC, {})
     asked, optimizer = batch(PAIRS), torch.optim.AdamW(one.parameters(), lr=0.01)

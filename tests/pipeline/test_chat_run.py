@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from modelwright import api
+from modelwright.cli import main
 from modelwright.data.shards import open_shard
 from modelwright.errors import ModelwrightError
 from modelwright.pipeline import graded
@@ -201,3 +202,56 @@ def test_tuning_reads_longer_texts_than_training(
     given["train"]["context"] = 64
     with pytest.raises(ModelwrightError, match=r"train\.context: random weights have no context"):
         api.train(given, out=tmp_path / "other")
+
+
+def test_a_teachers_answers_are_conversations_to_learn_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was given stays, in whichever format; of the new file its answers alone are learned."""
+    rows: list[dict[str, Any]] = [
+        {
+            "system": "Be brief.",
+            "conversations": [
+                {"from": "human", "value": f"Say {i}."},
+                {"from": "gpt", "value": f"{i}"},
+                {"from": "human", "value": "And the word?"},
+                {"from": "gpt", "value": f"the word {i % 7}"},
+            ],
+            "source": "made",
+        }
+        for i in range(40)
+    ]
+    given = recipe(written(tmp_path / "a.jsonl", rows))
+    given["train"] |= {"steps": 60, "batch": 8, "learning_rate": 0.02}
+    run = api.train(given, out=tmp_path / "run")
+    out = tmp_path / "answers.jsonl"
+    assert main(["answers", str(run.path), str(out), "--max-tokens", "24"]) == 0
+    assert "learn from it with data.split.by=given" in capsys.readouterr().out
+    told = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    taught = [row for row in told if row["split"] == "train"]
+    model = api.load(run)
+    for row in taught[:3]:
+        *asked, answer = row["messages"]
+        turns = [text_turn(m["role"], m["content"]) for m in asked]
+        assert [m["role"] for m in asked] == ["system", "user", "assistant", "user"]
+        assert answer == {"role": "assistant", "content": model(turns, max_tokens=24)}
+        assert row["source"] == "made"
+    assert all("conversations" in row for row in told if row["split"] != "train")
+    student = recipe(str(out), model={**MODEL, "width": 16, "context": 1024})
+    student["data"]["split"] = {"by": "given"}
+    made = api.train(student, out=tmp_path / "student")
+    columns = open_shard(made.path / "data" / "train" / "train")
+    learn, codec = ragged_column(columns, "learn"), load_fitted(newest_checkpoint(made)).codec
+    first = codec.example({k: c[0] for k, c in columns.items()})
+    assert [t.text for t in first.turns if t.learn] == [taught[0]["messages"][-1]["content"]]
+    assert len(learn) == len(taught)
+
+
+def test_a_chat_student_learns_a_teachers_probabilities(tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {i}?", "response": str(i)} for i in range(30)]
+    source = written(tmp_path / "a.jsonl", rows)
+    teacher = api.train(recipe(source), out=tmp_path / "teacher")
+    small = recipe(source, model={**MODEL, "width": 16, "context": 1024})
+    small["train"] |= {"objective_options": {"teacher": str(teacher.path), "teacher_weight": 1}}
+    student = api.train(small, out=tmp_path / "student")
+    assert student.manifest["teachers"]["train"]["checkpoint"]

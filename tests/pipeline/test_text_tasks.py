@@ -109,3 +109,57 @@ def test_spans_are_said_with_their_words(tmp_path: Path) -> None:
     assert {row["which"] for row in by_channel["rows"]} == {"voice", "typed"}
     with pytest.raises(ModelwrightError, match=r"slices: row .* has no column 'chanel' \(did you"):
         api.prepare(str(file), *given[:-2], "evaluate.slices=[chanel]", out=tmp_path / "other")
+
+
+def test_a_file_is_sliced_by_its_own_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By those of the recipe that it has, and by those that ``--by`` names."""
+    file = reviews(tmp_path / "reviews.jsonl")
+    given = ["task=sentiment", "train.steps=1", *TINY]
+    run = api.run(str(file), *given, out=tmp_path / "run")
+    rows = [
+        {"review": GOOD.format(i), "mood": ("good", "bad")[i % 2], "shop": ("A", "B", "C")[i % 3]}
+        for i in range(12)
+    ]
+    fresh = written(tmp_path / "fresh.jsonl", rows)
+    assert main(["evaluate", str(run.path), "--on", str(fresh), "--by", "shop"]) == 0
+    said = capsys.readouterr().out
+    assert "accuracy by shop:" in said
+    assert all(f"  {shop}: " in said for shop in "ABC")
+    assert main(["evaluate", str(run.path), "--on", str(fresh), "--by", "shp"]) == 2
+    assert "fresh.jsonl: --by: row fresh.jsonl:1 has no column 'shp' (did you mean 'shop'?)" in (
+        capsys.readouterr().err
+    )
+    assert main(["evaluate", str(run.path), "--by", "shop"]) == 2
+    assert "--by: is for a file given with --on" in capsys.readouterr().err
+
+
+def test_two_texts_stand_beside_what_they_have_in_common(tmp_path: Path) -> None:
+    """A paraphrase shares its words: who compares them must be beaten, not who counts them."""
+    rows = [
+        {
+            "sentence1": f"the cat {i} sat",
+            "sentence2": f"the cat {i if i % 2 else i + 100} sat",
+            "label": ("other", "same")[i % 2],
+        }
+        for i in range(80)
+    ]
+    file = written(tmp_path / "pairs.jsonl", rows)
+    given = ["task=text_classification", "train.steps=1", "data.split.test=0.2", *TINY]
+    run = api.run(str(file), *given, out=tmp_path / "run")
+    (accuracy, *_) = run.read_json("evaluation.json")["measures"]
+    who = {row["who"]: row["value"] for row in accuracy["rows"]}
+    assert set(who) == {"ours", "majority class", "linear, bag of words", "linear, words in common"}
+    assert who["linear, words in common"] == 1 > who["linear, bag of words"]
+
+
+def test_a_class_that_train_lacks_is_named_with_its_row(tmp_path: Path) -> None:
+    rows = [
+        {"text": GOOD.format(i), "label": "ab"[i % 2] if i < 30 else "c", "split": part}
+        for i, part in enumerate(["train"] * 26 + ["validation"] * 4 + ["test"] * 2)
+    ]
+    file = written(tmp_path / "a.jsonl", rows)
+    given = ["task=text_classification", "data.split.by=given", *TINY]
+    with pytest.raises(ModelwrightError, match=r"^test: row a\.jsonl:31: label 'c' is not in the"):
+        api.prepare(str(file), *given, out=tmp_path / "run")

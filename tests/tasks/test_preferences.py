@@ -112,6 +112,7 @@ def test_a_single_answer_is_good_or_bad(row: dict[str, Any], label: object, good
         ({"prompt": "Hi", "chosen": "No.", "rejected": "No."}, "chosen and rejected are the same"),
         ({"prompt": "Hi", "chosen": " ", "rejected": "No."}, "chosen is an empty answer"),
         ({"prompt": "Hi", "chosen": "Yes.", "rejected": ""}, "rejected is an empty answer"),
+        ({"prompt": "Hi", "chosen": "Yes.", "rejected": None}, "rejected is an empty answer"),
         ({"prompt": " ", "chosen": "Yes.", "rejected": "No."}, "prompt is empty"),
         ({"chosen": "Yes.", "rejected": "No."}, "no prompt"),
         (

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelwright.data.sources import read_rows
@@ -129,6 +129,69 @@ def test_spans_are_scored_as_by_seqeval() -> None:
 
     found = {m.name: m.value for m in TokenClassification().measures(examples, Said())}
     assert found == {"span F1": 0.5, "span precision": 0.5, "span recall": 0.5}
+
+
+SCHEMES = st.sampled_from(["O", *(f"{mark}-{kind}" for mark in "BIES" for kind in "xy")])
+
+
+def chunks(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Spans of words by conlleval's published rules, in which a word is judged by its neighbours.
+
+    A word begins a span if it is B or S, or else is tagged and follows O, an end (E, S) or another
+    kind; the span goes on to the last word before the next that begins one or is O.
+    """
+    found = []
+    for i, tag in enumerate(tags):
+        before = tags[i - 1] if i else "O"
+        if tag == "O" or not (tag[0] in "BS" or before[0] in "OES" or before[2:] != tag[2:]):
+            continue
+        end = i + 1
+        while end < len(tags) and tags[end][0] in "IE" and tags[end][2:] == tag[2:]:
+            if tags[end - 1][0] in "ES":
+                break
+            end += 1
+        found.append((tag[2:], i, end))
+    return found
+
+
+def test_the_rules_are_those_that_conlleval_states() -> None:
+    """What the script of CoNLL-2000 counts of tags that no scheme allows."""
+    assert chunks(["I-x", "I-x", "O", "I-x", "B-x"]) == [("x", 0, 2), ("x", 3, 4), ("x", 4, 5)]
+    assert chunks(["B-x", "I-y", "E-y", "I-y"]) == [("x", 0, 1), ("y", 1, 3), ("y", 3, 4)]
+    assert chunks(["S-x", "E-x", "E-x"]) == [("x", 0, 1), ("x", 1, 2), ("x", 2, 3)]
+
+
+@given(st.lists(SCHEMES, min_size=1, max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_tags_mean_the_spans_that_conlleval_finds(tags: list[str]) -> None:
+    """In any order, also such as no scheme allows; L and U of BILOU are E and S."""
+    words = [f"w{i}" for i in range(len(tags))]
+    for said in (tags, [tag.replace("E-", "L-").replace("S-", "U-") for tag in tags]):
+        text, spans = of_tags(words, said, "row")
+        numbers = [(text[: s.begin].count(" "), text[: s.end].count(" ") + 1) for s in spans]
+        assert [(s.label, *of) for s, of in zip(spans, numbers, strict=True)] == chunks(tags)
+
+
+@given(st.lists(st.lists(st.tuples(SCHEMES, SCHEMES), min_size=1, max_size=8), min_size=1))
+@settings(max_examples=200, deadline=None)
+def test_the_f1_of_spans_is_that_of_conlleval(texts: list[list[tuple[str, str]]]) -> None:
+    """2 right / (said + meant), of all texts together."""
+    examples, answers = [], []
+    right = total = 0
+    for text in texts:
+        words = [f"w{i}" for i in range(len(text))]
+        meant, said = [m for m, _ in text], [s for _, s in text]
+        examples.append(only({"words": words, "tags": meant}))
+        answers.append(only({"words": words, "tags": said}).answer)
+        right += len(set(chunks(meant)) & set(chunks(said)))
+        total += len(chunks(meant)) + len(chunks(said))
+
+    class Said:
+        def answer(self, given: object) -> list[Turn]:
+            return answers
+
+    found = {m.name: m.value for m in TokenClassification().measures(examples, Said())}
+    assert found["span F1"] == pytest.approx(2 * right / total if total else 1)
 
 
 def test_slots_and_intents_of_real_commands(data: Callable[[str], Path]) -> None:

@@ -91,6 +91,18 @@ def format_of(row: Row) -> str:
     return ""
 
 
+def lacking(row: Row) -> str:
+    """What a row that is of no format lacks of the nearest; empty where it has nothing of any."""
+    near = []
+    for name, columns, _ in _FORMATS:
+        there = [any(row.get(c) is not None for c in several) for several in columns]
+        named = [any(c in row for c in several) for several in columns]
+        missing = [" or ".join(s) for s, held in zip(columns, there, strict=True) if not held]
+        near.append((sum(there), sum(named), f"no {' and no '.join(missing)}, which {name} has"))
+    *score, lacks = max(reversed(near), key=lambda one: one[:2])  # Alpaca before Self-Instruct
+    return lacks if any(score) else ""
+
+
 def columns_of(row: Row) -> list[str]:
     """The columns of a row that hold its conversation."""
     named = next((columns for name, columns, _ in _FORMATS if name == format_of(row)), ())
@@ -114,6 +126,8 @@ def conversations(row: Row, *, thoughts: bool = True, last: bool = False) -> lis
     where = f"row {row.get('id', '?')}"
     found = format_of(row)
     if not found:
+        if lacks := lacking(row):
+            raise Refused(f"{where}: {lacks}; complete it or leave the row out")
         known = "; ".join(" and ".join(" or ".join(s) for s in c) for _, c, _ in _FORMATS)
         raise Refused(f"{where}: holds no conversation; columns that would be read: {known}")
     (read,) = (read for name, _, read in _FORMATS if name == found)
@@ -223,6 +237,8 @@ def _openai(row: Row, where: str) -> Iterator[list[Message]]:
         place = f"{where}: message {number}"
         role = _role(given.get("role"), place)
         message = _content(given.get("content"), role, place)
+        if given.get("content") is None and message.role != "assistant":
+            raise Refused(f"{place}: no text in 'content'; complete it or leave the row out")
         called = given.get("tool_calls") or []
         called = _parsed(called, place) if isinstance(called, str) else called
         message.calls += _calls(called or [], place)  # a text may be "null"
@@ -351,9 +367,11 @@ def _list(value: Any, where: str, column: str) -> list[Mapping[str, Any]]:
 
 def _role(value: Any, place: str) -> str:
     role = _ROLES.get(str(value).lower())
+    if value is None:
+        raise Refused(f"{place}: does not say whose it is; give a role, or leave the row out")
     if role is None:
         hint = did_you_mean(str(value), _ROLES)
-        raise Refused(f"{place}: no role {value!r}{hint}; known: {', '.join(_ROLES)}")
+        raise Refused(f"{place}: no role {value!r}{hint}; put it right; known: {', '.join(_ROLES)}")
     return role
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -44,14 +45,13 @@ def decode(raw: bytes, name: str, *, offset: int = 0, line: int = 1) -> str:
     """
     if offset == 0 and raw.startswith(b"\xef\xbb\xbf"):
         raw, offset = raw[3:], 3
-    guess = "UTF-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         where = f"byte {offset + error.start}, line {line + raw.count(10, 0, error.start)}"
         raise ModelwrightError(
             f"{name}: not UTF-8 at {where} (0x{raw[error.start]:02x}):"
-            f" re-encode it, for example: iconv -f {guess} -t UTF-8"
+            f" re-encode it, for example: iconv -f {_encoding(raw)} -t UTF-8"
         ) from error
     if raw.count(0) * 4 > len(raw):
         raise ModelwrightError(
@@ -59,6 +59,22 @@ def decode(raw: bytes, name: str, *, offset: int = 0, line: int = 1) -> str:
             " binary or UTF-16; re-encode text, for example: iconv -f UTF-16 -t UTF-8"
         )
     return text
+
+
+def _encoding(raw: bytes) -> str:
+    """A guess of what bytes that are not UTF-8 are in.
+
+    Chinese takes two bytes a character, so that all runs of high bytes are even; Latin-1's accents
+    mostly stand alone.
+    """
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "UTF-16"
+    try:
+        raw.decode("gb18030")
+    except UnicodeDecodeError:
+        return "LATIN1"
+    even = all(len(run) % 2 == 0 for run in re.findall(rb"[\x80-\xff]+", raw))
+    return "GB18030" if even else "LATIN1"
 
 
 def read_lines(path: Path, name: str) -> Iterator[str]:
@@ -166,11 +182,11 @@ def _record(value: Any, number: str, where: str) -> Row:
 def comma_separated(path: Path, name: str) -> Iterator[Row]:
     """CSV with a header line; every value is a string.
 
-    A header without a comma that has semicolons, as spreadsheets write where the comma is the
-    decimal point, or else tabs, is read by these.
+    A header with more semicolons than commas, as spreadsheets write where the comma is the decimal
+    point, or with more tabs, is read by these; what stands in quotes does not count.
     """
-    header = next(read_lines(path, name), "")
-    by = next((one for one in (",", ";", "\t") if one in header), ",")
+    header = re.sub(r'"[^"]*"', "", next(read_lines(path, name), ""))
+    by = max((",", ";", "\t"), key=header.count)  # of equally many the first
     return _delimited(path, name, by)
 
 
@@ -182,8 +198,10 @@ def tab_separated(path: Path, name: str) -> Iterator[Row]:
 def _delimited(path: Path, name: str, delimiter: str) -> Iterator[Row]:
     reader = csv.reader(read_lines(path, name), delimiter=delimiter, strict=True)
     header: list[str] = []
+    begun = 1  # the line on which the row that is read begins
     try:
         for values in reader:
+            begun = reader.line_num + 1
             if not header:
                 header = values
                 _check_header(header, name)
@@ -196,8 +214,9 @@ def _delimited(path: Path, name: str, delimiter: str) -> Iterator[Row]:
                     f" {len(header)}: quote fields that hold {delimiter!r}, or complete the line"
                 )
     except csv.Error as error:
+        since = f", in a row that begins on line {begun}" if begun < reader.line_num else ""
         raise ModelwrightError(
-            f"{name}: line {reader.line_num} cannot be read ({error}): check its quotes"
+            f"{name}: line {reader.line_num} cannot be read ({error}{since}): check its quotes"
         ) from error
 
 

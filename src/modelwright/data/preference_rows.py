@@ -44,6 +44,9 @@ def compared(row: Row) -> Example:
     for name in LABELS:
         if row.get(name) is not None:
             return _single(row, name, where)
+    if row.keys() >= {"chosen", "rejected"}:
+        empty = next(name for name in ("chosen", "rejected") if row[name] is None)
+        raise Refused(f"{where}: {empty} is an empty answer; complete it or leave the row out")
     raise ModelwrightError(
         f"{where}: needs columns 'chosen' and 'rejected', or one answer with a column 'label'; it"
         f" has: {', '.join(map(str, row))}; name them with data.columns"

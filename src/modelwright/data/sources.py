@@ -57,6 +57,7 @@ ORIGINS = {
     **talk_sets.ORIGINS,
     **game_rows.ORIGINS,
 }
+FOLDERS = spoken.FOLDERS | text_sets.FOLDERS  # of data sets that are made of another's files
 IMDB_LABELS = {"0": "negative", "1": "positive"}
 MULTI30K_PARTS = {"train": "train", "val": "validation", "test_2016_flickr": "test"}
 _ALIKE = {".md": ".txt", ".json": ".jsonl"}  # formats that may stand in a folder together
@@ -274,7 +275,7 @@ def data_root() -> Path | None:
 
 def data_set_folder(name: str, path: Path | None) -> Path:
     """Where the files of a named data set lie: ``path``, or a folder of ``data_root``."""
-    root, place = data_root() if path is None else None, spoken.FOLDERS.get(name, name)
+    root, place = data_root() if path is None else None, FOLDERS.get(name, name)
     folder = path if path is not None else root / place if root else None
     if folder is None or not folder.exists():
         looked = f"{folder} does not exist" if folder else "no data folder is known"

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from modelwright.data import formats
 from modelwright.data.archive import gunzip
 from modelwright.data.squad import squad_rows
@@ -23,11 +25,15 @@ from modelwright.types import Row
 ORIGINS = {
     "snips_nlu": "https://github.com/sonos/nlu-benchmark (the JSON files of"
     " 2017-06-custom-intent-engines)",
+    "snips-kinds": "https://github.com/sonos/nlu-benchmark (the same)",
+    "snips-pairs": "https://github.com/sonos/nlu-benchmark (the same)",
     "chnsenticorp": "https://github.com/SophonPlus/ChineseNlpCorpus (ChnSentiCorp_htl_all.csv)",
     "xquad": "https://github.com/google-deepmind/xquad (xquad.en.json and other languages)",
     "cmrc2018": "https://github.com/ymcui/cmrc2018 (squad-style-data)",
     "scitldr": "https://github.com/allenai/scitldr (SciTLDR-Data/SciTLDR-A)",
 }
+FOLDERS = {"snips-kinds": "snips_nlu", "snips-pairs": "snips_nlu"}  # made of another's files
+BLOCK = 64  # commands among which pairs are drawn, of which no split tears any
 SENTIMENTS = {"0": "negative", "1": "positive"}
 _CMRC = {"train": "train", "trial": "validation"}
 _SCITLDR = {"train": "train", "dev": "validation", "test": "test"}
@@ -62,6 +68,47 @@ def snips(folder: Path) -> Iterator[Row]:
     """
     files = _found(folder, r"(train_.*_full|validate_.*)\.json", "snips_nlu")
     yield from in_turn([_commands(file) for file in files])
+
+
+def snips_kinds(folder: Path) -> Iterator[Row]:
+    """Commands of SNIPS and which kinds of slots each of them fills: ``text``, ``labels``."""
+    for row in snips(folder):
+        kinds = sorted({kind for _, _, kind in row["spans"]})
+        yield {k: row[k] for k in ("id", "text", "split")} | {"labels": kinds}
+
+
+def snips_pairs(folder: Path) -> Iterator[Row]:
+    """Two commands of SNIPS, ``sentence1``, ``sentence2``, and as ``label`` if they want the same.
+
+    The label is made of the intents that the set gives: "same" for every other command, whose
+    partner has its intent, else "different". Partners are drawn, always alike, from the block of
+    the command, its ``group``, so that no command stands on two sides of a split.
+    """
+    commands: dict[str, list[Row]] = {"train": [], "test": []}
+    for row in snips(folder):
+        commands[row["split"]].append(row)
+    yield from in_turn([_pairs(rows) for rows in commands.values()])
+
+
+def _pairs(commands: Sequence[Row]) -> Iterator[Row]:
+    draw = np.random.default_rng(0)
+    order = draw.permutation(len(commands)).tolist()
+    for number, one in enumerate(order):
+        block = number // BLOCK
+        first, same = commands[one], number % 2 == 0
+        others = [commands[i] for i in order[block * BLOCK : (block + 1) * BLOCK] if i != one]
+        fitting = [row for row in others if (row["intent"] == first["intent"]) == same]
+        if not fitting:  # in a short block at the end
+            continue
+        second = fitting[int(draw.integers(len(fitting)))]
+        yield {
+            "id": f"{first['id']}+{second['id']}",
+            "sentence1": first["text"],
+            "sentence2": second["text"],
+            "label": "same" if same else "different",
+            "split": first["split"],
+            "group": f"{first['split']}:{block}",
+        }
 
 
 def _commands(file: Path) -> Iterator[Row]:
@@ -147,6 +194,8 @@ def _papers(file: Path) -> Iterator[Row]:
 
 ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "snips_nlu": snips,
+    "snips-kinds": snips_kinds,
+    "snips-pairs": snips_pairs,
     "chnsenticorp": chnsenticorp,
     "xquad": xquad,
     "cmrc2018": cmrc2018,

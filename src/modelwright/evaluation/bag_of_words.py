@@ -15,6 +15,13 @@ from modelwright.tasks.grading import words
 from modelwright.types import Array
 
 
+def in_common(first: str, second: str) -> list[float]:
+    """What two texts share: |A and B| of |A|, of |B| and of |A or B|, their distinct words."""
+    a, b = set(words(first)), set(words(second))
+    both = len(a & b)
+    return [both / max(1, len(of)) for of in (a, b, a | b)]
+
+
 class BagOfWords:
     """Multinomial logistic regression on TF-IDF vectors of words, fitted to convergence.
 

@@ -89,14 +89,9 @@ class Objective:
         if len(learned) < len(targets):
             hidden, targets = hidden[learned], targets[learned]
         loss: Tensor = model.negative_log_likelihood(hidden, targets)  # type: ignore[operator]
-        teacher: Any = None if self.teaching is None else self.teaching.teacher(model)
-        if self.teaching is None or teacher is None:
+        if self.teaching is None:
             return loss
-        with torch.no_grad():
-            meant: Tensor = teacher.hidden(**batch.inputs).flatten(0, 1)[learned]
-        student: Any = model
-        soft = self.teaching.over_rows(hidden, meant, student.head, teacher.head)
-        return self.teaching.joined(loss, soft)
+        return self.teaching.beside(loss, model, hidden, batch.inputs, learned)
 
 
 def packed(tokens: Ragged, learn: Ragged) -> tuple[Array, Array, Array, Array]:

@@ -7,7 +7,8 @@ evenly over the V tokens of the vocabulary:
 
     loss = - sum over t of [(1 - e) log p(target_t) + e / V sum over v of log p(v)].
 
-It holds in training only: what is validated is the likelihood itself.
+It holds in training only: what is validated is the likelihood itself. So does a teacher, whose
+probabilities are learned beside the targets: ``teaching.py``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from modelwright.errors import ModelwrightError
+from modelwright.objectives.teaching import Teaching
 from modelwright.types import Batch, Codec, Columns
 
 name = "sequence_to_sequence"
@@ -29,18 +31,28 @@ class Objective:
     """Cross-entropy of the target's tokens, the end included.
 
     Nothing is padded: sources stand one after another and so do targets, and each target sees its
-    own source alone (law 3).
+    own source alone (law 3). With a ``teacher``, a run or a published checkpoint of the same
+    tokenizer, its probabilities are learned beside the targets.
     """
 
     packs = True
     draws = False
 
-    def __init__(self, codec: Codec, *, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        label_smoothing: float = 0.0,
+        teacher: str | None = None,
+        temperature: float = 2.0,
+        teacher_weight: float = 0.5,
+    ) -> None:
         if not 0 <= label_smoothing < 1:
             raise ModelwrightError(
                 f"objective {name}: label_smoothing {label_smoothing} is not in [0, 1)"
             )
         self.codec, self.label_smoothing = codec, label_smoothing
+        self.teaching = Teaching.of(teacher, temperature, teacher_weight)
         self.token_bytes: Any = codec.text.token_bytes  # type: ignore[attr-defined]
 
     def collate(self, columns: Columns, generator: torch.Generator) -> Batch:  # noqa: ARG002
@@ -72,9 +84,11 @@ class Objective:
         )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The negative log-likelihood of the targets, summed, in nats; smoothed in training."""
+        """The negative log-likelihood of the targets, summed, in nats; in training as above."""
         targets = batch.targets["tokens"].flatten()
         hidden: Tensor = model.hidden(**batch.inputs).flatten(0, 1)  # type: ignore[operator]
         smoothing = self.label_smoothing if model.training else 0.0
         loss: Tensor = model.negative_log_likelihood(hidden, targets, smoothing)  # type: ignore[operator]
-        return loss
+        if self.teaching is None:
+            return loss
+        return self.teaching.beside(loss, model, hidden, batch.inputs)

@@ -10,7 +10,8 @@ of the first when T grows. The teacher speaks in training alone: a held-out loss
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,6 +60,32 @@ class Teaching:
         t = self.temperature
         log_p, log_q = ((z.float() / t).log_softmax(-1) for z in (meant, logits))
         return t * t * (log_p.exp() * (log_p - log_q)).sum(-1)
+
+    def beside(
+        self,
+        loss: Tensor,
+        student: nn.Module,
+        hidden: Tensor,
+        inputs: Mapping[str, Tensor],
+        rows: Tensor | None = None,
+    ) -> Tensor:
+        """A loss of tokens with what the teacher says of them; the loss itself if it is not heard.
+
+        Args:
+            loss: of the data, summed.
+            student: whose ``head`` makes logits of ``hidden``.
+            hidden: (n, width), its stream where tokens are learned.
+            inputs: of the batch, which the teacher reads as well.
+            rows: (n,) the positions of ``hidden`` in the flattened batch; None: all of them.
+        """
+        teacher: Any = self.teacher(student)
+        if teacher is None:
+            return loss
+        with torch.no_grad():
+            meant: Tensor = teacher.hidden(**inputs).flatten(0, 1)
+        own: Any = student
+        told = meant if rows is None else meant[rows]
+        return self.joined(loss, self.over_rows(hidden, told, own.head, teacher.head))
 
     def over_rows(
         self,

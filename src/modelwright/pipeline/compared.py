@@ -118,7 +118,9 @@ def preferred(
         for who, scores in _simple(examples_of(fitted.codec, train), asked).items():
             told[who] = _share(right(scores))
     lines = [_line(*pair) for pair in zip(asked, rightly, strict=True)]
-    graded.write(run, name if part == "test" else part, lines)
+    stage = name if part == "test" else part
+    graded.write(run, stage, lines)
+    result.setdefault("slices", []).extend(graded.slices(stage, fitted.task, lines))
     low, high = told["ours"].interval
     result["measures"].append(
         {

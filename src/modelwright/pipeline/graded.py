@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,25 +28,41 @@ WORST = 12  # shown
 _TEXT = 2000  # characters of a question that are kept
 
 
+class Beside(NamedTuple):
+    """What is known of examples beside their answers.
+
+    ``columns`` to slice by, a value for every example; ``rows``: of which row each of them is,
+    empty where each is of a row of its own.
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+    rows: Sequence[str]
+
+
 def keep(
     run: Run,
     stage: str,
     task: Task,
     pairs: Sequence[tuple[Example, Turn]],
     result: dict[str, Any],
+    *,
+    beside: Beside | None = None,
 ) -> None:
     """Grade examples with their answers, write them down, add ``slices`` and ``worst`` to a result.
 
-    Nothing is done where the task grades no single answers.
+    Nothing is done where the task grades no single answers. ``beside`` is what ``keep_columns``
+    wrote where it is left out.
     """
     if type(task).grade is Task.grade or not pairs:
         return
     lines = [_line(task, example, answer) for example, answer in pairs]
-    columns = run.read_json(_columns_file(stage)) or {}
+    if beside is None:
+        written = (run.read_json(name(stage)) for name in (_columns_file, _rows_file))
+        beside = Beside(next(written) or {}, next(written) or [])
+    columns, rows = beside
     if columns and len(next(iter(columns.values()))) == len(lines):  # not a sample of the part
         for number, line in enumerate(lines):
             line["columns"] = {name: values[number] for name, values in columns.items()}
-    rows = run.read_json(_rows_file(stage)) or []
     if len(rows) == len(lines):
         for line, row in zip(lines, rows, strict=True):
             line["row"] = row
@@ -94,21 +110,41 @@ def keep_columns(
     if len(rows) != len(counts) or len(examples) != sum(counts):
         return
     of = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
-    if max(counts, default=0) > 1:
-        run.write_json(_rows_file(stage), [str(row["id"]) for row in of])
+    found = beside_of(run.recipe.evaluate.slices, task, examples, of, "evaluate.slices")
+    if found.rows:
+        run.write_json(_rows_file(stage), found.rows)
+    if found.columns:
+        run.write_json(_columns_file(stage), found.columns)
+
+
+def beside_of(
+    columns: Sequence[str], task: Task, examples: Sequence[Example], of: Sequence[Row], where: str
+) -> Beside:
+    """What examples have in columns of their rows, and which are of one row.
+
+    Args:
+        columns: by name.
+        task: which reads the columns of an example.
+        examples: of the rows.
+        of: the row of each of them.
+        where: what names the columns, for messages.
+
+    Raises:
+        ModelwrightError: a row lacks a column.
+    """
+    names = [str(row.get("id")) for row in of]
     found: dict[str, list[Any]] = {}
-    for column in run.recipe.evaluate.slices:
+    for column in columns:
         try:
             pairs = zip(of, examples, strict=True)
             found[column] = [sliced.kept(task.column(row, column, e)) for row, e in pairs]
         except KeyError as error:
-            row = next((row for row in rows if column not in row), rows[0])
+            row = next((row for row in of if column not in row), of[0])
             raise ModelwrightError(
-                f"evaluate.slices: row {row.get('id', '?')} has no column {column!r}"
+                f"{where}: row {row.get('id', '?')} has no column {column!r}"
                 f"{did_you_mean(column, row)}; it has {', '.join(map(str, row))}"
             ) from error
-    if found:
-        run.write_json(_columns_file(stage), found)
+    return Beside(found, names if len(set(names)) < len(names) else [])
 
 
 def _columns_file(stage: str) -> str:
@@ -149,7 +185,8 @@ def slices(stage: str, task: Task, lines: Sequence[Mapping[str, Any]]) -> list[d
     part = np.searchsorted(edges, lengths, side="left")
     names = [*(f"up to {edge:,} characters" for edge in edges), "longer"]
     chosen = [(name, part == i) for i, name in enumerate(names) if (part == i).any()]
-    about = {"stage": stage, "unit": task.measure, "better": task.better}
+    graded_by = {"measure": task.measure, "better": task.better, **lines[0]}
+    about = {"stage": stage, "unit": graded_by["measure"], "better": graded_by["better"]}
     if len(chosen) > 1:
         found.append({**about, "by": "length", "rows": _means(chosen, grades, rows)})
     values_of = {"kind": [str(line["kind"]) for line in lines]}
@@ -216,6 +253,9 @@ def lines(result: dict[str, Any]) -> list[str]:
     if worst := result.get("worst", [])[:3]:
         said.append("the worst answers:")
     for one in worst:
+        if not one["reference"] and not one["answer"]:  # a text that is measured, not answered
+            said.append(f"  {_short(one['question'])} ({one['score']:.3g})")
+            continue
         said += [
             f"  {_short(one['question'])}",
             f"    meant {_short(one['reference'])}",

@@ -11,7 +11,7 @@ import numpy as np
 from modelwright.data.augment.sizes import averaged
 from modelwright.data.shards import open_shard
 from modelwright.evaluation import calibration
-from modelwright.evaluation.bag_of_words import BagOfWords
+from modelwright.evaluation.bag_of_words import BagOfWords, in_common
 from modelwright.evaluation.baselines import LinearProbe, Majority, bag_of_frames
 from modelwright.evaluation.metrics import Accuracy, MacroF1
 from modelwright.evaluation.per_class import ClassScore, per_class
@@ -45,8 +45,7 @@ def accuracy(run: Run, name: str, fitted: Fitted, result: dict[str, Any], say: S
         train = open_shard(run.path / "data" / name / "train")
         known = names(fitted.codec, train)
         said["majority class"] = [Majority().fit(known).answer()] * len(reference)
-        who, guesses = _linear(fitted.codec, train, known, columns)
-        said[who] = guesses
+        said |= _linear(fitted.codec, train, known, columns)
     beside(name, fitted, reference, said, result)
     if weights is not None:
         _calibrated(name, reference, answers, weights, result)
@@ -179,11 +178,16 @@ def names(codec: Codec, columns: Columns) -> list[str]:
 
 def _linear(
     codec: Codec, train: Columns, known: list[str], columns: Columns
-) -> tuple[str, list[str]]:
-    """The name and the answers of the linear model that suits what is classified."""
+) -> dict[str, list[str]]:
+    """The names and the answers of the linear models that suit what is classified."""
     if "tokens" in columns:
         words = BagOfWords().fit(_texts(codec, train), known)
-        return "linear, bag of words", words.predict(_texts(codec, columns))
+        found = {"linear, bag of words": words.predict(_texts(codec, columns))}
+        shared = _in_common(codec, columns)
+        if shared is not None and (of_train := _in_common(codec, train)) is not None:
+            guesses = LinearProbe().fit(of_train, known).predict(shared)
+            found["linear, words in common"] = list(map(str, guesses.tolist()))
+        return found
     train, columns = _viewed(codec, train), _viewed(codec, columns)
     probe = LinearProbe().fit(_features(train), known)
     name = "linear, bag of frames" if "frames" in columns else "linear model"
@@ -191,7 +195,7 @@ def _linear(
         height, width = _thumbnail(pixels.shape[1:3])
         if (height, width) != pixels.shape[1:3]:
             name = f"linear, {height} x {width} pixels"
-    return name, list(map(str, probe.predict(_features(columns)).tolist()))
+    return {name: list(map(str, probe.predict(_features(columns)).tolist()))}
 
 
 def _viewed(codec: Codec, columns: Columns) -> Columns:
@@ -205,6 +209,14 @@ def _viewed(codec: Codec, columns: Columns) -> Columns:
 def _texts(codec: Codec, columns: Columns) -> list[str]:
     """What the model reads, so a text that the codec cuts is cut here too."""
     return [asked(example) for example in examples_of(codec, columns)]
+
+
+def _in_common(codec: Codec, columns: Columns) -> Array | None:
+    """What the two texts of every row share, (N, 3); None where one text is read."""
+    given = [[turn.text for turn in e.given] for e in examples_of(codec, columns)]
+    if any(len(texts) != 2 for texts in given):
+        return None
+    return np.array([in_common(*texts) for texts in given])
 
 
 def _features(columns: Columns) -> Array:

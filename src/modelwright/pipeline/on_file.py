@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ from modelwright.pipeline.predicted import Known, together
 from modelwright.pipeline.prepare import Say, renamed
 from modelwright.runs import Run
 from modelwright.tasks.task import Task
-from modelwright.types import Encoded, Example, Shortened, stack, text_turn
+from modelwright.types import Encoded, Example, Row, Shortened, stack, text_turn
 
 MOST = 100_000  # rows of a file
 
 
-def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> dict[str, Any]:
+def evaluate_on(
+    run: Run, source: str, say: Say, stage: str | None = None, *, by: Sequence[str] = ()
+) -> dict[str, Any]:
     """Measure the newest model of a run on the rows of a file, with slices and the worst answers.
 
     What is measured is what the run's own evaluation measures, without its baselines of answers;
@@ -43,11 +45,13 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
         source: a file of rows as those of the recipe, or a data set.
         say: told what is left out.
         stage: "train" or "tune"; left out: the last that was trained.
+        by: columns of the file by which grades are also reported, beside those that the recipe
+            names under ``evaluate.slices`` and the file has.
 
     Raises:
         ModelwrightError: no row gives an example, the task neither grades answers nor reads
             documents nor embeds, or a row has something that training has never seen, such as a
-            class.
+            class; or it has no column ``by``, or the task's answers are not graded one by one.
     """
     fitted = load_fitted(newest_checkpoint(run, stage))
     task, answerer = fitted.task, answerer_of(fitted)
@@ -57,7 +61,8 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
             f"{run.path}: its task grades no single answers, so it cannot be measured on a file;"
             " `modelwright evaluate` measures it on its own test part"
         )
-    examples, left_out = _examples(run, task, source)
+    pairs_of, left_out = _examples(run, task, source)
+    examples = [example for _, example in pairs_of]
     if not isinstance(answerer, Preferring):  # which reads bad answers as well
         good = [e for e in examples if any(turn.learn for turn in e.turns)]
         if examples and not good:
@@ -67,6 +72,7 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
             )
         if bad := len(examples) - len(good):
             left_out["since a bad answer alone is nothing to compare with"] = bad
+            pairs_of = [(r, e) for r, e in pairs_of if any(turn.learn for turn in e.turns)]
         examples = good
     for reason, count in left_out.items():
         say(f"evaluate: {count:,} rows of {source} left out, {reason}")
@@ -74,6 +80,10 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
         raise ModelwrightError(
             f"{source}: no row gives an example for the run's task; its columns must be those of"
             " the recipe"
+        )
+    if by and (reads or isinstance(answerer, Embedding | Preferring)):
+        raise ModelwrightError(
+            f"--by {by[0]}: answers of this run's task are not graded one by one; leave it out"
         )
     result: dict[str, Any] = {"on": source, "measures": [], "examples": []}
     if reads:
@@ -92,7 +102,12 @@ def evaluate_on(run: Run, source: str, say: Say, stage: str | None = None) -> di
         name = fitted.path.parent.name
         preferred(run, name, _name(source), columns, fitted=fitted, result=result, say=say)
     else:
-        _answered(run, fitted, answerer, examples, source=source, result=result, say=say)
+        rows = [row for row, _ in pairs_of]
+        own = [c for c in run.recipe.evaluate.slices if all(c in row for row in rows)]
+        names = list(dict.fromkeys((*own, *by)))
+        beside = graded.beside_of(names, task, examples, rows, f"{source}: --by")
+        more: dict[str, Any] = {"beside": beside, "result": result, "say": say}
+        _answered(run, fitted, answerer, examples, source=source, **more)
     for measure in result["measures"]:
         measure["name"] = measure["name"].removeprefix("test ")
         say(f"evaluate: {measure['name']}: {measure['note']}")
@@ -106,6 +121,7 @@ def _answered(
     examples: list[Example],
     *,
     source: str,
+    beside: graded.Beside,
     result: dict[str, Any],
     say: Say,
 ) -> None:
@@ -128,7 +144,8 @@ def _answered(
         labelled.beside(_name(source), fitted, meant, {"ours": said}, result)
     if not meant or type(task).measures is not Task.measures:
         result["measures"] += together(task, examples, {"ours": Known(turns)})
-    graded.keep(run, _name(source), task, list(zip(examples, turns, strict=True)), result)
+    pairs = list(zip(examples, turns, strict=True))
+    graded.keep(run, _name(source), task, pairs, result, beside=beside)
 
 
 def _cut(source: str, count: int, say: Say) -> None:
@@ -148,9 +165,11 @@ def _encoded(
         yield example, encoded
 
 
-def _examples(run: Run, task: Task, source: str) -> tuple[list[Example], dict[str, int]]:
-    """The examples of a file's rows, and how many rows gave none, by reason."""
-    examples: list[Example] = []
+def _examples(
+    run: Run, task: Task, source: str
+) -> tuple[list[tuple[Row, Example]], dict[str, int]]:
+    """The examples of a file's rows with these, and how many rows gave none, by reason."""
+    examples: list[tuple[Row, Example]] = []
     whole, lost = whole_rows(islice(read_rows(source), MOST))
     left_out = dict(Counter(one.reason for one in lost))
     for row in whole:
@@ -158,7 +177,7 @@ def _examples(run: Run, task: Task, source: str) -> tuple[list[Example], dict[st
         if isinstance(found, str):
             left_out[found] = left_out.get(found, 0) + 1
         else:
-            examples.extend(found)
+            examples.extend((row, example) for example in found)
     return examples, left_out
 
 

@@ -82,7 +82,7 @@ def prepare(run: Run, say: Say) -> None:
 
 def _from_rows(run: Run, published: Pinned | None, say: Say) -> dict[str, Any]:
     """Read the rows, make the examples, fit the codec, and write shards of the run's own."""
-    splits, steps = _split(run.recipe, say)
+    splits, steps = parts_of(run.recipe, say)
     codec: Codec | None = None
     prepared: dict[str, Any] = {"tasks": {}}
     for name, stage in run.recipe.stages.items():
@@ -119,8 +119,8 @@ def _content(run: Run) -> dict[str, str]:
     }
 
 
-def _split(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
-    """Collect, clean, deduplicate and divide the rows."""
+def parts_of(recipe: Recipe, say: Say) -> tuple[dict[str, list[Row]], list[dict[str, Any]]]:
+    """Collect, clean, deduplicate and divide the rows: those of each part, and the waterfall."""
     data, seed = recipe.data, recipe.seed
     waterfall = Waterfall()
     source = data.source
@@ -354,7 +354,8 @@ def _shards(run: Run, name: str, made: _Made, codec: Codec, say: Say) -> dict[st
         say(f"prepare: {name}: encoding {len(examples):,} examples of {part}")
         seen = Counter[str]()
         times = weights.of_examples(made.rows[part], made.counts[part], weighted[part])
-        count = write_shard(folder, _encoded(codec, examples, seen, times), codec.ragged)
+        encoded = _encoded(codec, _named(made, part), seen, times)
+        count = write_shard(folder, encoded, codec.ragged)
         if part == "train" and made.task.shows:
             shown.keep(run, name, open_shard(folder), codec, say)
         if hasattr(codec, "seen"):  # what the model reads of a picture's file
@@ -391,15 +392,34 @@ def _held_out(recipe: Recipe, rows: dict[str, list[Row]]) -> dict[str, list[str]
     return {"held_out": sorted({str(row.get("group", row["id"])) for row in rows["test"]})[:NAMED]}
 
 
+def _named(made: _Made, part: str) -> Iterator[tuple[str, Example]]:
+    """Where each example of a part comes from, for messages, and the example."""
+    counted = zip(made.rows[part], made.counts[part], strict=True)
+    names = [f"{part}: row {row['id']}" for row, count in counted for _ in range(count)]
+    return zip(names, made.examples[part], strict=True)
+
+
 def _encoded(
-    codec: Codec, examples: list[Example], seen: Counter[str], times: Sequence[float]
+    codec: Codec,
+    examples: Iterator[tuple[str, Example]],
+    seen: Counter[str],
+    times: Sequence[float],
 ) -> Iterator[Encoded]:
     """The examples as arrays; their tokens and those that were cut are counted as they pass.
 
     ``times`` is how often each stands in a pass over the data; empty: once.
+
+    Raises:
+        ModelwrightError: the codec cannot take an example, such as one of a class that train
+            lacks; names its row.
     """
-    for number, example in enumerate(examples):
-        encoded = codec.encode(example)
+    for number, (where, example) in enumerate(examples):
+        try:
+            encoded = codec.encode(example)
+        except ModelwrightError as error:
+            if type(error) is not ModelwrightError:  # a damaged file, a machine that cannot
+                raise
+            raise ModelwrightError(f"{where}: {error}") from error
         if codec.ragged:
             seen["tokens"] += len(encoded[codec.ragged[0]])
         seen["truncated"] += isinstance(encoded, Shortened)

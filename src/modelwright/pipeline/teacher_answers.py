@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,70 +12,140 @@ from typing import Any
 from modelwright.checkpoint.layout import MANIFEST
 from modelwright.data.fetching import file_sha256
 from modelwright.data.sources import read_rows
+from modelwright.data.waterfall import whole_rows
 from modelwright.errors import ModelwrightError
 from modelwright.files import replace_file, write_file
-from modelwright.pipeline.answering import answerer_of
-from modelwright.pipeline.fitted import Fitted
-from modelwright.pipeline.prepare import Say
-from modelwright.types import Row
+from modelwright.pipeline.fitted import load_fitted, newest_checkpoint
+from modelwright.pipeline.prepare import Say, parts_of, renamed
+from modelwright.runs import Run
+from modelwright.serving.engine import Engine
+from modelwright.serving.row import Request
+from modelwright.serving.sampling import SamplingParams
+from modelwright.tasks.task import Task
+from modelwright.types import Row, Turn, text_turn
 
-BATCH = 64  # rows that are answered at once
+BATCH = 256  # rows that are answered at once, the short ones together
 NOTE = ".teacher.json"  # of the file beside, which says who answered
+TOO_LONG, UNFINISHED = "the question does not fit the context", "the answer found no end"
 
 
 def write_answers(
-    fitted: Fitted, source: str, out: Path, say: Say, *, rows: int | None = None, **params: Any
+    run: Run,
+    source: str | None,
+    out: Path,
+    say: Say,
+    *,
+    rows: int | None = None,
+    stage: str | None = None,
+    **params: Any,
 ) -> int:
     """Write rows with a model's answers in place of their own, as JSON lines.
 
-    Beside them a note says which checkpoint answered, by its hash, and how it was asked.
+    Of the run's own data the train part alone is answered; validation and test keep what they
+    meant, so that a student is measured on it, and every row says its part as ``split``. Beside
+    them a note says which checkpoint answered, by its hash, and how it was asked.
 
     Args:
-        fitted: the teacher.
-        source: rows as a recipe names them under data.source.
+        run: the teacher.
+        source: rows as a recipe names them under data.source, all of which are answered; None: the
+            run's own.
         out: a file that is not there yet, such as answers.jsonl.
-        say: takes lines of progress.
-        rows: at most so many.
-        params: of the answers, such as ``max_tokens`` and ``beams``.
+        say: takes lines of progress, and which rows were left out.
+        rows: at most so many are asked.
+        stage: "train" or "tune"; left out: the last that was trained.
+        params: of the answers, such as ``max_tokens`` and ``beams``; as the run's ``evaluate``
+            says where they are left out.
 
     Returns:
-        How many rows were written; those that the task has no question for are left out.
+        How many answers were written. Rows that the task has no question for are left out, as are
+        those that do not fit the context and those whose answer came to no end.
 
     Raises:
-        ModelwrightError: ``out`` is there, no row could be answered, or the task has no place in
-            a row for another's answer.
+        ModelwrightError: ``out`` is there, no row could be answered, the model does not write, or
+            the task has no place in a row for another's answer.
     """
     if out.exists():
         raise ModelwrightError(f"{out}: exists; give a file that is not there yet")
-    answers, written = answerer_of(fitted), 0
-
-    def lines() -> Iterator[bytes]:
-        nonlocal written
-        left = islice(read_rows(source), rows)
-        while batch := list(islice(left, BATCH)):
-            asked = [(row, given) for row in batch if (given := _question(fitted, row))]
-            turns = answers.answer([given for _, given in asked], **params) if asked else []
-            for (row, _), turn in zip(asked, turns, strict=True):
-                told = dict(fitted.task.answered(row, turn))
-                yield json.dumps(told, ensure_ascii=False).encode() + b"\n"
-                written += 1
-            say(f"answers: {written} rows")
-
+    fitted = load_fitted(newest_checkpoint(run, stage))
+    if type(fitted.task).answered is Task.answered:
+        fitted.task.answered({}, text_turn("assistant", ""))  # which says why not
+    own = run.recipe.evaluate
+    asked = {"max_tokens": own.answer_tokens, "beams": own.beams} | params
+    asked.setdefault("length_penalty", own.length_penalty)
+    engine = Engine(fitted.model, fitted.codec, max_batch=64)
+    teacher = _Teacher(fitted.task, engine, SamplingParams(**asked))
+    measured: list[Row] = []
+    if source is None:
+        parts, _ = parts_of(run.recipe, say)
+        given: Iterable[Row] = (_part(row, "train") for row in parts["train"])
+        measured = [_part(row, part) for part in ("validation", "test") for row in parts[part]]
+    else:
+        columns = run.recipe.data.columns
+        given = (renamed(row, columns) for row in whole_rows(read_rows(source))[0])
     try:
-        write_file(out, lines())
-        if not written:
-            raise ModelwrightError(f"{source}: no row of it could be answered; see data.columns")
+        write_file(out, _lines(teacher.told(islice(given, rows), say), measured))
+        if not teacher.written:
+            why = f" ({', '.join(teacher.left_out)})" if teacher.left_out else ""
+            raise ModelwrightError(
+                f"{source or run.path}: no row of it could be answered{why}; see data.columns and"
+                " --max-tokens"
+            )
     except BaseException:
         out.unlink(missing_ok=True)
         raise
-    mark = file_sha256(fitted.path / MANIFEST)
-    note = {"checkpoint": str(fitted.path), "sha256": mark, "source": source, "params": params}
+    for reason, count in teacher.left_out.items():
+        say(f"answers: {count:,} rows left out: {reason}")
+    note = {
+        "checkpoint": str(fitted.path),
+        "sha256": file_sha256(fitted.path / MANIFEST),
+        "source": source,
+        "params": asked,
+    }
     replace_file(out.with_suffix(NOTE), json.dumps(note, indent=1).encode() + b"\n")
-    return written
+    return teacher.written
 
 
-def _question(fitted: Fitted, row: Row) -> Any:
-    """What the first example of a row gives to the model; None where it has none."""
-    found = fitted.task.examples(row)
-    first = None if isinstance(found, str) else next(found, None)
-    return first.given if first is not None and first.given else None
+def _part(row: Row, part: str) -> Row:
+    return {**row, "split": part}
+
+
+def _lines(*several: Iterable[Row]) -> Iterator[bytes]:
+    for rows in several:
+        for row in rows:
+            yield json.dumps(dict(row), ensure_ascii=False).encode() + b"\n"
+
+
+class _Teacher:
+    """Answers rows, and counts which it could not."""
+
+    def __init__(self, task: Task, engine: Engine, params: SamplingParams) -> None:
+        self.task, self.engine, self.params = task, engine, params
+        self.written = 0
+        self.left_out: Counter[str] = Counter()
+
+    def told(self, rows: Iterator[Row], say: Say) -> Iterator[Row]:
+        """The rows with the answers in place of their own."""
+        while batch := list(islice(rows, BATCH)):
+            asked = [(row, prompt) for row in batch if (prompt := self._prompt(row))]
+            requests = [Request(prompt, self.params) for _, prompt in asked]
+            for (row, _), done in zip(asked, self.engine.generate(requests), strict=True):
+                if done.finish_reason != "stop":
+                    self.left_out[UNFINISHED] += 1
+                    continue
+                self.written += 1
+                yield self.task.answered(row, text_turn("assistant", done.text))
+            say(f"answers: {self.written:,} rows")
+
+    def _prompt(self, row: Row) -> list[int]:
+        """The tokens of a row's question; none where it has none, or one that is too long."""
+        found = self.task.examples(row)
+        given: tuple[Turn, ...] = ()
+        if isinstance(found, str):
+            self.left_out[found] += 1
+        else:
+            given = next(found).given
+        prompt = self.engine.prompt(given) if given else []
+        if prompt and self.engine.room(len(prompt)) < 1:
+            self.left_out[TOO_LONG] += 1
+            return []
+        return prompt

@@ -99,6 +99,8 @@ def _require_alike(where: str, codec: Codec, found: Published, model: nn.Module)
     vocabulary = int(cast(Any, model).config.vocabulary) if hasattr(text, "vocabulary") else 0
     theirs = read_codec(found, vocabulary)
     alike = vocabulary == text.vocabulary and list(text._spelling) == list(theirs._spelling)
+    if hasattr(mine, "start"):  # of targets, which both decoders must begin with
+        alike = alike and mine.start == getattr(cast(Any, model).config, "start", None)
     if alike and hasattr(mine, "labels"):
         named = {int(k): str(v) for k, v in (found.config.get("id2label") or {}).items()}
         alike = [named[i] for i in sorted(named)] == list(mine.labels)

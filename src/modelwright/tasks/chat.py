@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from modelwright.data.conversations import Refused, columns_of, conversations, format_of
+from modelwright.data.conversations import (
+    Refused,
+    columns_of,
+    conversations,
+    format_of,
+    lacking,
+)
 from modelwright.data.sources import ROW_COLUMNS
+from modelwright.errors import ModelwrightError
 from modelwright.tasks.grading import token_f1
 from modelwright.tasks.task import Task
 from modelwright.types import Example, Row, Turn
@@ -52,14 +59,29 @@ class Chat(Task):
         try:
             found = conversations(row, thoughts=self.thoughts, last=self.learn == "last")
         except Refused as error:
-            if self.bad == "drop" and format_of(row):
+            if self.bad == "drop" and (format_of(row) or lacking(row)):
                 return error.reason
             raise
         kept = [turns for turns in found if _answered(turns)]
         return iter([Example(turns) for turns in kept]) if kept else "an empty answer"
 
+    def answered(self, row: Row, answer: Turn) -> Row:
+        """The row with another last answer, as messages of which nothing else is to be learned.
+
+        Raises:
+            ModelwrightError: the row has no conversation whose last answer could be another.
+        """
+        found = self.examples(row)
+        if isinstance(found, str):
+            raise ModelwrightError(f"row {row.get('id', '?')}: {found}, so none can be another")
+        said = [{"role": t.role, "content": t.text, "weight": 0} for t in next(found).given]
+        kept = {k: v for k, v in row.items() if k not in columns_of(row)}
+        return {**kept, "messages": [*said, {"role": "assistant", "content": answer.text}]}
+
     def reads(self, row: Row) -> str:
         """The format that was found, and the columns that are read and not."""
+        if not format_of(row):
+            return ""  # of such a row ``examples`` says what is wrong
         columns = columns_of(row)
         others = [c for c in row if c not in columns and c not in ROW_COLUMNS]
         unread = f"; not read: {', '.join(others)}" if others else ""

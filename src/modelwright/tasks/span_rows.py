@@ -9,7 +9,7 @@ from typing import Any
 from modelwright.errors import ModelwrightError
 from modelwright.types import Row, Span
 
-_BEGINS, _GOES_ON = "BSU", "IEML"  # of BIO, BIOES and BILOU
+_BEGINS, _GOES_ON, _ENDS = "BSU", "IEML", "ESLU"  # of BIO, BIOES and BILOU
 _NAMES = (("begin", "start"), ("end", "stop"), ("label", "entity", "type", "slot", "tag"))
 
 
@@ -17,7 +17,7 @@ def of_tags(words: Sequence[str], tags: Sequence[str], where: str) -> tuple[str,
     """The words with a space between, and the spans that their tags mean.
 
     BIO, BIOES and BILOU are read. I-x after anything but x begins a span, as conlleval has it
-    (Tjong Kim Sang and De Meulder 2003).
+    (Tjong Kim Sang and De Meulder 2003), and so does I-x or E-x after an end.
 
     Raises:
         ModelwrightError: a tag is none.
@@ -40,7 +40,7 @@ def of_tags(words: Sequence[str], tags: Sequence[str], where: str) -> tuple[str,
             spans[-1] = Span(spans[-1].begin, end, kind)
         else:
             spans.append(Span(begin, end, kind))
-        going = kind
+        going = "" if mark in _ENDS else kind
     return text, [_worded(span, text) for span in spans]
 
 

@@ -92,8 +92,8 @@ class Task(ABC):
             ModelwrightError: a row of this task has no place for it.
         """
         raise ModelwrightError(
-            f"task {type(self).__name__}: a row has no place for another's answer; tasks of a "
-            "source and a target have one"
+            f"task {type(self).__name__}: a row has no place for another's answer; chat and tasks "
+            "of a source and a target have one"
         )
 
     def reads(self, row: Row) -> str:  # noqa: ARG002 - subclasses use it
