@@ -89,6 +89,22 @@ def test_views_need_an_augmentation(pictures: Run, tmp_path: Path) -> None:
     recipe["train"] |= {"augment": ["mixup"], "steps": 2}
     with pytest.raises(ModelwrightError, match=r"train\.augment names no transform"):
         api.run(recipe, out=tmp_path / "run")
+    assert not list(tmp_path.rglob("step-*"))
+
+
+def test_views_need_labels(tmp_path: Path) -> None:
+    recipe = {
+        "name": "views",
+        "data": {"source": "digits", "limit": 60},
+        "codec": {"kind": "images"},
+        "model": {"family": "unet", "width": 8},
+        "train": {"task": "image_generation", "steps": 2, "augment": ["flip"]},
+        "evaluate": {"views": 2},
+    }
+    with pytest.raises(
+        ModelwrightError, match="evaluate.views: .*image_generation does not choose"
+    ):
+        api.run(recipe, out=tmp_path / "run")
 
 
 def test_the_surest_mistakes_are_in_the_report(pictures: Run) -> None:

@@ -22,8 +22,10 @@ from modelwright.errors import Interrupted, MachineError, ModelwrightError
 from modelwright.extensions import short
 from modelwright.files import rename
 from modelwright.models.narrow import parameter_count
-from modelwright.pipeline import launch, resume, self_play, teachers
+from modelwright.pipeline import launch, resume, self_play, teachers, viewed
 from modelwright.pipeline.adapters import DOCUMENT
+from modelwright.pipeline.answering import way_of
+from modelwright.pipeline.answering.predicting import Predicting
 from modelwright.pipeline.derive import derive, machine_of, write_resolved
 from modelwright.pipeline.fitted import TaskName, load_parameters
 from modelwright.pipeline.parts import Parts
@@ -153,6 +155,8 @@ class _Job(Parts):
             )
         self.build("init")
         self.train_columns = self.referred("train")
+        chooses = way_of(self.codec, self.objective) is Predicting and "label" in self.train_columns
+        viewed.check(run, name, labelled=chooses)
 
     def _kept(self, resolved: dict[str, Any]) -> dict[str, Any]:
         """The values of the interrupted training; what the recipe gives is as it says now."""

@@ -7,7 +7,7 @@ of its own beside ours, never in its place.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,6 +22,25 @@ from modelwright.training.examples import once
 from modelwright.types import Array, Columns
 
 
+def check(run: Run, name: str, *, labelled: bool) -> None:
+    """Before a stage is trained: can ``evaluate.views`` be had of its model?
+
+    Raises:
+        ModelwrightError: it is the last one and does not choose among labels, or it does and no
+            transform is named.
+    """
+    if not run.recipe.evaluate.views:
+        return
+    if labelled:
+        _lines(run, name)
+    elif name == list(run.recipe.stages)[-1]:
+        task = run.recipe.stages[name].task
+        raise ModelwrightError(
+            "evaluate.views: the mean over several views is one of the probabilities of labels, and"
+            f" {task} does not choose among labels; leave evaluate.views out"
+        )
+
+
 def mean_of_views(
     run: Run, name: str, fitted: Fitted, predictor: Predictor, columns: Columns
 ) -> Array:
@@ -30,13 +49,7 @@ def mean_of_views(
     Raises:
         ModelwrightError: the stage has no augmentation, or the model does not choose among labels.
     """
-    views, lines = run.recipe.evaluate.views, run.recipe.stages[name].augment or []
-    lines = [line for line in lines if chain([line])[0].kind != "mix"]
-    if not lines:
-        raise ModelwrightError(
-            f"evaluate.views: {name}.augment names no transform that makes views of one example;"
-            " name some, such as [flip], or leave evaluate.views out"
-        )
+    views, lines = run.recipe.evaluate.views, _lines(run, name)
     seed = runtime.derived_seed(run.recipe.seed, name, "views")
     augment = Augment(lines, run.recipe.codec_kind, seed, fitted.codec)
     means = []
@@ -50,3 +63,15 @@ def mean_of_views(
             )
         means.append(np.mean(cast(list[Array], found), axis=0))
     return np.concatenate(means)
+
+
+def _lines(run: Run, name: str) -> list[Any]:
+    """The transforms of a stage that make views of one example."""
+    lines = run.recipe.stages[name].augment or []
+    lines = [line for line in lines if chain([line])[0].kind != "mix"]
+    if not lines:
+        raise ModelwrightError(
+            f"evaluate.views: {name}.augment names no transform that makes views of one example;"
+            " name some, such as [flip], or leave evaluate.views out"
+        )
+    return lines

@@ -37,6 +37,11 @@ WAYS: tuple[type[Answerer], ...] = (
 )
 
 
+def way_of(codec: Codec, objective: Objective) -> type[Answerer]:
+    """How a model of this codec and objective answers."""
+    return next(way for way in WAYS if way.suits(codec, objective))
+
+
 def answerer(
     model: nn.Module,
     codec: Codec,
@@ -45,8 +50,7 @@ def answerer(
     place: str | Path = "model",
 ) -> Answerer:
     """What answers with this model; ``place`` is how messages name it."""
-    way = next(way for way in WAYS if way.suits(codec, objective))
-    return way(model, codec, objective, task, place)
+    return way_of(codec, objective)(model, codec, objective, task, place)
 
 
 def answerer_of(fitted: Fitted) -> Answerer:
