@@ -15,7 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def rows_of(name: str, entry: Entry, runs: Sequence[Path]) -> Iterator[Row]:
     """A row for every goal, and one for the time, of finished runs of several seeds."""
     manifests = [_json(run / "manifest.json")["stages"] for run in runs]
     minutes = [
-        sum(stages[part]["seconds"] for part in ("train", "tune") if part in stages) / 60
+        sum(_seconds(stages[part]) for part in ("train", "tune") if part in stages) / 60
         for stages in manifests
     ]
     threads = max(_threads(stages) for stages in manifests)
@@ -114,6 +114,11 @@ def rows_of(name: str, entry: Entry, runs: Sequence[Path]) -> Iterator[Row]:
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _seconds(stage: Mapping[str, Any]) -> float:
+    """Of a training, those before it was interrupted too; what begins and ends it, of the last."""
+    return max(float(stage["seconds"]), float(stage.get("busy_seconds") or 0))
 
 
 def _threads(stages: dict[str, Any]) -> int:

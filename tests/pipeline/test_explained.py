@@ -96,7 +96,6 @@ def test_views_need_labels(tmp_path: Path) -> None:
     recipe = {
         "name": "views",
         "data": {"source": "digits", "limit": 60},
-        "codec": {"kind": "images"},
         "model": {"family": "unet", "width": 8},
         "train": {"task": "image_generation", "steps": 2, "augment": ["flip"]},
         "evaluate": {"views": 2},
