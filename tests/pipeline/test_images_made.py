@@ -132,6 +132,12 @@ def test_python_and_the_server_draw_the_same_picture(run: Run) -> None:
         assert found["data"][0]["file"] == {"type": "image/png", "b64": made[0]["b64_json"]}
         card = http.get("/v1/models").json()["data"][0]["predicts"]
         assert (card["makes"], "3" in card["labels"]) == ("image/png", True)
+        assert card["size"] == "8x8"
+        right = http.post("/v1/images/generations", json=body | {"size": "8x8"}, timeout=60)
+        assert right.json()["data"] == made
+        large = http.post("/v1/images/generations", json=body | {"size": "1024x1024"}, timeout=60)
+        assert (large.status_code, large.json()["error"]["param"]) == (400, "size")
+        assert "draws pictures of 8x8" in large.json()["error"]["message"]
         several = http.post("/v1/images/generations", json=body | {"stream": True}, timeout=60)
         assert several.status_code == 400 and several.json()["error"]["param"] == "n"
         one = {**body, "n": 1, "stream": True, "partial_images": 2}

@@ -38,6 +38,8 @@ from modelwright.serving.turns import answered
 from modelwright.tasks.speech_synthesis import named_voice
 from modelwright.types import Answer, Turn
 
+AUTO = "auto"  # what a picture's field says that leaves it to the model
+
 
 class ImageRequest(Body):
     """The body of POST /v1/images/generations."""
@@ -161,6 +163,10 @@ class WholeRoutes:
             message = "partial_images: they come as a stream; send stream: true"
             raise ApiError(400, message, param="partial_images", code="invalid_value")
         whole = self._model(asked.model or None, IMAGES)
+        size = whole.engine.policy.facts().get("size", AUTO)
+        if asked.size not in (None, AUTO, size):
+            message = f"size: this model draws pictures of {size}; ask for these, or leave it out"
+            raise ApiError(400, message, param="size", code="invalid_value")
         turns = await asyncio.to_thread(whole.asking.typed, asked.prompt, "prompt")
         seed = secrets.randbits(32) if asked.seed is None else asked.seed
         if asked.stream:
@@ -325,7 +331,7 @@ class PictureWriter(_Followed):
 
     def _event(self, kind: str, told: Mapping[str, Any]) -> dict[str, Any]:
         """An event with what the official shape says of every picture."""
-        shape = {"background": "auto", "output_format": "png", "quality": "auto", "size": "auto"}
+        shape = {"background": AUTO, "output_format": "png", "quality": AUTO, "size": AUTO}
         return {"type": kind, "created_at": self._created, **shape, **told}
 
 

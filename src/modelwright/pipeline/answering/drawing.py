@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -42,6 +42,11 @@ class Drawing(Answerer):
         seed = params.get("seed")
         maker = self.maker if seed is None else self.maker.seeded(seed)
         return maker.answer(given, params.get("looks", 0), params.get("seen"))
+
+    def facts(self) -> dict[str, Any]:
+        """What a client must know to ask; of pictures their width and height."""
+        height, width = cast(Any, self.codec).shape[:2]
+        return {**super().facts(), "size": f"{width}x{height}"}
 
     def content(self, answer: Turn) -> bytes:
         """The picture as a PNG file."""
