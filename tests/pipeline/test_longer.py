@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from modelwright import api, pipeline
+from modelwright import api, checkpoint, pipeline
 from modelwright.errors import ModelwrightError
 from modelwright.runs import Run
 from tests.programs import outcome
@@ -60,3 +61,18 @@ def test_what_is_not_named_is_refused(accepted: tuple[str, ...], tmp_path: Path)
     trained(tmp_path / "a", DIGITS, "train", 5)
     with pytest.raises(ModelwrightError, match="train.steps: 5 there, 9 here"):
         trained(tmp_path / "a", DIGITS, "train", 9, *accepted)
+
+
+def test_with_no_more_steps_other_data_are_learned_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(tmp_path / "a", DIGITS, "train", 5)
+    fewer = {**DIGITS, "data": {"source": "digits", "limit": 150}}
+    capsys.readouterr()
+    trained(tmp_path / "a", fewer, "train", 5, "data", "data.limit")
+    assert "data or recipe have changed, training anew" in capsys.readouterr().out
+    trained(tmp_path / "b", fewer, "train", 5)
+    newest = [checkpoint.newest(tmp_path / run / "checkpoints/train") for run in "ab"]
+    weights = [checkpoint.load(at).tensors["model"] for at in newest if at is not None]
+    assert len(weights) == 2
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])

@@ -62,12 +62,7 @@ def fit(run: Run, name: str, say: Say, world: World = SERIAL) -> None:
     record = run.stage(name)
     folder = run.path / "checkpoints" / name
     same = record.get("fingerprint") == mark
-    # Of other data or another recipe, but not finished, or the user says what may have changed:
-    # going on is a question, asked in _resume.
-    asked = record.get("status") != "done" or bool(run.accepted)
-    resuming = record.get("resolved") is not None and (
-        same or (asked and checkpoint.newest(folder) is not None)
-    )
+    resuming = record.get("resolved") is not None and (same or _goes_on(run, name))
     if not resuming:
         for key in ("resolved", "departures", "played"):
             record.pop(key, None)
@@ -108,6 +103,20 @@ def _ended(run: Run, name: str) -> bool:
     last = checkpoint.newest(run.path / "checkpoints" / name)
     steps = run.stage(name)["resolved"]["steps"]
     return last is not None and step_of(last) == steps and not checkpoint.verify(last)
+
+
+def _goes_on(run: Run, name: str) -> bool:
+    """Whether a training of other data or another recipe is one to go on with.
+
+    One that is not finished is: ``_resume`` asks whether it may. A finished one is where the user
+    says what may have changed, and more steps are wanted than it had.
+    """
+    last = checkpoint.newest(run.path / "checkpoints" / name)
+    record = run.stage(name)
+    if last is None or record.get("status") != "done":
+        return last is not None
+    wanted = int(run.recipe.stages[name].steps or record["resolved"]["steps"])
+    return bool(run.accepted) and (step_of(last) or 0) < wanted
 
 
 def _set_aside(folder: Path, say: Say) -> None:
