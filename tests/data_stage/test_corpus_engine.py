@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelwright.data.corpus import ledger
+from modelwright.data.corpus import attempt, ledger
 from modelwright.data.corpus.engine import run_units
 from modelwright.data.corpus.unit import Commit, Unit, commit_path, unit_folder
 from modelwright.errors import CorruptError, MachineError, ModelwrightError
@@ -146,6 +149,20 @@ def test_a_worker_that_dies_once_is_replaced(corpus: Path):
     assert all(
         (unit_folder(corpus, "s", u.name) / "half.txt").read_text() == "whole" for u in units
     )
+
+
+def test_time_is_counted_while_other_processes_end():
+    """A process that ends while /proc is read once took a worker with it."""
+    program = "import subprocess\nfor _ in range(400): subprocess.run(['true'], check=True)"
+    with contextlib.ExitStack() as stack:
+        comers = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+        for comer in comers:
+            stack.enter_context(comer)
+        counted = 0
+        while any(comer.poll() is None for comer in comers):
+            assert attempt._processor_seconds() > 0
+            counted += 1
+    assert counted > 10
 
 
 def test_a_unit_that_kills_its_workers_is_named(corpus: Path):

@@ -144,9 +144,12 @@ def _processor_seconds() -> float:
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = time.process_time() + ended.ru_utime + ended.ru_stime
     tick = os.sysconf("SC_CLK_TCK")
-    for stat in Path("/proc").glob("[0-9]*/stat"):  # those that live; none where there is no /proc
+    proc = Path("/proc")
+    for at in proc.iterdir() if proc.is_dir() else ():  # no glob: it fails at one that just ended
+        if not at.name.isdigit():
+            continue
         try:
-            fields = stat.read_bytes().rpartition(b")")[2].split()
+            fields = (at / "stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             continue  # it has ended meanwhile
         if int(fields[1]) == os.getpid():
