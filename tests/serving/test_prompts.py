@@ -104,6 +104,9 @@ def test_tokens_cross_to_an_engine_in_a_process_of_its_own(tmp_path, served, cod
             for url in (served.url, other.url)
         ]
         (a, b), (c, d) = ([one.json() for one in both] for both in found)
-        assert a["choices"] == c["choices"] and b["data"] == d["data"]
+        assert a["choices"] == c["choices"]
+        # The other process computes with one thread, this one with several: sums round apart.
+        here, there = (one["data"][0]["embedding"] for one in (b, d))
+        assert here == pytest.approx(there, rel=1e-4, abs=1e-6) and len(here) == 32
         wrong = httpx.post(f"{other.url}/v1/completions", json={**ASK, "prompt": [300]})
         assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "prompt")
