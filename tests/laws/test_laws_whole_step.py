@@ -5,12 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from modelwright import api
 from modelwright.runs import Run
+from modelwright.training.ahead import Ahead
 from modelwright.training.compiled import WholeStep, can_compile
+from modelwright.training.examples import Shuffled
 from tests.programs import outcome
 from tests.trainings import Setting
 
@@ -61,3 +64,31 @@ def test_it_is_the_step_of_the_loop() -> None:
             assert p.grad is not None
             assert q.grad is not None
             torch.testing.assert_close(q.grad, p.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_made_several_at_a_time_are_those_made_one_by_one() -> None:
+    """From whichever step: resumed, or with a batch passed over."""
+    setting = Setting("vector_classification")
+    trainer = setting.trainer()
+    columns = {
+        "features": np.random.default_rng(1).normal(size=(100, 16)).astype(np.float32),
+        "label": np.arange(100) % 3,
+    }
+    examples = Shuffled(columns, 16, seed=1)
+    ahead = Ahead(examples, trainer.objective)
+    for step in (0, 1, 7, 8, 21, 5, 6):
+        (alone,) = examples(step)
+        wanted = trainer.objective.collate(alone, trainer.drawn)
+        found = ahead(step)
+        assert found is not None
+        assert (found.count, found.bytes, found.computed) == (16, 0, 0)
+        for made, one in ((found.inputs, wanted.inputs), (found.targets, wanted.targets)):
+            assert made.keys() == one.keys()
+            assert all(torch.equal(made[k], one[k]) for k in one)
+            assert all(t.data_ptr() % 16 == 0 for t in made.values())
+    unlabelled = columns | {"label": np.where(np.arange(100) == 50, -1, columns["label"])}
+    uneven = Shuffled(columns, 15, seed=1)
+    parts = Shuffled(columns, 16, seed=1, accumulate=2)
+    for other in (Shuffled(unlabelled, 16, seed=1), uneven, parts):
+        kept = Ahead(other, trainer.objective)
+        assert [kept(step) for step in range(12)][-1] is None

@@ -22,6 +22,7 @@ from modelwright import runtime
 from modelwright.errors import Interrupted, MachineError, ModelwrightError
 from modelwright.kernels.build import compiler_loaded
 from modelwright.training import signals
+from modelwright.training.ahead import Ahead
 from modelwright.training.compiled import WholeStep
 from modelwright.training.examples import Examples
 from modelwright.training.guard import RETURNS, SKIPS, Fault, Guard, not_finite, shown
@@ -80,6 +81,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.held = self.placed or Placed(self.model, self.objective, self.world)
         self.drawn = torch.Generator()  # what an objective draws for a batch
+        self.ahead = Ahead(self.examples, self.objective)
         self.share = (0, 1.0, torch.zeros(()))  # count, scale: scale / count, as a tensor
         self.scale = 1.0  # of the loss, above 1 for float16 only
 
@@ -167,11 +169,15 @@ class Trainer:
         # For dropout and the like: processes with rows or positions of their own draw their own.
         seed = runtime.derived_seed(self.seed, "step", step, *of_rank)
         runtime.seed_torch(seed, self.device)
-        parts = self.examples(self.ledger.data_step(step))
-        if times := self.ledger.halvings(step):
+        planned, times = self.ledger.data_step(step), self.ledger.halvings(step)
+        draws = self.objective.draws
+        if self.whole is not None and self.world.alone and not (draws or times):
+            if (batch := self.ahead(planned)) is not None:
+                return [batch]
+        parts = self.examples(planned)
+        if times:
             parts = [piece for part in parts for piece in halved(part, times)]
         shares = [self.world.share(part) for part in parts]
-        draws = self.objective.draws
         drawn = runtime.derived_seed(self.seed, "collate", step) if draws else 0
         batches = []
         for columns, counts in shares:
