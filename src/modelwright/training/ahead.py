@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -58,8 +56,8 @@ class Ahead:
 
 def _views(batch: Batch, rows: int, count: int) -> list[Batch]:
     """The batch as ``count`` of ``rows`` rows each."""
-    inputs: dict[str, Sequence[Tensor]] = {k: v.split(rows) for k, v in batch.inputs.items()}
-    targets: dict[str, Sequence[Tensor]] = {k: v.split(rows) for k, v in batch.targets.items()}
+    inputs = {k: torch.split(v, rows) for k, v in batch.inputs.items()}
+    targets = {k: torch.split(v, rows) for k, v in batch.targets.items()}
     return [
         Batch({k: v[i] for k, v in inputs.items()}, {k: v[i] for k, v in targets.items()}, rows)
         for i in range(count)

@@ -171,9 +171,9 @@ class Trainer:
         runtime.seed_torch(seed, self.device)
         planned, times = self.ledger.data_step(step), self.ledger.halvings(step)
         draws = self.objective.draws
-        if self.whole is not None and self.world.alone and not (draws or times):
-            if (batch := self.ahead(planned)) is not None:
-                return [batch]
+        plain = self.whole is not None and self.world.alone and not (draws or times)
+        if plain and (batch := self.ahead(planned)) is not None:
+            return [batch]
         parts = self.examples(planned)
         if times:
             parts = [piece for part in parts for piece in halved(part, times)]
